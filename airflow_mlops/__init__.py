@@ -1,0 +1,20 @@
+"""Machine learning on Apache Airflow: operators, and DAGs from one YAML file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_mlops.factory.builder import load_dags
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_dags"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: Airflow imports this package while it still configures itself.
+    if name == "load_dags":
+        from airflow_mlops.factory.builder import load_dags
+
+        return load_dags
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

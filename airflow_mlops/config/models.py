@@ -1,0 +1,448 @@
+"""The typed form of a pipeline file. The JSON Schema and the reference page are generated from here.
+
+A key that is not built is not here: unknown keys are errors. Types are strict: YAML's ``3`` is not
+a string and ``"3"`` is not a number. Only what follows from the file alone is checked here; column
+names, data and code are checked where they are read.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+
+from airflow_mlops.window import parse_duration
+
+Level = Literal[0, 1]
+Number = StrictInt | StrictFloat
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _duration(value: str) -> str:
+    parse_duration(value)
+    return value
+
+
+def _template(value: str) -> str:
+    """Refuse any template expression but those on ``window``: a pipeline file is not code."""
+    if "{{" not in value and "{%" not in value:
+        return value
+    from jinja2 import TemplateSyntaxError, meta
+    from jinja2.sandbox import SandboxedEnvironment
+
+    try:
+        names = meta.find_undeclared_variables(SandboxedEnvironment().parse(value))
+    except TemplateSyntaxError as e:
+        raise ValueError(f"not a valid template: {e.message}") from e
+    if names - {"window"} or "{%" in value:
+        raise ValueError(
+            "only {{ window.start }} and {{ window.end }} can be used here"
+            + (f", not {', '.join(sorted(names - {'window'}))}" if names - {"window"} else "")
+        )
+    return value
+
+
+def _dotted(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", value):
+        raise ValueError("write a dotted path to a class, like sklearn.linear_model.LogisticRegression")
+    return value
+
+
+def _callable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value):
+        raise ValueError("write module:function, like my_pkg.data:load")
+    return value
+
+
+def _day(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError as e:
+            raise ValueError("write a date as YYYY-MM-DD") from e
+    return value
+
+
+def _cron(value: str) -> str:
+    from croniter import croniter
+
+    if not croniter.is_valid(value):
+        raise ValueError(f"{value!r} is not a cron expression or one of @hourly, @daily, @weekly, @monthly, @yearly")
+    return value
+
+
+Duration = Annotated[StrictStr, AfterValidator(_duration)]
+Template = Annotated[StrictStr, AfterValidator(_template), Field(min_length=1)]
+DottedPath = Annotated[StrictStr, AfterValidator(_dotted)]
+CallablePath = Annotated[StrictStr, AfterValidator(_callable)]
+Day = Annotated[date, BeforeValidator(_day)]
+Cron = Annotated[StrictStr, AfterValidator(_cron)]
+Column = Annotated[StrictStr, Field(min_length=1)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Resources(_Model):
+    """Where and with what Airflow runs the tasks of a step."""
+
+    pool: StrictStr | None = Field(None, description="Airflow pool the tasks take a slot of.")
+    queue: StrictStr | None = Field(None, description="Queue of the executor (Celery).")
+    executor_config: dict[str, Any] | None = Field(None, description="Handed to the executor unchanged.")
+    timeout: Duration | None = Field(None, description="A task that runs longer fails: 30m, 2h.")
+    priority_weight: StrictInt | None = Field(None, description="Airflow's priority weight.")
+
+
+class Dag(_Model):
+    """Settings of the DAGs themselves."""
+
+    start_date: Day = Field(date(2024, 1, 1), description="First day of the schedule.")
+    end_date: Day | None = Field(None, description="No scheduled run begins after this day.")
+    timezone: StrictStr = Field("UTC", description="IANA name; schedules and windows count in it.")
+    catchup: StrictBool = Field(False, description="Run the intervals between start_date and now.")
+    max_active_runs: Annotated[StrictInt, Field(ge=1)] = Field(1, description="Runs of one DAG at a time.")
+    max_active_tasks: Annotated[StrictInt, Field(ge=1)] = Field(16, description="Tasks of one DAG at a time.")
+    access_control: dict[StrictStr, Any] | None = Field(None, description="Airflow's DAG-level permissions.")
+    tags: list[StrictStr] = Field(default_factory=list, description="Added to mlops, level-N and the owner.")
+    default_args: dict[StrictStr, Any] = Field(
+        default_factory=dict, description="Airflow default_args for every task, such as retries."
+    )
+
+    @model_validator(mode="after")
+    def _known_zone(self) -> Dag:
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError) as e:
+            raise ValueError(f"timezone {self.timezone!r} is not an IANA time zone, such as Europe/Berlin") from e
+        return self
+
+
+class Sql(_Model):
+    """Rows from a database, through an Airflow connection."""
+
+    conn_id: StrictStr = Field(description="Airflow connection.")
+    query: Template = Field(description="One SELECT; {{ window.start }} and {{ window.end }} may be used.")
+
+
+class Split(_Model):
+    """How rows are divided into training part and holdout."""
+
+    by: Literal["random", "time", "group"] = Field(
+        "random", description="random: seeded hash of data.id; time: the latest rows; group: whole groups."
+    )
+    test: Fraction = Field(0.2, description="Share of rows (groups) held out.")
+    column: Column | None = Field(None, description="The group column; for `by: group`.")
+
+    @model_validator(mode="after")
+    def _column(self) -> Split:
+        if (self.by == "group") != (self.column is not None):
+            raise ValueError("`column` belongs to `by: group`, and `by: group` needs it")
+        return self
+
+
+class Data(_Model):
+    """What a run reads: exactly one of source, sql, callable."""
+
+    source: Template | None = Field(None, description="Path, URI or glob of CSV or Parquet files.")
+    sql: Sql | None = Field(None, description="A query instead of files.")
+    callable: CallablePath | None = Field(None, description="module:function that returns a DataFrame or Arrow table.")
+    window: Duration | None = Field(None, description="How much history training reads; default: the run's window.")
+    target: Column = Field(description="The column to predict.")
+    positive: StrictStr | StrictInt | StrictBool | None = Field(None, description="The positive class.")
+    id: Column | None = Field(None, description="Column that names a row; never a feature.")
+    timestamp: Column | None = Field(None, description="Column with the row's time; never a feature. Rows outside the window are dropped.")
+    exclude: list[Column] = Field(default_factory=list, description="Columns that are known only afterwards.")
+    fresh_within: Duration | None = Field(None, description="Stop when the newest row is older than this at the window's end.")
+    min_rows: Annotated[StrictInt, Field(ge=1)] = Field(50, description="Stop when a snapshot has fewer rows.")
+    max_row_drop: Fraction | None = Field(None, description="Stop when a snapshot has lost more than this share of rows against the last one.")
+    split: Split = Field(default_factory=Split, description="Training part and holdout.")
+    resources: Resources | None = Field(None, description="For the data tasks.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        if sum(x is not None for x in (self.source, self.sql, self.callable)) != 1:
+            raise ValueError("give exactly one of `source`, `sql` and `callable`")
+        if self.split.by == "time" and self.timestamp is None:
+            raise ValueError("`split: {by: time}` needs `timestamp`")
+        if self.fresh_within and self.timestamp is None:
+            raise ValueError("`fresh_within` needs `timestamp`")
+        if self.target in self.exclude:
+            raise ValueError("`target` is also in `exclude`")
+        return self
+
+
+class Validate(_Model):
+    """Checks of the data before training, in Great Expectations' vocabulary."""
+
+    schema_: Literal["infer", "off"] = Field(
+        "infer", alias="schema", description="infer: the first good run locks columns and types; later differences stop the run."
+    )
+    expectations: list[dict[StrictStr, dict[StrictStr, Any]]] = Field(
+        default_factory=list, description="Each: {expect_…: {its arguments}}."
+    )
+    on_failure: Literal["block", "warn", "quarantine"] = Field(
+        "block", description="block: stop; warn: go on; quarantine: set bad rows aside, keep and count them."
+    )
+    resources: Resources | None = Field(None, description="For the validation tasks.")
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> Validate:
+        for number, entry in enumerate(self.expectations, 1):
+            if len(entry) != 1 or not next(iter(entry)).startswith("expect_"):
+                raise ValueError(f"expectation {number}: write one `expect_…: {{arguments}}` per list item")
+        return self
+
+
+class Features(_Model):
+    """Code that makes features; the same in training and prediction."""
+
+    callable: CallablePath = Field(description="module:function from a DataFrame to a DataFrame with the same rows.")
+
+
+class Search(_Model):
+    """Search over hyperparameters by cross-validation on the training part."""
+
+    strategy: Literal["random", "grid"] = Field("random", description="scikit-learn's randomised or grid search.")
+    n_iter: Annotated[StrictInt, Field(ge=1)] = Field(10, description="Trials of the random search.")
+    metric: StrictStr | None = Field(None, description="A scikit-learn scorer; default: the first of evaluate.metrics.")
+    cv: Annotated[StrictInt, Field(ge=2)] = Field(3, description="Folds.")
+    space: Annotated[dict[StrictStr, list[Any]], Field(min_length=1)] = Field(description="parameter: [values]")
+
+
+class Train(_Model):
+    """How the candidate is made: exactly one of estimator, callable, command."""
+
+    estimator: DottedPath | None = Field(None, description="Any scikit-learn estimator by its dotted name.")
+    params: dict[StrictStr, Any] = Field(default_factory=dict, description="Arguments of the estimator or callable.")
+    search: Search | None = Field(None, description="Hyperparameter search.")
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**32)] = Field(7, description="Seeds split, search and estimator.")
+    callable: CallablePath | None = Field(
+        None, description="module:function(X, y, *, seed, **params) that returns a fitted scikit-learn estimator."
+    )
+    command: StrictStr | None = Field(
+        None, description="A script, unchanged; {train}, {model_dir} and {seed} are replaced. It writes model.skops to {model_dir}."
+    )
+    resources: Resources | None = Field(None, description="For the training task.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Train:
+        if sum(x is not None for x in (self.estimator, self.callable, self.command)) != 1:
+            raise ValueError("give exactly one of `estimator`, `callable` and `command`")
+        if self.search and not self.estimator:
+            raise ValueError("`search` needs `estimator`")
+        if self.command and self.params:
+            raise ValueError("`params` are for `estimator` and `callable`; write a command's arguments into it")
+        return self
+
+
+class Serving(_Model):
+    """The model, loaded in a fresh process and asked to predict."""
+
+    p95_ms: Annotated[float, Field(gt=0)] | None = Field(None, description="95th percentile of one row's prediction, ms.")
+    max_mb: Annotated[float, Field(gt=0)] | None = Field(None, description="Size of the model file, MB (10^6 bytes).")
+    rows: Annotated[StrictInt, Field(ge=1)] = Field(50, description="How many holdout rows are asked, one by one.")
+
+
+class Gate(_Model):
+    """One condition a candidate must meet."""
+
+    metric: StrictStr | None = Field(None, description="A scikit-learn scorer.")
+    at_least: Number | None = Field(None, description="The score must reach this.")
+    versus: Literal["champion"] | None = Field(None, description="Compare with the champion by a paired test.")
+    not_worse_by: Annotated[float, Field(ge=0)] | None = Field(None, description="Passes when shown to be at most this much worse.")
+    better_by: Annotated[float, Field(ge=0)] | None = Field(None, description="Passes when shown to be more than this much better.")
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="One-sided confidence of the paired test.")
+    slices: list[Column] = Field(default_factory=list, description="The condition must hold for each value of these columns.")
+    min_rows: Annotated[StrictInt, Field(ge=1)] = Field(100, description="Slices with fewer rows are not judged.")
+    serving: Serving | None = Field(None, description="A serving check instead of a metric.")
+
+    @model_validator(mode="after")
+    def _shape(self) -> Gate:
+        if self.serving:
+            if self.metric or self.at_least is not None or self.versus or self.slices:
+                raise ValueError("a `serving` gate stands alone")
+            return self
+        if not self.metric:
+            raise ValueError("a gate needs `metric` or `serving`")
+        relative = [n for n in ("not_worse_by", "better_by") if getattr(self, n) is not None]
+        if self.versus:
+            if len(relative) != 1 or self.at_least is not None or self.slices:
+                raise ValueError("`versus: champion` takes exactly one of `not_worse_by` and `better_by`, and nothing of `at_least`, `slices`")
+        elif relative or self.at_least is None:
+            raise ValueError("give `at_least`, or `versus: champion` with `not_worse_by` or `better_by`")
+        return self
+
+
+class Evaluate(_Model):
+    """How a candidate is judged on the holdout."""
+
+    metrics: list[StrictStr] = Field(
+        default_factory=list, description="scikit-learn scorers; default: roc_auc and log_loss, or r2 and rmse."
+    )
+    gates: list[Gate] = Field(default_factory=list, description="All must pass.")
+    no_champion: Literal["promote", "require_approval"] = Field("promote", description="When there is nothing to compare with.")
+    on_inconclusive: Literal["keep", "require_approval"] = Field("keep", description="When the rows do not decide.")
+    resources: Resources | None = Field(None, description="For evaluation and gates.")
+
+
+class Approve(_Model):
+    """A person's yes, asked in Airflow's UI."""
+
+    required: StrictBool = Field(False, description="Ask before delivery. Level 0 always asks.")
+    by: list[StrictStr] = Field(default_factory=list, description="Airflow user ids who may answer; default: anyone who may edit the run.")
+    timeout: Duration | None = Field(None, description="How long to wait for the answer; default: for ever.")
+    on_timeout: Literal["reject", "approve"] = Field("reject", description="The answer when none comes.")
+
+
+class Batch(_Model):
+    """Batch inference with the champion."""
+
+    source: Template | None = Field(None, description="Rows to score; default: data.source.")
+    output: StrictStr | None = Field(None, description="Folder or URI for the predictions; default: predictions/ in the data root.")
+    schedule: Cron | None = Field(None, description="When to score (level 1).")
+    resources: Resources | None = Field(None, description="For the prediction task.")
+
+
+class Deploy(_Model):
+    """How a promoted model is used."""
+
+    batch: Batch = Field(default_factory=Batch, description="Batch inference.")
+
+
+class Labels(_Model):
+    """The outcomes that tell, later, how good the predictions were."""
+
+    source: Template = Field(description="Path, URI or glob with the id and the target.")
+    join_on: Column = Field(description="Column that names the row in both.")
+    delay: Duration | None = Field(None, description="How long after the window's end labels are complete.")
+
+
+class Drift(_Model):
+    """When a change of the inputs or predictions is an alarm: it must be large and significant."""
+
+    min_rows: Annotated[StrictInt, Field(ge=30)] = Field(30, description="Fewer rows on either side: not enough data.")
+    effect: Annotated[float, Field(gt=0)] = Field(0.1, description="Numeric columns: Wasserstein distance in standard deviations.")
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="False alarms per check, all columns together.")
+    correction: Literal["bonferroni", "bh"] = Field("bonferroni", description="Correction over columns.")
+
+
+class Performance(_Model):
+    """When a fall of the metric is an alarm."""
+
+    metric: StrictStr | None = Field(None, description="A scikit-learn scorer; default: the first of evaluate.metrics.")
+    max_drop: Annotated[float, Field(gt=0)] = Field(0.03, description="Fall against the score at promotion that is an alarm.")
+
+
+class Monitor(_Model):
+    """What is watched after promotion (level 1)."""
+
+    schedule: Cron | None = Field(None, description="When to check; default: after each batch of predictions.")
+    labels: Labels | None = Field(None, description="Where outcomes arrive.")
+    drift: Drift = Field(default_factory=Drift, description="Data and prediction drift.")
+    performance: Performance = Field(default_factory=Performance, description="Needs `labels`.")
+    max_age: Duration | None = Field(None, description="A champion older than this is stale.")
+    resources: Resources | None = Field(None, description="For the monitoring tasks.")
+
+
+class Retrain(_Model):
+    """What starts training by itself (level 1)."""
+
+    schedule: Cron | None = Field(None, description="Train at these times.")
+    when: list[Literal["new_data", "drift", "performance", "staleness"]] = Field(
+        default_factory=list, description="Train on these events."
+    )
+    cooldown: Duration | None = Field(None, description="No event starts training sooner after the last one.")
+    max_per_month: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Event-started trainings per calendar month.")
+
+
+class Notifier(_Model):
+    """An Airflow notifier."""
+
+    cls: DottedPath = Field(alias="class", description="Dotted path of an Airflow notifier.")
+    args: dict[StrictStr, Any] = Field(default_factory=dict, description="Its arguments.")
+
+
+Event = Literal["failed", "rejected", "promoted", "drift", "performance", "retrain", "stale_data"]
+
+
+class Notify(_Model):
+    """Who is told about what."""
+
+    events: list[Event] = Field(default_factory=lambda: ["failed", "rejected"], description="What to tell.")
+    notifiers: list[Notifier] = Field(default_factory=list, description="Whom to tell.")
+
+
+class PipelineConfig(_Model):
+    """One ML pipeline."""
+
+    schema_: Literal[1] = Field(1, alias="schema", description="Version of this vocabulary.")
+    pipeline: Annotated[StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]{0,99}$")] = Field(description="Name; the DAG ids start with it.")
+    level: Level = Field(description="0 manual, 1 continuous training.")
+    description: StrictStr | None = Field(None, description="What the model is for; shown on the DAGs and the model card.")
+    owner: StrictStr = Field("airflow", description="Who answers for it.")
+    task: Literal["classification", "regression"] | None = Field(None, description="Default: follows from the estimator.")
+    dag: Dag = Field(default_factory=Dag, description="Settings of the DAGs.")
+    resources: Resources | None = Field(None, description="For every task; a section's own resources go before.")
+    data: Data = Field(description="What a run reads.")
+    validate_: Validate = Field(default_factory=Validate, alias="validate", description="Checks of the data.")
+    features: Features | None = Field(None, description="Feature code.")
+    train: Train = Field(description="How a candidate is made.")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="How it is judged.")
+    approve: Approve = Field(default_factory=Approve, description="A person's yes.")
+    deploy: Deploy = Field(default_factory=Deploy, description="How it is used.")
+    monitor: Monitor | None = Field(None, description="What is watched; level 1.")
+    retrain: Retrain | None = Field(None, description="What starts training; level 1.")
+    notify: Notify = Field(default_factory=Notify, description="Who is told.")
+
+    @model_validator(mode="after")
+    def _level_has_what_it_needs(self) -> PipelineConfig:
+        if self.level == 0:
+            for key in ("monitor", "retrain"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"`{key}` needs `level: 1`; level 0 is started by a person")
+            if self.deploy.batch.schedule:
+                raise ValueError("`deploy.batch.schedule` needs `level: 1`; level 0 is started by a person")
+            return self
+        if self.retrain is None:
+            raise ValueError("`level: 1` needs `retrain`: at least a `schedule` or `when`")
+        if not self.retrain.schedule and not self.retrain.when:
+            raise ValueError("`retrain` needs a `schedule` or `when`")
+        if not self.evaluate.gates:
+            raise ValueError("`level: 1` needs `evaluate.gates`: they decide about promotion")
+        watched = set(self.retrain.when) & {"drift", "performance", "staleness"}
+        if watched and self.monitor is None:
+            raise ValueError(f"`retrain.when: [{', '.join(sorted(watched))}]` needs `monitor`")
+        if self.monitor is not None:
+            if "performance" in watched and self.monitor.labels is None:
+                raise ValueError("`retrain.when: [performance]` needs `monitor.labels`")
+            if "staleness" in watched and self.monitor.max_age is None:
+                raise ValueError("`retrain.when: [staleness]` needs `monitor.max_age`")
+        return self
+
+
+def length(value: str | None) -> timedelta | None:
+    """A checked duration as timedelta; ``None`` stays ``None``."""
+    return parse_duration(value) if value is not None else None
+
+
+def midnight(day: date, zone: str) -> datetime:
+    """The first moment of ``day`` in the time zone ``zone``."""
+    from zoneinfo import ZoneInfo
+
+    return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone))

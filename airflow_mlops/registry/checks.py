@@ -1,0 +1,30 @@
+"""The newest result of each monitoring check and training, per window: small JSON, read by tables and pages."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airflow_mlops.store import layout
+from airflow_mlops.store.base import Store
+from airflow_mlops.window import Window
+
+
+def write_check(store: Store, pipeline: str, window: Window, name: str, result: dict[str, Any]) -> None:
+    """Write ``result`` as the newest of check ``name`` for ``window``; atomic, repeatable.
+
+    :raises ValueError: for NaN or infinity in ``result``.
+    """
+    body = {"window": window.to_dict(), "result": result}
+    store.put(layout.check(pipeline, window.key, name), json.dumps(body, allow_nan=False, sort_keys=True).encode())
+
+
+def read_checks(store: Store, pipeline: str) -> list[dict[str, Any]]:
+    """Return one dict per window, oldest first: ``{"window": {…}, "<check>": result, …}``."""
+    prefix = layout.checks_prefix(pipeline)
+    windows: dict[str, dict[str, Any]] = {}
+    for key in store.list(prefix):
+        window_key, name = key.removeprefix(prefix).removesuffix(".json").split(".", 1)
+        body = json.loads(store.get(key))
+        windows.setdefault(window_key, {"window": body["window"]})[name] = body["result"]
+    return [windows[k] for k in sorted(windows)]

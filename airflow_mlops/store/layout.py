@@ -1,0 +1,81 @@
+"""The only place that knows how keys look.
+
+::
+
+    blobs/<aa>/<sha256>                              immutable, content-addressed bytes
+    pipelines/<pipeline>/log/<seq 10 digits>.json    the registry's append-only log
+    pipelines/<pipeline>/ledger/<seq>.json           the retrain ledger's append-only log
+    pipelines/<pipeline>/captures/<window>.json      which capture holds a window's scored inputs
+    pipelines/<pipeline>/schema.json                 the locked schema
+    pipelines/<pipeline>/checks/<window>.<check>.json  the newest result of a monitoring check
+    reports/<dag_id>/<sha256>.html                   readable reports, grouped by the DAG that may show them
+"""
+
+from __future__ import annotations
+
+import re
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise ValueError(f"not usable as a name in the store: {value!r}")
+    return value
+
+
+def _digest(value: str) -> str:
+    if not _DIGEST.fullmatch(value):
+        raise ValueError(f"not a sha256 digest: {value!r}")
+    return value
+
+
+def blob(digest: str) -> str:
+    """Key of the blob whose sha256 (64 hex digits) is ``digest``."""
+    return f"blobs/{_digest(digest)[:2]}/{digest}"
+
+
+def log_prefix(pipeline: str) -> str:
+    """Prefix of a pipeline's registry log."""
+    return f"pipelines/{_name(pipeline)}/log/"
+
+
+def ledger_prefix(pipeline: str) -> str:
+    """Prefix of a pipeline's retrain ledger."""
+    return f"pipelines/{_name(pipeline)}/ledger/"
+
+
+def log_entry(prefix: str, seq: int) -> str:
+    """Key of entry ``seq`` (from 1) of the log under ``prefix``."""
+    return f"{prefix}{seq:010d}.json"
+
+
+def schema(pipeline: str) -> str:
+    """Key of the pipeline's locked schema."""
+    return f"pipelines/{_name(pipeline)}/schema.json"
+
+
+def capture(pipeline: str, window: str) -> str:
+    """Key of the pointer to the capture of one window (``Window.key``)."""
+    return f"pipelines/{_name(pipeline)}/captures/{_name(window)}.json"
+
+
+def check(pipeline: str, window: str, name: str) -> str:
+    """Key of the newest result of the monitoring check ``name`` for one window."""
+    return f"pipelines/{_name(pipeline)}/checks/{_name(window)}.{_name(name)}.json"
+
+
+def checks_prefix(pipeline: str) -> str:
+    """Prefix of all monitoring results of a pipeline."""
+    return f"pipelines/{_name(pipeline)}/checks/"
+
+
+def report(dag_id: str, digest: str) -> str:
+    """Key of a report shown from tasks of ``dag_id``; whoever may read that DAG may read it."""
+    return f"reports/{_name(dag_id)}/{_digest(digest)}.html"
+
+
+def pipelines_prefix() -> str:
+    """Prefix under which every pipeline has a folder."""
+    return "pipelines/"
