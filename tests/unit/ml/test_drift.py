@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from airflow_mlops.config.models import Drift
+from airflow_mlops.exceptions import DataError
+from airflow_mlops.ml.drift import check_drift, critical_p
+from airflow_mlops.ml.drift_statistics import (
+    category_counts,
+    category_signal,
+    missing_signal,
+    numeric_signal,
+    unseen_signal,
+)
+
+MIXED = {f"n{i}": "number" for i in range(6)} | {f"c{i}": "category" for i in range(3)} | {"b": "boolean"}
+
+
+def mixed(rng, rows, shift=0.0):
+    frame = pd.DataFrame(
+        {
+            "n0": rng.normal(shift, 1, rows),
+            "n1": rng.lognormal(0, 1, rows),
+            "n2": rng.integers(0, 6, rows),
+            "n3": np.where(rng.random(rows) < 0.1, np.nan, rng.normal(0, 5, rows)),
+            "n4": np.where(rng.random(rows) < 0.9, 0.0, rng.exponential(3, rows)),
+            "n5": rng.standard_t(2, rows),
+            "c0": rng.choice(list("abcde"), rows),
+            "c1": np.array([f"k{v}" for v in np.minimum(rng.zipf(1.5, rows), 5000)]),
+            "c2": rng.choice(np.array(["x", "y", None], dtype=object), rows, p=[0.9, 0.05, 0.05]),
+            "b": rng.random(rows) < 0.3,
+        }
+    )
+    return frame
+
+
+def one(reference, current, kind="number", **config):
+    report = check_drift(pd.DataFrame({"x": reference}), pd.DataFrame({"x": current}), {"x": kind}, Drift(**config))
+    json.dumps(report.to_dict(), allow_nan=False)
+    return report
+
+
+# --- known truths ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delta", [0.1, 0.3, 1.0, 2.0])
+def test_shift_of_a_normal_has_the_known_distance(delta):
+    points = stats.norm.ppf((np.arange(20000) + 0.5) / 20000)
+    signal = numeric_signal(points, points + delta, 0.1)
+    assert signal.effect == pytest.approx(delta, rel=0.01)
+    d = 2 * stats.norm.cdf(delta / 2) - 1
+    assert signal.p_value == pytest.approx(stats.kstwo.sf(d, 10000), rel=0.1, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5, 2.0])
+def test_scale_of_a_normal_has_the_known_distance(scale):
+    points = stats.norm.ppf((np.arange(20000) + 0.5) / 20000)
+    assert numeric_signal(points, points * scale, 0.1).effect == pytest.approx(
+        abs(scale - 1) * math.sqrt(2 / math.pi), rel=0.01
+    )
+
+
+def test_agrees_with_scipy_where_no_value_is_fenced():
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, 20, 400).astype(float), rng.integers(2, 22, 300).astype(float)
+    signal = numeric_signal(a, b, 0.1)
+    assert signal.effect == pytest.approx(stats.wasserstein_distance(a, b) / a.std())
+    assert signal.p_value == pytest.approx(stats.ks_2samp(a, b, method="asymp").pvalue)
+
+
+def test_categories_agree_with_scipy():
+    table = category_counts(pd.Series(list("aabbbc") * 50), pd.Series(list("abbccc") * 40))
+    signal = category_signal(table, 0.05)
+    expected = stats.chi2_contingency(table.to_numpy().T, correction=False)
+    assert signal.p_value == pytest.approx(expected.pvalue)
+    assert signal.effect == pytest.approx(1 / 2 - 1 / 6)
+
+
+def test_missing_rates_agree_with_scipy():
+    signal = missing_signal((50, 120), (1000, 1000), 0.02)
+    assert signal.effect == pytest.approx(0.07)
+    assert signal.p_value == pytest.approx(stats.chi2_contingency([[50, 950], [120, 880]], correction=False).pvalue)
+    assert missing_signal((10, 10), (10, 10), 0.02).p_value == 1.0
+
+
+def test_benjamini_hochberg_and_bonferroni():
+    assert critical_p([0.001, 0.02, 0.03, 0.9], 0.05, "bonferroni") == pytest.approx(0.0125)
+    assert critical_p([0.001, 0.02, 0.03, 0.9], 0.05, "bh") == 0.03
+    assert critical_p([0.5, 0.9], 0.05, "bh") == -1
+    assert critical_p([], 0.05, "bh") == -1
+
+
+# --- error rates -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "runs"), [(200, 200), (1000, 200)])
+def test_false_alarms_stay_below_alpha(rows, runs):
+    rng = np.random.default_rng(rows)
+    alarms = {"bonferroni": 0, "bh": 0}
+    for _ in range(runs):
+        reference, current = mixed(rng, rows), mixed(rng, rows)
+        for correction in alarms:
+            report = check_drift(reference, current, MIXED, Drift(correction=correction))
+            alarms[correction] += report.verdict == "drift"
+    assert max(alarms.values()) / runs <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / runs), alarms
+
+
+def test_unequal_sides_keep_the_error_rate():
+    rng = np.random.default_rng(5)
+    alarms = sum(check_drift(mixed(rng, 3000), mixed(rng, 150), MIXED, Drift()).verdict == "drift" for _ in range(120))
+    assert alarms / 120 <= 0.1
+
+
+def test_power_and_silence():
+    rng = np.random.default_rng(6)
+    found = sum(
+        "n0" in {c.name for c in check_drift(mixed(rng, 1000), mixed(rng, 1000, 0.25), MIXED, Drift()).drifted}
+        for _ in range(40)
+    )
+    assert found >= 30
+    big = one(rng.normal(0, 1, 300_000), rng.normal(0.05, 1, 300_000))
+    assert big.verdict == "no_drift"
+    assert big.columns[0].p_value < 1e-6
+
+
+def test_a_new_vocabulary_is_drift_though_no_category_is_large():
+    rng = np.random.default_rng(7)
+    a, b = rng.integers(0, 300, 3000).astype(str), rng.integers(300, 600, 3000).astype(str)
+    report = one(a, b, "category")
+    assert report.columns[0].statistic == "new categories"
+    assert report.columns[0].effect > 0.9
+    again = one(a, rng.integers(0, 300, 3000).astype(str), "category")
+    assert again.verdict == "no_drift"
+
+
+# --- robustness --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["reference", "current", "both"])
+@pytest.mark.parametrize("outlier", [1e9, -1e9, np.inf, -np.inf, 1.7e308])
+def test_one_absurd_value_neither_alarms_nor_hides(where, outlier):
+    rng = np.random.default_rng(8)
+    a, b = rng.normal(0, 1, 500), rng.normal(0, 1, 500)
+    if where != "current":
+        a[0] = outlier
+    if where != "reference":
+        b[0] = outlier
+    assert one(a, b).verdict == "no_drift"
+    assert one(a, b + 3).columns[0].effect == pytest.approx(3, abs=0.3)
+
+
+@pytest.mark.parametrize("kind", ["number", "category", "boolean"])
+def test_all_null_columns(kind):
+    null, full = [None] * 100, [1.0, 0.0] * 50
+    assert one(null, null, kind).verdict == "no_drift"
+    for pair in ((null, full), (full, null)):
+        report = one(*pair, kind)
+        assert report.columns[0].statistic == "missing rate"
+        assert report.columns[0].drifted
+        assert report.columns[0].effect == 1.0
+
+
+def test_constant_columns():
+    assert one([3.0] * 100, [3.0] * 100).verdict == "no_drift"
+    report = one([3.0] * 100, [3.0] * 60 + [4.0] * 40)
+    assert (report.verdict, report.columns[0].effect) == ("drift", 0.4)
+    assert one([np.inf] * 100, [np.inf] * 100).verdict == "no_drift"
+    assert one([3.0] * 100, [9.0] * 100).columns[0].effect == 1.0
+
+
+def test_nulls_that_appear_are_drift():
+    rng = np.random.default_rng(9)
+    a, b = rng.normal(0, 1, 1000), rng.normal(0, 1, 1000)
+    b[:100] = np.nan
+    report = one(a, b)
+    assert report.columns[0].statistic == "missing rate"
+    assert "missing 0.0% → 10.0%" in report.columns[0].sentence
+
+
+def test_text_in_a_number_column_counts_as_missing():
+    assert one(list(range(100)), ["12,5"] * 100).columns[0].statistic == "missing rate"
+
+
+def test_new_and_vanished_categories():
+    assert one(["a"] * 60 + ["b"] * 40, ["a"] * 60 + ["c"] * 40, "category").verdict == "drift"
+    assert one(["a", "b"] * 50, ["a"] * 100, "category").verdict == "drift"
+    assert one(["a"] * 990 + ["b"] * 10, ["a"] * 990 + ["c"] * 10, "category").verdict == "no_drift"
+
+
+def test_ten_thousand_categories_do_not_alarm():
+    rng = np.random.default_rng(10)
+    reports = [
+        one(rng.integers(0, 10_000, 2000).astype(str), rng.integers(0, 10_000, 2000).astype(str), "category")
+        for _ in range(20)
+    ]
+    assert sum(r.verdict == "drift" for r in reports) <= 3
+    assert one([f"{i}" for i in range(500)], [f"{i}" for i in range(500, 1000)], "category").verdict == "no_drift"
+
+
+@pytest.mark.parametrize(
+    ("reference", "current", "kind"),
+    [
+        ([1, 2] * 50, ["1", "2"] * 50, "category"),
+        ([1, 2] * 50, [1.0, 2.0] * 50, "category"),
+        ([True, False] * 50, [1, 0] * 50, "boolean"),
+        ([True, False] * 50, ["true", "False"] * 50, "boolean"),
+        (pd.Categorical(["a", "b"] * 50), ["a", "b"] * 50, "category"),
+        ([["a"], ["b"]] * 50, ["['a']", "['b']"] * 50, "category"),
+        ([1, 2] * 50, pd.array([1, 2] * 50, dtype="Int64"), "number"),
+        ([1.0, 2.0] * 50, pd.array([1, 2] * 50, dtype="int64[pyarrow]"), "number"),
+    ],
+)
+def test_same_values_in_another_dtype_are_the_same(reference, current, kind):
+    assert one(reference, current, kind).verdict == "no_drift"
+
+
+def test_min_rows_and_dates_and_lost_columns():
+    assert one(range(29), range(100)).verdict == "not_enough_data"
+    assert "29 reference and 100 current rows" in one(range(29), range(100)).sentence
+    frame = pd.DataFrame({"when": pd.date_range("2013", periods=100), "x": range(100)})
+    report = check_drift(frame, frame, {"when": "category", "x": "number"}, Drift())
+    assert report.skipped == ("when",)
+    assert [c.name for c in report.columns] == ["x"]
+    lost = check_drift(frame, frame[["when"]], {"x": "number"}, Drift())
+    assert lost.columns[0].statistic == "missing rate"
+    with pytest.raises(DataError, match="no column 'y'"):
+        check_drift(frame, frame, {"y": "number"}, Drift())
+    with pytest.raises(DataError, match="unknown kinds"):
+        check_drift(frame, frame, {"x": "numeric"}, Drift())
+
+
+def test_the_sentence_names_columns_and_sizes():
+    rng = np.random.default_rng(11)
+    a, b = mixed(rng, 1000), mixed(rng, 1000, 0.5)
+    report = check_drift(a, b, MIXED, Drift())
+    assert report.sentence.startswith("drift in 1 of 10 columns: n0 (W1 0.")
+    assert "median" in report.drifted[0].sentence
+
+
+values = st.one_of(st.none(), st.floats(), st.integers(-(10**18), 10**18), st.text(max_size=3), st.booleans())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(values, min_size=30, max_size=80),
+    st.lists(values, min_size=30, max_size=80),
+    st.sampled_from(["number", "category", "boolean"]),
+)
+def test_any_column_gives_a_finite_report(reference, current, kind):
+    a = pd.Series(reference, dtype=object)
+    b = pd.Series(current, dtype=object)
+    report = one(a, b, kind)
+    same = one(a, a, kind)
+    assert report.verdict in ("drift", "no_drift")
+    assert same.verdict == "no_drift"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.floats(allow_nan=False), min_size=30, max_size=60),
+    st.lists(st.floats(allow_nan=False), min_size=30, max_size=60),
+)
+def test_any_floats_give_a_finite_distance(a, b):
+    signal = numeric_signal(np.clip(a, -1e150, 1e150), np.clip(b, -1e150, 1e150), 0.1)
+    assert math.isfinite(signal.effect)
+    assert 0 <= signal.effect < 1e4
+    assert 0 <= signal.p_value <= 1
+
+
+def test_unseen_share_expects_what_singletons_foretell():
+    table = pd.DataFrame({"reference": [1] * 50 + [50], "current": [0] * 50 + [60]}, index=range(51))
+    assert unseen_signal(table, 0.05) is None
