@@ -26,31 +26,54 @@ from pydantic import (
 
 from airflow_mlops.window import parse_duration
 
-Level = Literal[0, 1]
 Number = StrictInt | StrictFloat
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[StrictFloat, Field(gt=0, lt=1)]
+
+
+def _refuse(problems: dict[str, bool]) -> None:
+    """Raise one ValueError with a line for every message that holds; the loader makes an issue of each.
+
+    Keys in a message stand in backticks: the loader points at the first of them that the file has.
+    """
+    found = [message for message, holds in problems.items() if holds]
+    if found:
+        raise ValueError("\n".join(found))
 
 
 def _duration(value: str) -> str:
-    parse_duration(value)
+    try:
+        parse_duration(value)
+    except OverflowError as e:
+        raise ValueError(f"{value[:40]!r} is too long for a duration") from e
+    return value
+
+
+def _positive_duration(value: str) -> str:
+    if parse_duration(_duration(value)) <= timedelta(0):
+        raise ValueError("must be longer than zero")
     return value
 
 
 def _template(value: str) -> str:
     """Refuse any template expression but those on ``window``: a pipeline file is not code."""
-    if "{{" not in value and "{%" not in value:
+    if not any(mark in value for mark in ("{{", "{%", "{#")):
         return value
-    from jinja2 import TemplateSyntaxError, meta
-    from jinja2.sandbox import SandboxedEnvironment
+    from jinja2 import Environment, TemplateSyntaxError, nodes
 
+    # The syntax tree is only looked at: compiling, even for jinja2.meta, would compute {{ 9 ** 9 ** 9 }}.
     try:
-        names = meta.find_undeclared_variables(SandboxedEnvironment().parse(value))
+        found = list(Environment(autoescape=True).parse(value).find_all(nodes.Node))
     except TemplateSyntaxError as e:
         raise ValueError(f"not a valid template: {e.message}") from e
-    if names - {"window"} or "{%" in value:
+    except RecursionError as e:
+        raise ValueError("the template is nested too deeply") from e
+    allowed = (nodes.Output, nodes.TemplateData, nodes.Name, nodes.Getattr, nodes.Call, nodes.Const, nodes.Keyword)
+    names = sorted({n.name for n in found if isinstance(n, nodes.Name)} - {"window"})
+    private = any(isinstance(n, nodes.Getattr) and n.attr.startswith("_") for n in found)
+    if names or private or not all(isinstance(n, allowed) for n in found):
         raise ValueError(
-            "only {{ window.start }} and {{ window.end }} can be used here"
-            + (f", not {', '.join(sorted(names - {'window'}))}" if names - {"window"} else "")
+            "only {{ window.start }} and {{ window.end }}, with their attributes and methods, can be used here"
+            + (f", not {', '.join(names)}" if names else "")
         )
     return value
 
@@ -68,11 +91,36 @@ def _callable(value: str) -> str:
 
 
 def _day(value: Any) -> Any:
-    if isinstance(value, str):
+    if isinstance(value, date):
+        return value
+    # Checked by hand: pydantic would take 20130101 for seconds since 1970.
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
         try:
             return date.fromisoformat(value)
         except ValueError as e:
-            raise ValueError("write a date as YYYY-MM-DD") from e
+            raise ValueError(f"{value} is not a day of the calendar") from e
+    raise ValueError("write a date as YYYY-MM-DD")
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, bool):  # a literal 1 would take True
+        raise ValueError("expected a whole number, got true or false")
+    return value
+
+
+def _expectation(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    if len(value) != 1 or not next(iter(value)).startswith("expect_"):
+        raise ValueError("write one `expect_…: {arguments}` per list item")
+    return value
+
+
+def _zone(value: str) -> str:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as e:  # OSError: the name of a folder, such as Europe
+        raise ValueError(f"{value[:80]!r} is not an IANA time zone, such as Europe/Berlin") from e
     return value
 
 
@@ -84,13 +132,20 @@ def _cron(value: str) -> str:
     return value
 
 
-Duration = Annotated[StrictStr, AfterValidator(_duration)]
-Template = Annotated[StrictStr, AfterValidator(_template), Field(min_length=1)]
+_DURATION_SCHEMA = {"pattern": r"^\s*(\d+(\.\d+)?\s*[smhdw]\s*)+$", "examples": ["90d", "26h"]}
+Duration = Annotated[StrictStr, AfterValidator(_duration), Field(max_length=100, json_schema_extra=_DURATION_SCHEMA)]
+PositiveDuration = Annotated[
+    StrictStr, AfterValidator(_positive_duration), Field(max_length=100, json_schema_extra=_DURATION_SCHEMA)
+]
+Template = Annotated[StrictStr, AfterValidator(_template), Field(min_length=1, max_length=20_000)]
 DottedPath = Annotated[StrictStr, AfterValidator(_dotted)]
 CallablePath = Annotated[StrictStr, AfterValidator(_callable)]
 Day = Annotated[date, BeforeValidator(_day)]
-Cron = Annotated[StrictStr, AfterValidator(_cron)]
+Cron = Annotated[StrictStr, AfterValidator(_cron), Field(max_length=100)]
+TimeZone = Annotated[StrictStr, AfterValidator(_zone)]
 Column = Annotated[StrictStr, Field(min_length=1)]
+Expectation = Annotated[dict[StrictStr, dict[StrictStr, Any]], AfterValidator(_expectation)]
+Level = Annotated[Literal[0, 1], BeforeValidator(_whole)]
 
 
 class _Model(BaseModel):
@@ -103,7 +158,7 @@ class Resources(_Model):
     pool: StrictStr | None = Field(None, description="Airflow pool the tasks take a slot of.")
     queue: StrictStr | None = Field(None, description="Queue of the executor (Celery).")
     executor_config: dict[str, Any] | None = Field(None, description="Handed to the executor unchanged.")
-    timeout: Duration | None = Field(None, description="A task that runs longer fails: 30m, 2h.")
+    timeout: PositiveDuration | None = Field(None, description="A task that runs longer fails: 30m, 2h.")
     priority_weight: StrictInt | None = Field(None, description="Airflow's priority weight.")
 
 
@@ -112,7 +167,7 @@ class Dag(_Model):
 
     start_date: Day = Field(date(2024, 1, 1), description="First day of the schedule.")
     end_date: Day | None = Field(None, description="No scheduled run begins after this day.")
-    timezone: StrictStr = Field("UTC", description="IANA name; schedules and windows count in it.")
+    timezone: TimeZone = Field("UTC", description="IANA name; schedules and windows count in it.")
     catchup: StrictBool = Field(False, description="Run the intervals between start_date and now.")
     max_active_runs: Annotated[StrictInt, Field(ge=1)] = Field(1, description="Runs of one DAG at a time.")
     max_active_tasks: Annotated[StrictInt, Field(ge=1)] = Field(16, description="Tasks of one DAG at a time.")
@@ -121,16 +176,6 @@ class Dag(_Model):
     default_args: dict[StrictStr, Any] = Field(
         default_factory=dict, description="Airflow default_args for every task, such as retries."
     )
-
-    @model_validator(mode="after")
-    def _known_zone(self) -> Dag:
-        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-        try:
-            ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError) as e:
-            raise ValueError(f"timezone {self.timezone!r} is not an IANA time zone, such as Europe/Berlin") from e
-        return self
 
 
 class Sql(_Model):
@@ -162,28 +207,39 @@ class Data(_Model):
     source: Template | None = Field(None, description="Path, URI or glob of CSV or Parquet files.")
     sql: Sql | None = Field(None, description="A query instead of files.")
     callable: CallablePath | None = Field(None, description="module:function that returns a DataFrame or Arrow table.")
-    window: Duration | None = Field(None, description="How much history training reads; default: the run's window.")
+    window: PositiveDuration | None = Field(
+        None, description="How much history training reads; default: the run's window."
+    )
     target: Column = Field(description="The column to predict.")
     positive: StrictStr | StrictInt | StrictBool | None = Field(None, description="The positive class.")
     id: Column | None = Field(None, description="Column that names a row; never a feature.")
-    timestamp: Column | None = Field(None, description="Column with the row's time; never a feature. Rows outside the window are dropped.")
+    timestamp: Column | None = Field(
+        None, description="Column with the row's time; never a feature. Rows outside the window are dropped."
+    )
     exclude: list[Column] = Field(default_factory=list, description="Columns that are known only afterwards.")
-    fresh_within: Duration | None = Field(None, description="Stop when the newest row is older than this at the window's end.")
+    fresh_within: PositiveDuration | None = Field(
+        None, description="Stop when the newest row is older than this at the window's end."
+    )
     min_rows: Annotated[StrictInt, Field(ge=1)] = Field(50, description="Stop when a snapshot has fewer rows.")
-    max_row_drop: Fraction | None = Field(None, description="Stop when a snapshot has lost more than this share of rows against the last one.")
+    max_row_drop: Fraction | None = Field(
+        None, description="Stop when a snapshot has lost more than this share of rows against the last one."
+    )
     split: Split = Field(default_factory=Split, description="Training part and holdout.")
     resources: Resources | None = Field(None, description="For the data tasks.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
-        if sum(x is not None for x in (self.source, self.sql, self.callable)) != 1:
-            raise ValueError("give exactly one of `source`, `sql` and `callable`")
-        if self.split.by == "time" and self.timestamp is None:
-            raise ValueError("`split: {by: time}` needs `timestamp`")
-        if self.fresh_within and self.timestamp is None:
-            raise ValueError("`fresh_within` needs `timestamp`")
-        if self.target in self.exclude:
-            raise ValueError("`target` is also in `exclude`")
+        given = sum(x is not None for x in (self.source, self.sql, self.callable))
+        _refuse(
+            {
+                "give exactly one of `source`, `sql` and `callable`": given != 1,
+                "`split.by: time` needs `timestamp`": self.split.by == "time" and self.timestamp is None,
+                "`fresh_within` needs `timestamp`": self.fresh_within is not None and self.timestamp is None,
+                "`target` is also in `exclude`": self.target in self.exclude,
+                "`target` and `id` are the same column": self.target == self.id,
+                "`target` and `timestamp` are the same column": self.target == self.timestamp,
+            }
+        )
         return self
 
 
@@ -191,22 +247,15 @@ class Validate(_Model):
     """Checks of the data before training, in Great Expectations' vocabulary."""
 
     schema_: Literal["infer", "off"] = Field(
-        "infer", alias="schema", description="infer: the first good run locks columns and types; later differences stop the run."
+        "infer",
+        alias="schema",
+        description="infer: the first good run locks columns and types; later differences stop the run.",
     )
-    expectations: list[dict[StrictStr, dict[StrictStr, Any]]] = Field(
-        default_factory=list, description="Each: {expect_…: {its arguments}}."
-    )
+    expectations: list[Expectation] = Field(default_factory=list, description="Each: {expect_…: {its arguments}}.")
     on_failure: Literal["block", "warn", "quarantine"] = Field(
         "block", description="block: stop; warn: go on; quarantine: set bad rows aside, keep and count them."
     )
     resources: Resources | None = Field(None, description="For the validation tasks.")
-
-    @model_validator(mode="after")
-    def _one_name_each(self) -> Validate:
-        for number, entry in enumerate(self.expectations, 1):
-            if len(entry) != 1 or not next(iter(entry)).startswith("expect_"):
-                raise ValueError(f"expectation {number}: write one `expect_…: {{arguments}}` per list item")
-        return self
 
 
 class Features(_Model):
@@ -235,27 +284,36 @@ class Train(_Model):
     callable: CallablePath | None = Field(
         None, description="module:function(X, y, *, seed, **params) that returns a fitted scikit-learn estimator."
     )
-    command: StrictStr | None = Field(
-        None, description="A script, unchanged; {train}, {model_dir} and {seed} are replaced. It writes model.skops to {model_dir}."
+    command: Annotated[StrictStr, Field(min_length=1)] | None = Field(
+        None,
+        description="A script, unchanged; {train}, {model_dir} and {seed} are replaced. It writes model.skops to {model_dir}.",
     )
     resources: Resources | None = Field(None, description="For the training task.")
 
     @model_validator(mode="after")
     def _one_way(self) -> Train:
-        if sum(x is not None for x in (self.estimator, self.callable, self.command)) != 1:
-            raise ValueError("give exactly one of `estimator`, `callable` and `command`")
-        if self.search and not self.estimator:
-            raise ValueError("`search` needs `estimator`")
-        if self.command and self.params:
-            raise ValueError("`params` are for `estimator` and `callable`; write a command's arguments into it")
+        given = sum(x is not None for x in (self.estimator, self.callable, self.command))
+        _refuse(
+            {
+                "give exactly one of `estimator`, `callable` and `command`": given != 1,
+                "`search` needs `estimator`": self.search is not None and self.estimator is None,
+                "`params` are for `estimator` and `callable`; write a command's arguments into it": (
+                    self.command is not None and bool(self.params)
+                ),
+            }
+        )
         return self
 
 
 class Serving(_Model):
     """The model, loaded in a fresh process and asked to predict."""
 
-    p95_ms: Annotated[float, Field(gt=0)] | None = Field(None, description="95th percentile of one row's prediction, ms.")
-    max_mb: Annotated[float, Field(gt=0)] | None = Field(None, description="Size of the model file, MB (10^6 bytes).")
+    p95_ms: Annotated[StrictFloat, Field(gt=0)] | None = Field(
+        None, description="95th percentile of one row's prediction, ms."
+    )
+    max_mb: Annotated[StrictFloat, Field(gt=0)] | None = Field(
+        None, description="Size of the model file, MB (10^6 bytes)."
+    )
     rows: Annotated[StrictInt, Field(ge=1)] = Field(50, description="How many holdout rows are asked, one by one.")
 
 
@@ -263,29 +321,46 @@ class Gate(_Model):
     """One condition a candidate must meet."""
 
     metric: StrictStr | None = Field(None, description="A scikit-learn scorer.")
-    at_least: Number | None = Field(None, description="The score must reach this.")
+    at_least: Number | None = Field(None, description="The score must reach this; where higher is better.")
+    at_most: Number | None = Field(
+        None, description="The score must not pass this; where lower is better (log_loss, rmse)."
+    )
     versus: Literal["champion"] | None = Field(None, description="Compare with the champion by a paired test.")
-    not_worse_by: Annotated[float, Field(ge=0)] | None = Field(None, description="Passes when shown to be at most this much worse.")
-    better_by: Annotated[float, Field(ge=0)] | None = Field(None, description="Passes when shown to be more than this much better.")
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="One-sided confidence of the paired test.")
-    slices: list[Column] = Field(default_factory=list, description="The condition must hold for each value of these columns.")
+    not_worse_by: Annotated[StrictFloat, Field(ge=0)] | None = Field(
+        None, description="Passes when shown to be at most this much worse."
+    )
+    better_by: Annotated[StrictFloat, Field(ge=0)] | None = Field(
+        None, description="Passes when shown to be more than this much better."
+    )
+    confidence: Annotated[StrictFloat, Field(gt=0.5, lt=1)] = Field(
+        0.95, description="One-sided confidence of the paired test."
+    )
+    slices: list[Column] = Field(
+        default_factory=list, description="The condition must hold for each value of these columns."
+    )
     min_rows: Annotated[StrictInt, Field(ge=1)] = Field(100, description="Slices with fewer rows are not judged.")
     serving: Serving | None = Field(None, description="A serving check instead of a metric.")
 
     @model_validator(mode="after")
     def _shape(self) -> Gate:
+        relative = [n for n in ("not_worse_by", "better_by") if getattr(self, n) is not None]
+        absolute = [n for n in ("at_least", "at_most") if getattr(self, n) is not None]
         if self.serving:
-            if self.metric or self.at_least is not None or self.versus or self.slices:
+            if self.metric or absolute or relative or self.versus or self.slices:
                 raise ValueError("a `serving` gate stands alone")
             return self
         if not self.metric:
             raise ValueError("a gate needs `metric` or `serving`")
-        relative = [n for n in ("not_worse_by", "better_by") if getattr(self, n) is not None]
         if self.versus:
-            if len(relative) != 1 or self.at_least is not None or self.slices:
-                raise ValueError("`versus: champion` takes exactly one of `not_worse_by` and `better_by`, and nothing of `at_least`, `slices`")
-        elif relative or self.at_least is None:
-            raise ValueError("give `at_least`, or `versus: champion` with `not_worse_by` or `better_by`")
+            if len(relative) != 1 or absolute or self.slices:
+                raise ValueError(
+                    "`versus: champion` takes exactly one of `not_worse_by` and `better_by`,"
+                    " and nothing of `at_least`, `at_most`, `slices`"
+                )
+        elif relative or len(absolute) != 1:
+            raise ValueError(
+                "give one of `at_least` and `at_most`, or `versus: champion` with `not_worse_by` or `better_by`"
+            )
         return self
 
 
@@ -296,7 +371,9 @@ class Evaluate(_Model):
         default_factory=list, description="scikit-learn scorers; default: roc_auc and log_loss, or r2 and rmse."
     )
     gates: list[Gate] = Field(default_factory=list, description="All must pass.")
-    no_champion: Literal["promote", "require_approval"] = Field("promote", description="When there is nothing to compare with.")
+    no_champion: Literal["promote", "require_approval"] = Field(
+        "promote", description="When there is nothing to compare with."
+    )
     on_inconclusive: Literal["keep", "require_approval"] = Field("keep", description="When the rows do not decide.")
     resources: Resources | None = Field(None, description="For evaluation and gates.")
 
@@ -305,8 +382,10 @@ class Approve(_Model):
     """A person's yes, asked in Airflow's UI."""
 
     required: StrictBool = Field(False, description="Ask before delivery. Level 0 always asks.")
-    by: list[StrictStr] = Field(default_factory=list, description="Airflow user ids who may answer; default: anyone who may edit the run.")
-    timeout: Duration | None = Field(None, description="How long to wait for the answer; default: for ever.")
+    by: list[StrictStr] = Field(
+        default_factory=list, description="Airflow user ids who may answer; default: anyone who may edit the run."
+    )
+    timeout: PositiveDuration | None = Field(None, description="How long to wait for the answer; default: for ever.")
     on_timeout: Literal["reject", "approve"] = Field("reject", description="The answer when none comes.")
 
 
@@ -314,7 +393,9 @@ class Batch(_Model):
     """Batch inference with the champion."""
 
     source: Template | None = Field(None, description="Rows to score; default: data.source.")
-    output: StrictStr | None = Field(None, description="Folder or URI for the predictions; default: predictions/ in the data root.")
+    output: StrictStr | None = Field(
+        None, description="Folder or URI for the predictions; default: predictions/ in the data root."
+    )
     schedule: Cron | None = Field(None, description="When to score (level 1).")
     resources: Resources | None = Field(None, description="For the prediction task.")
 
@@ -337,8 +418,12 @@ class Drift(_Model):
     """When a change of the inputs or predictions is an alarm: it must be large and significant."""
 
     min_rows: Annotated[StrictInt, Field(ge=30)] = Field(30, description="Fewer rows on either side: not enough data.")
-    effect: Annotated[float, Field(gt=0)] = Field(0.1, description="Numeric columns: Wasserstein distance in standard deviations.")
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="False alarms per check, all columns together.")
+    effect: Annotated[StrictFloat, Field(gt=0)] = Field(
+        0.1, description="Numeric columns: Wasserstein distance in standard deviations."
+    )
+    alpha: Annotated[StrictFloat, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="False alarms per check, all columns together."
+    )
     correction: Literal["bonferroni", "bh"] = Field("bonferroni", description="Correction over columns.")
 
 
@@ -346,7 +431,9 @@ class Performance(_Model):
     """When a fall of the metric is an alarm."""
 
     metric: StrictStr | None = Field(None, description="A scikit-learn scorer; default: the first of evaluate.metrics.")
-    max_drop: Annotated[float, Field(gt=0)] = Field(0.03, description="Fall against the score at promotion that is an alarm.")
+    max_drop: Annotated[StrictFloat, Field(gt=0)] = Field(
+        0.03, description="Fall against the score at promotion that is an alarm."
+    )
 
 
 class Monitor(_Model):
@@ -356,7 +443,7 @@ class Monitor(_Model):
     labels: Labels | None = Field(None, description="Where outcomes arrive.")
     drift: Drift = Field(default_factory=Drift, description="Data and prediction drift.")
     performance: Performance = Field(default_factory=Performance, description="Needs `labels`.")
-    max_age: Duration | None = Field(None, description="A champion older than this is stale.")
+    max_age: PositiveDuration | None = Field(None, description="A champion older than this is stale.")
     resources: Resources | None = Field(None, description="For the monitoring tasks.")
 
 
@@ -368,7 +455,9 @@ class Retrain(_Model):
         default_factory=list, description="Train on these events."
     )
     cooldown: Duration | None = Field(None, description="No event starts training sooner after the last one.")
-    max_per_month: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Event-started trainings per calendar month.")
+    max_per_month: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        None, description="Event-started trainings per calendar month."
+    )
 
 
 class Notifier(_Model):
@@ -391,12 +480,20 @@ class Notify(_Model):
 class PipelineConfig(_Model):
     """One ML pipeline."""
 
-    schema_: Literal[1] = Field(1, alias="schema", description="Version of this vocabulary.")
-    pipeline: Annotated[StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]{0,99}$")] = Field(description="Name; the DAG ids start with it.")
+    schema_: Annotated[Literal[1], BeforeValidator(_whole)] = Field(
+        1, alias="schema", description="Version of this vocabulary."
+    )
+    pipeline: Annotated[StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]{0,99}$")] = Field(
+        description="Name; the DAG ids start with it."
+    )
     level: Level = Field(description="0 manual, 1 continuous training.")
-    description: StrictStr | None = Field(None, description="What the model is for; shown on the DAGs and the model card.")
+    description: StrictStr | None = Field(
+        None, description="What the model is for; shown on the DAGs and the model card."
+    )
     owner: StrictStr = Field("airflow", description="Who answers for it.")
-    task: Literal["classification", "regression"] | None = Field(None, description="Default: follows from the estimator.")
+    task: Literal["classification", "regression"] | None = Field(
+        None, description="Default: follows from the estimator."
+    )
     dag: Dag = Field(default_factory=Dag, description="Settings of the DAGs.")
     resources: Resources | None = Field(None, description="For every task; a section's own resources go before.")
     data: Data = Field(description="What a run reads.")
@@ -412,27 +509,34 @@ class PipelineConfig(_Model):
 
     @model_validator(mode="after")
     def _level_has_what_it_needs(self) -> PipelineConfig:
+        watched = set(self.retrain.when if self.retrain else ()) & {"drift", "performance", "staleness"}
+        no_start = self.retrain is not None and not self.retrain.schedule and not self.retrain.when
+        by_person = "needs `level: 1`; level 0 is started by a person"
+        _refuse(
+            {
+                f"`monitor` {by_person}": self.level == 0 and self.monitor is not None,
+                f"`retrain` {by_person}": self.level == 0 and self.retrain is not None,
+                f"`deploy.batch.schedule` {by_person}": self.level == 0 and self.deploy.batch.schedule is not None,
+            }
+        )
         if self.level == 0:
-            for key in ("monitor", "retrain"):
-                if getattr(self, key) is not None:
-                    raise ValueError(f"`{key}` needs `level: 1`; level 0 is started by a person")
-            if self.deploy.batch.schedule:
-                raise ValueError("`deploy.batch.schedule` needs `level: 1`; level 0 is started by a person")
             return self
-        if self.retrain is None:
-            raise ValueError("`level: 1` needs `retrain`: at least a `schedule` or `when`")
-        if not self.retrain.schedule and not self.retrain.when:
-            raise ValueError("`retrain` needs a `schedule` or `when`")
-        if not self.evaluate.gates:
-            raise ValueError("`level: 1` needs `evaluate.gates`: they decide about promotion")
-        watched = set(self.retrain.when) & {"drift", "performance", "staleness"}
-        if watched and self.monitor is None:
-            raise ValueError(f"`retrain.when: [{', '.join(sorted(watched))}]` needs `monitor`")
-        if self.monitor is not None:
-            if "performance" in watched and self.monitor.labels is None:
-                raise ValueError("`retrain.when: [performance]` needs `monitor.labels`")
-            if "staleness" in watched and self.monitor.max_age is None:
-                raise ValueError("`retrain.when: [staleness]` needs `monitor.max_age`")
+        _refuse(
+            {
+                "`level: 1` needs `retrain`: at least a `schedule` or `when` in it": self.retrain is None,
+                "`retrain` needs a `schedule` or `when` in it": no_start,
+                "`level: 1` needs `evaluate.gates`: they decide about promotion": not self.evaluate.gates,
+                f"`retrain.when: [{', '.join(sorted(watched))}]` needs `monitor`": (
+                    bool(watched) and self.monitor is None
+                ),
+                "`retrain.when: [performance]` needs `monitor.labels`": (
+                    "performance" in watched and self.monitor is not None and self.monitor.labels is None
+                ),
+                "`retrain.when: [staleness]` needs `monitor.max_age`": (
+                    "staleness" in watched and self.monitor is not None and self.monitor.max_age is None
+                ),
+            }
+        )
         return self
 
 

@@ -1,0 +1,302 @@
+"""Turns pydantic's errors into issues with a place in the file and plain words."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+import typing
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.config.yaml_source import Source
+
+# Keys that exist in the design and are not built; they are not in the models.
+PLANNED = frozenset(
+    {"extends", "environments", "fleet", "private", "rollout", "endpoint", "edge", "skew", "confirm"}
+    | {"holdout_uses", "isolation", "behaviours", "sagemaker"}
+)
+PLANNED_VALUES = frozenset({"rollback"})
+
+# Stand-ins for required values that are missing or wrong, so that the checks across keys run all the same.
+_STAND_INS: dict[str, Any] = {
+    "pipeline": "x", "level": 1, "data": {"source": "x", "target": "x"}, "train": {"estimator": "a.b"},
+    "target": "x", "conn_id": "x", "query": "x", "callable": "a:b", "space": {"x": [1]}, "source": "x",
+    "join_on": "x", "class": "a.b",
+}  # fmt: skip
+
+_WANTED = {
+    "string_type": "text", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false",
+    "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping", "int_from_float": "a whole number",
+}  # fmt: skip
+_LIMITS = {
+    "greater_than": ("must be greater than", "gt"),
+    "greater_than_equal": ("must be at least", "ge"),
+    "less_than": ("must be less than", "lt"),
+    "less_than_equal": ("must be at most", "le"),
+}
+
+Path = tuple[Any, ...]
+
+
+def explain(source: Source, error: ValidationError) -> None:
+    """Note every problem behind ``error``, and those the checks across keys find beside them, in ``source``.
+
+    Pydantic runs a section's own checks only when all of its keys are right. So wrong values are
+    taken out of a copy, or replaced by a stand-in, and the copy is validated again; a check that
+    names a key that was taken out says nothing about the file and is dropped.
+    """
+    data = copy.deepcopy(source.data)
+    failed: set[Path] = set()
+    current: ValidationError | None = error
+    # A section deeper in the file hides the checks of those around it: at most one round a level.
+    for _ in range(10):
+        if current is None:
+            return
+        fields: dict[Path, list[ErrorDetails]] = {}
+        whole: dict[Path, list[ErrorDetails]] = {}
+        for detail in current.errors(include_url=False):
+            path, value = _locate(source, detail)
+            if _touched(path, failed):
+                fields.setdefault(path, [])  # said before, or the stand-in's turn
+            elif detail["type"] == "value_error" and isinstance(value, dict):
+                whole.setdefault(path, []).append(detail)
+            else:
+                fields.setdefault(path, []).append(detail)
+        for path, details in fields.items():
+            if details:
+                _field(source, path, details)
+        for path, details in whole.items():
+            _whole(source, path, details, failed)
+        before = set(failed)
+        failed |= fields.keys()
+        if not fields:
+            failed |= whole.keys() - {()}
+        for path in fields or whole:
+            _take_out(data, path)
+        if failed == before and not any(not details for details in fields.values()):
+            return
+        current = _again(data)
+
+
+def _again(data: Any) -> ValidationError | None:
+    try:
+        PipelineConfig.model_validate(data, by_alias=True, by_name=False)
+    except ValidationError as e:
+        return e
+    return None
+
+
+def _locate(source: Source, detail: ErrorDetails) -> tuple[Path, Any]:
+    """Path in the file, without pydantic's own steps, or of the missing key; and the value there."""
+    loc = tuple(detail["loc"])
+    path, value = source.resolve(loc)
+    if detail["type"] == "missing" and len(path) < len(loc):
+        return (*path, loc[len(path)]), None
+    return path, value
+
+
+def _touched(path: Path, failed: set[Path]) -> bool:
+    return any(path[: len(f)] == f for f in failed)
+
+
+def _related(path: Path, failed: set[Path]) -> bool:
+    return any(path[: len(f)] == f or f[: len(path)] == path for f in failed)
+
+
+def _take_out(data: Any, path: Path) -> None:
+    """Remove the key at ``path`` or, inside a list, the key that holds the list; a required key gets a stand-in."""
+    holder: Any = None
+    key: Any = None
+    value = data
+    for step in path:
+        if isinstance(value, dict):
+            holder, key = value, step
+            if step not in value:
+                break
+        elif not isinstance(value, list) or not isinstance(step, int) or step >= len(value):
+            break
+        value = value[step]
+    if holder is None:
+        return
+    if key in holder:
+        del holder[key]
+    elif key in _STAND_INS:
+        holder[key] = copy.deepcopy(_STAND_INS[key])
+
+
+# --- one key -----------------------------------------------------------------------------------
+
+
+def _field(source: Source, path: Path, details: list[ErrorDetails]) -> None:
+    kind = details[0]["type"]
+    where = ".".join(str(step) for step in path)
+    if kind == "missing":
+        section = _dots(path[:-1])
+        about = _description(path)
+        message = f"`{path[-1]}` is missing" + (f" in `{section}`" if section else "") + (f": {about}" if about else "")
+        source.add(source.place(path[:-1], key=True), kind, message, f"add `{path[-1]}:`", where)
+    elif kind == "extra_forbidden":
+        message, advice = _unknown_key(path)
+        source.add(source.place(path, key=True), kind, message, advice, where)
+    elif kind == "invalid_key" or details[0]["loc"][-1:] == ("[key]",):
+        key = f"`{path[-1]}`" if path else "a key"
+        source.add(source.place(path, key=True), "key", f"{key} is not text", "put quotes around the key", where)
+    else:
+        message, advice = _value(source, path, details)
+        source.add(source.place(path), kind, message, advice, where)
+
+
+def _unknown_key(path: Path) -> tuple[str, str | None]:
+    key, section = str(path[-1]), _dots(path[:-1])
+    shown = key if len(key) <= 60 else key[:57] + "…"
+    if key in PLANNED:
+        return f"`{shown}` is not available in this version", "remove it"
+    message = f"unknown key `{shown}`" + (f" in `{section}`" if section else "")
+    known = list(_fields(_model(path[:-1])))
+    elsewhere = [p for p in _all_keys() if p.rsplit(".", 1)[-1] == key]
+    close = _close(key, known)
+    if elsewhere and len(key) > 2:
+        return message, "it belongs to " + " or ".join(f"`{p}`" for p in elsewhere[:3])
+    if close:
+        return message, f"did you mean `{close}`?"
+    return message, f"known keys are {', '.join(known)}" if known else None
+
+
+def _value(source: Source, path: Path, details: list[ErrorDetails]) -> tuple[str, str | None]:
+    detail, value = details[0], source.resolve(path)[1]
+    kind, context = detail["type"], detail.get("ctx", {})
+    name = _dots(path)
+    if path == ("level",):
+        if isinstance(value, dict) or (isinstance(value, str) and not value.strip().isdigit()):
+            return "named levels are not available in this version; 0 and 1 are", "write `level: 0` or `level: 1`"
+        if value == 2:
+            return "level 2 is not available in this version; 0 and 1 are", "write `level: 1`"
+    if kind == "value_error":
+        return f"`{name}`: {context['error']}", _quote(source, path, value) if "YYYY" in str(context["error"]) else None
+    if kind == "literal_error":
+        allowed = context["expected"].replace("'", "")
+        if isinstance(value, str) and value in PLANNED_VALUES:
+            return f"`{value}` is not available in this version; `{name}` takes {allowed}", "remove it"
+        close = _close(value, re.split(r", | or ", allowed)) if isinstance(value, str) else None
+        return f"`{name}` must be {allowed}, not {_kind(value)}", f"did you mean `{close}`?" if close else None
+    if kind in _LIMITS:
+        words, limit = _LIMITS[kind]
+        return f"`{name}` {words} {context[limit]}, and is {value}", None
+    if kind in ("string_too_short", "too_short"):
+        return f"`{name}` must not be empty", None
+    if kind == "string_too_long":
+        return f"`{name}` is longer than {context['max_length']} characters", None
+    if kind == "string_pattern_mismatch":
+        return (
+            f"`{name}` is not a name: {_kind(value)}",
+            "use letters, digits, `_` and `-`, a letter first, 100 at most",
+        )
+    wanted = list(dict.fromkeys(_WANTED.get(d["type"], "") for d in details))
+    if not all(wanted):
+        return f"`{name}`: {detail['msg']}", None
+    message = f"`{name}` must be {' or '.join(wanted)}, not {_kind(value)}"
+    if value is None:
+        return f"`{name}` is empty; it must be {' or '.join(wanted)}", "give it a value, or remove the key"
+    if "text" in wanted and isinstance(value, (int, float)):
+        return message, _quote(source, path, value)
+    if isinstance(value, str):
+        if "true or false" in wanted and value.lower() in ("yes", "no", "on", "off", "y", "n"):
+            word = "true" if value.lower() in ("yes", "on", "y") else "false"
+            return message, f"write {word}; in YAML 1.2 only true and false are booleans"
+        if wanted[0] in ("a number", "a whole number") and re.fullmatch(r"[-+]?\d+(\.\d+)?", value):
+            return message, "remove the quotes"
+        if "a list" in wanted:
+            return message, f"write [{value}]" if len(value) <= 40 else "write a list: [item, item]"
+    return message, None
+
+
+def _quote(source: Source, path: Path, value: Any) -> str | None:
+    return f'quote it: "{source.written(path)}"' if isinstance(value, (int, float)) else None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f"the text {value!r}" if len(value) <= 60 else f"the text {value[:57] + '…'!r}"
+    if value is None:
+        return "empty"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    return "a list" if isinstance(value, list) else "a mapping"
+
+
+# --- several keys ------------------------------------------------------------------------------
+
+
+def _whole(source: Source, path: Path, details: list[ErrorDetails], failed: set[Path]) -> None:
+    for line in {line: None for d in details for line in str(d["ctx"]["error"]).split("\n")}:
+        named = [path + tuple(name.split(".")) for name in re.findall(r"`([a-z_]+(?:\.[a-z_]+)*)", line)]
+        if any(_related(n, failed) for n in named):
+            continue
+        present = [n for n in named if source.resolve(n)[0] == n]
+        at = present[0] if present else path
+        message = f"{_dots(path)}: {line}" if path else line
+        if any(i.code == "cross" and i.message == message for i in source.issues):
+            continue
+        source.add(source.place(at, key=True), "cross", message, None, ".".join(str(step) for step in at))
+
+
+# --- what the models know ----------------------------------------------------------------------
+
+
+def _dots(path: Path) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")[:120]
+
+
+def _close(word: str, choices: list[str]) -> str | None:
+    found = difflib.get_close_matches(word, choices, 1) if len(word) <= 60 else []
+    return found[0] if found else None
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a field's annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from models_in(inner)
+
+
+@cache
+def _fields(model: type[BaseModel] | None) -> dict[str, tuple[str, type[BaseModel] | None]]:
+    """Key in the file → description and the model of its value."""
+    if model is None:
+        return {}
+    return {
+        info.alias or name: (info.description or "", next(models_in(info.annotation), None))
+        for name, info in model.model_fields.items()
+    }
+
+
+def _model(path: Path) -> type[BaseModel] | None:
+    model: type[BaseModel] | None = PipelineConfig
+    for step in path:
+        if not isinstance(step, int):
+            model = _fields(model).get(step, ("", None))[1]
+    return model
+
+
+def _description(path: Path) -> str:
+    return _fields(_model(path[:-1])).get(path[-1], ("", None))[0].rstrip(".")
+
+
+@cache
+def _all_keys() -> tuple[str, ...]:
+    def walk(model: type[BaseModel], before: str) -> Iterator[str]:
+        for key, (_, inner) in _fields(model).items():
+            yield before + key
+            if inner is not None and key != "resources":
+                yield from walk(inner, f"{before}{key}.")
+
+    return tuple(walk(PipelineConfig, ""))

@@ -1,0 +1,348 @@
+"""Safe, fast YAML 1.2 for files written by people: plain data, and where every piece of it stands.
+
+The parser's event stream is read without recursion, so nothing a file holds can exhaust the C stack,
+and every limit is checked before the data grows. Scalars follow the core schema of YAML 1.2
+(https://yaml.org/spec/1.2.2/#103-core-schema): only ``true`` and ``false`` are booleans, dates and
+``12:30:45`` are text. Tags and merge keys are refused.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from airflow_mlops.config.issues import InvalidPipeline, Issue
+
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 40
+MAX_NODES = 10_000
+MAX_DIGITS = 60
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML 1.1 parsers count as line ends
+_WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
+_WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_NUMBER = re.compile(
+    r"(?P<int>[-+]?[0-9]+)|0o(?P<oct>[0-7]+)|0x(?P<hex>[0-9a-fA-F]+)"
+    r"|(?P<float>[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)"
+    r"|(?P<infinite>[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))"
+)
+_ADVICE = {
+    "cannot start any token": "quote the value, and indent with spaces, not tabs",
+    "mapping values are not allowed": "quote a value that contains a colon and a space, and check the indentation",
+    "did not find expected key": "check the indentation of this line and the brackets and quotes before it",
+    "expected ',' or": "close the bracket that is open, or put a comma between the items",
+    "could not find expected ':'": "put a colon and a space after the key",
+    "end of stream": "close the quote or bracket that is open",
+}
+
+
+class Place(NamedTuple):
+    """Line and column, both from 0."""
+
+    line: int
+    column: int
+
+
+class _Stop(Exception):
+    """Reading cannot go on; the issue is already noted."""
+
+
+_NO_KEY = object()
+_BAD_KEY = object()
+
+
+class _Open:
+    """A collection whose end has not been read; ``places`` has what ``Source.places`` needs."""
+
+    __slots__ = ("anchor", "before", "key", "key_place", "place", "places", "value")
+
+    def __init__(self, value: Any, place: Place, anchor: str | None, before: int) -> None:
+        self.value = value
+        self.place = place
+        self.anchor = anchor
+        self.before = before
+        self.key: Any = _NO_KEY
+        self.key_place = place
+        self.places: Any = {} if isinstance(value, dict) else []
+
+
+class Source:
+    """A file's text, its data and the place of each piece.
+
+    ``places[id(mapping)][key]`` is (place of the key, place of the value); ``places[id(list)][i]`` is
+    the place of the item. ``data`` is what the file holds: a mapping, unless ``issues`` says why not.
+    """
+
+    def __init__(self, text: str, filename: str) -> None:
+        self.filename = filename
+        self.lines = _BREAK.split(text)
+        self.data: Any = None
+        self.issues: list[Issue] = []
+        self.places: dict[int, Any] = {}
+
+    def add(self, place: Place, code: str, message: str, suggestion: str | None = None, path: str = "") -> None:
+        """Note a problem; a place after the last line moves to the end of the file."""
+        line, column = place
+        if line >= len(self.lines):
+            line = len(self.lines) - 1
+            column = len(self.lines[line])
+        text = self.lines[line]
+        issue = Issue(self.filename, line + 1, min(column, len(text)) + 1, path, code, message, suggestion, text)
+        self.issues.append(issue)
+
+    def resolve(self, path: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
+        """The longest beginning of ``path`` that the data has, and the value there."""
+        value = self.data
+        for depth, step in enumerate(path):
+            if isinstance(value, dict):
+                known = not isinstance(step, (dict, list)) and step in value
+            else:
+                known = isinstance(value, list) and isinstance(step, int) and 0 <= step < len(value)
+            if not known:
+                return path[:depth], value
+            value = value[step]
+        return path, value
+
+    def place(self, path: tuple[Any, ...], *, key: bool = False) -> Place:
+        """Where ``path``, which exists, stands: its value, or with ``key`` the key that introduces it."""
+        if not path:
+            first = next(iter(self.places.get(id(self.data), {}).values()), None)
+            return first[0] if first else Place(0, 0)
+        parent = self.resolve(path[:-1])[1]
+        found = self.places[id(parent)][path[-1]]
+        if isinstance(parent, list):
+            return found
+        # An empty value and a block under its key are best shown at the key.
+        empty = parent[path[-1]] is None
+        return found[0] if key or empty or found[1].line != found[0].line else found[1]
+
+    def written(self, path: tuple[Any, ...]) -> str:
+        """A plain scalar as it is written in the file, such as ``1.10`` for 1.1."""
+        place = self.place(path)
+        return re.split(r"[,\]}#]", self.lines[place.line][place.column :])[0].strip()
+
+
+def read_text(path: Path) -> str:
+    """The text of a pipeline file.
+
+    :raises InvalidPipeline: if there is no such file, it cannot be read, is larger than 1 MiB, or is not UTF-8.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise _one(path, "unreadable", "this is not a file", "name one YAML file")
+        with path.open("rb") as f:
+            raw = f.read(MAX_BYTES + 1)
+    except FileNotFoundError as e:
+        raise _one(path, "not_found", "there is no such file", "check the path") from e
+    except (OSError, ValueError) as e:
+        reason = getattr(e, "strerror", None) or str(e)
+        raise _one(path, "unreadable", f"the file cannot be read: {reason}", "check its owner and mode") from e
+    if len(raw) > MAX_BYTES:
+        size = max(found.st_size, len(raw))
+        raise _one(path, "too_large", f"the file has {size} bytes; a pipeline may have {MAX_BYTES}", "is this data?")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        before = raw[: e.start].decode("utf-8", errors="replace").removeprefix("\ufeff")
+        lines = _BREAK.split(before)
+        issue = Issue(
+            str(path), len(lines), len(lines[-1]) + 1, "", "encoding",
+            f"byte 0x{raw[e.start]:02x} is not UTF-8", "save the file as UTF-8", lines[-1],
+        )  # fmt: skip
+        raise InvalidPipeline([issue]) from e
+
+
+def _one(path: Path, code: str, message: str, suggestion: str) -> InvalidPipeline:
+    return InvalidPipeline([Issue(str(path), 1, 1, "", code, message, suggestion)])
+
+
+def parse(text: str, filename: str) -> Source:
+    """Read ``text``; what is wrong with it is in the result's ``issues``, nothing is raised."""
+    source = Source(text.removeprefix("\ufeff"), filename)
+    if len(text) > MAX_BYTES:
+        source.lines = [""]
+        source.add(Place(0, 0), "too_large", f"the text has {len(text)} characters; a pipeline may have {MAX_BYTES}")
+        return source
+    try:
+        _Builder(source).read(text.removeprefix("\ufeff"))
+    except _Stop:
+        return source
+    except UnicodeEncodeError as e:
+        place = _offset(text, e.start)
+        source.add(place, "encoding", "a character here is not valid Unicode", "save the file as UTF-8")
+    except yaml.reader.ReaderError as e:
+        # libyaml counts bytes here.
+        before = text.removeprefix("\ufeff").encode()[: e.position].decode(errors="ignore")
+        what = f"character {e.character:#x}" if isinstance(e.character, int) else "a character"
+        source.add(_offset(before, len(before)), "character", f"{what} is not allowed in YAML", "remove it")
+    except yaml.MarkedYAMLError as e:
+        mark = e.problem_mark or e.context_mark
+        message = ", ".join(str(m) for m in (e.context, e.problem) if m) or "not valid YAML"
+        advice = next((hint for part, hint in _ADVICE.items() if part in message), None)
+        source.add(Place(mark.line, mark.column) if mark else Place(0, 0), "yaml", f"not valid YAML: {message}", advice)
+    return source
+
+
+def _offset(text: str, position: int) -> Place:
+    lines = _BREAK.split(text[:position])
+    return Place(len(lines) - 1, len(lines[-1]))
+
+
+class _Builder:
+    """Builds data and places from events, with an explicit stack."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.stack: list[_Open] = []
+        self.anchors: dict[str, tuple[Any, int]] = {}
+        self.nodes = 0
+        self.documents = 0
+
+    def read(self, text: str) -> None:
+        loader = _LOADER(text)
+        try:
+            while loader.check_event():
+                self._event(loader.get_event())
+        finally:
+            loader.dispose()
+        source = self.source
+        if self.documents == 0 or source.data is None:
+            source.add(Place(0, 0), "empty", "the file is empty", "start with `pipeline: name`")
+        elif not isinstance(source.data, dict):
+            message = "the file is not a mapping of keys to values"
+            source.add(Place(0, 0), "not_a_mapping", message, "start with `pipeline: name`")
+
+    def _event(self, event: Any) -> None:
+        kind = type(event)
+        if kind is ScalarEvent:
+            place = Place(event.start_mark.line, event.start_mark.column)
+            self._count(1, place)
+            if event.tag:
+                self._tag(event, place)
+            value = event.value if event.style or event.tag else self._plain(event.value, place)
+            if event.anchor:
+                self.anchors[event.anchor] = (value, 1)
+            self._put(value, place)
+        elif kind is MappingStartEvent or kind is SequenceStartEvent:
+            place = Place(event.start_mark.line, event.start_mark.column)
+            self._count(1, place)
+            if event.tag:
+                self._tag(event, place)
+            if len(self.stack) >= MAX_DEPTH:
+                self._stop(place, "too_deep", f"nested more than {MAX_DEPTH} levels deep")
+            value = {} if kind is MappingStartEvent else []
+            self.stack.append(_Open(value, place, event.anchor, self.nodes - 1))
+        elif kind is MappingEndEvent or kind is SequenceEndEvent:
+            done = self.stack.pop()
+            self.source.places[id(done.value)] = done.places
+            if done.anchor:
+                self.anchors[done.anchor] = (done.value, self.nodes - done.before)
+            self._put(done.value, done.place)
+        elif kind is AliasEvent:
+            self._alias(event.anchor, Place(event.start_mark.line, event.start_mark.column))
+        elif kind is DocumentStartEvent:
+            self.documents += 1
+            if self.documents > 1:
+                place = Place(event.start_mark.line, event.start_mark.column)
+                self._stop(place, "documents", "a second document starts here", "one pipeline per file")
+
+    def _put(self, value: Any, place: Place) -> None:
+        if not self.stack:
+            self.source.data = value
+            return
+        top = self.stack[-1]
+        if isinstance(top.value, list):
+            top.value.append(value)
+            top.places.append(place)
+        elif top.key is not _NO_KEY:
+            if top.key is not _BAD_KEY:
+                top.value[top.key] = value
+                top.places[top.key] = (top.key_place, place)
+            top.key = _NO_KEY
+        else:
+            top.key_place = place
+            top.key = value if self._usable(value, top, place) else _BAD_KEY
+
+    def _usable(self, key: Any, top: _Open, place: Place) -> bool:
+        if not isinstance(key, (str, int, float)):
+            self.source.add(place, "key", "a key must be text or a number", "put quotes around it")
+        elif key == "<<":
+            self.source.add(place, "merge", "merge keys (`<<`) are not part of YAML 1.2", "write the keys out")
+        elif key in top.value:
+            first = top.places[key][0].line + 1
+            message = f"duplicate key `{_short(key)}`; it is already on line {first}"
+            self.source.add(place, "duplicate", message, "keep one of the two")
+        else:
+            return True
+        return False
+
+    def _alias(self, name: str, place: Place) -> None:
+        if name not in self.anchors:
+            inside = any(o.anchor == name for o in self.stack)
+            problem = "contains itself" if inside else "is not defined before this line"
+            self._stop(place, "alias", f"anchor `{_short(name)}` {problem}", "write the values out")
+        value, size = self.anchors[name]
+        self._count(size, place)
+        if isinstance(value, (dict, list)) and len(self.stack) + _height(value) > MAX_DEPTH:
+            self._stop(place, "too_deep", f"nested more than {MAX_DEPTH} levels deep, aliases included")
+        self._put(value, place)
+
+    def _plain(self, text: str, place: Place) -> Any:
+        if text in _WORDS:
+            return _WORDS[text]
+        if text[0] not in "+-.0123456789":
+            return text
+        match = _NUMBER.fullmatch(text)
+        if not match:
+            return text
+        if len(text) > MAX_DIGITS:
+            self.source.add(place, "number", f"a number of {len(text)} digits", "quote it, if it is text")
+            return 0
+        kind = match.lastgroup
+        number = float(text) if kind == "float" else 0.0
+        if kind == "infinite" or abs(number) == float("inf"):
+            message = f"`{text}` is not a finite number, and could not be recorded"
+            self.source.add(place, "number", message, "leave the key out, or quote it, if it is text")
+            return 0.0
+        if kind == "float":
+            return number
+        return int(match[kind or 0], {"oct": 8, "hex": 16}.get(kind or "", 10))
+
+    def _tag(self, event: Any, place: Place) -> None:
+        message = f"the tag `{_short(event.tag)}` is not allowed: a pipeline file is data, not code"
+        self.source.add(place, "tag", message, "remove the tag; put quotes around what is text")
+
+    def _count(self, nodes: int, place: Place) -> None:
+        self.nodes += nodes
+        if self.nodes > MAX_NODES:
+            self._stop(place, "too_many", f"more than {MAX_NODES} values, aliases included", "write a smaller file")
+
+    def _stop(self, place: Place, code: str, message: str, suggestion: str | None = None) -> None:
+        self.source.add(place, code, message, suggestion)
+        raise _Stop
+
+
+def _height(value: Any) -> int:
+    """Levels of a value that is at most MAX_DEPTH deep and MAX_NODES large."""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if children is None else 1 + max((_height(c) for c in children), default=0)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
