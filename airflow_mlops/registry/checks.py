@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from airflow_mlops.exceptions import ObjectNotFound
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 from airflow_mlops.window import Window
@@ -28,3 +29,22 @@ def read_checks(store: Store, pipeline: str) -> list[dict[str, Any]]:
         body = json.loads(store.get(key))
         windows.setdefault(window_key, {"window": body["window"]})[name] = body["result"]
     return [windows[k] for k in sorted(windows)]
+
+
+def read_check(store: Store, pipeline: str, name: str, window: Window | None = None) -> dict[str, Any] | None:
+    """Return ``{"window": {…}, "<name>": result}`` of one check, or ``None`` if there is no result yet.
+
+    :param window: ``None``: the newest window with a result of this check.
+    """
+    if window is not None:
+        key = layout.check(pipeline, window.key, name)
+    else:
+        ours = [key for key in store.list(layout.checks_prefix(pipeline)) if key.endswith(f".{name}.json")]
+        if not ours:
+            return None
+        key = ours[-1]
+    try:
+        body = json.loads(store.get(key))
+    except ObjectNotFound:
+        return None
+    return {"window": body["window"], name: body["result"]}

@@ -4,11 +4,13 @@
 
     blobs/<aa>/<sha256>                              immutable, content-addressed bytes
     pipelines/<pipeline>/log/<seq 10 digits>.json    the registry's append-only log
+    pipelines/<pipeline>/log/HEAD                    a hint: seq and checksum of a recent entry; never the truth
     pipelines/<pipeline>/ledger/<seq>.json           the retrain ledger's append-only log
     pipelines/<pipeline>/captures/<window>.json      which capture holds a window's scored inputs
     pipelines/<pipeline>/schema.json                 the locked schema
     pipelines/<pipeline>/checks/<window>.<check>.json  the newest result of a monitoring check
     reports/<dag_id>/<sha256>.html                   readable reports, grouped by the DAG that may show them
+    handover/<dag_id>/<sha256>.zip                   handover bundles, grouped likewise
 """
 
 from __future__ import annotations
@@ -51,6 +53,11 @@ def log_entry(prefix: str, seq: int) -> str:
     return f"{prefix}{seq:010d}.json"
 
 
+def log_head(prefix: str) -> str:
+    """Key of the hint where the log under ``prefix`` ends."""
+    return f"{prefix}HEAD"
+
+
 def schema(pipeline: str) -> str:
     """Key of the pipeline's locked schema."""
     return f"pipelines/{_name(pipeline)}/schema.json"
@@ -74,6 +81,11 @@ def checks_prefix(pipeline: str) -> str:
 def report(dag_id: str, digest: str) -> str:
     """Key of a report shown from tasks of ``dag_id``; whoever may read that DAG may read it."""
     return f"reports/{_name(dag_id)}/{_digest(digest)}.html"
+
+
+def handover(dag_id: str, digest: str) -> str:
+    """Key of a handover bundle made by ``dag_id``; whoever may read that DAG may download it."""
+    return f"handover/{_name(dag_id)}/{_digest(digest)}.zip"
 
 
 def pipelines_prefix() -> str:

@@ -1,0 +1,88 @@
+"""Content-addressed blobs and canonical JSON on top of any store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from airflow_mlops.exceptions import CorruptObject, ObjectExists
+from airflow_mlops.store import layout
+from airflow_mlops.store.base import Store
+
+
+def canonical_json(obj: Any) -> bytes:
+    """Return ``obj`` as JSON with sorted keys and no spaces: equal objects give equal bytes.
+
+    :raises ValueError: for NaN and infinity, which JSON does not have.
+    :raises TypeError: for anything that is not plain Python.
+    """
+    return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def put_blob(store: Store, data: bytes) -> str:
+    """Store ``data`` under its sha256 and return that; storing it twice is the same as once."""
+    digest = hashlib.sha256(data).hexdigest()
+    with suppress(ObjectExists):  # the name is the content
+        store.put_if_absent(layout.blob(digest), data)
+    return digest
+
+
+def put_blob_file(store: Store, path: Path) -> str:
+    """Store the file at ``path`` under its sha256 and return that, without holding it in memory."""
+    digest = file_digest(path)
+    if not store.exists(layout.blob(digest)):
+        store.put_file(layout.blob(digest), path)
+    return digest
+
+
+def get_blob(store: Store, digest: str) -> bytes:
+    """Return the blob, verified.
+
+    :raises CorruptObject: when the bytes do not have the digest.
+    """
+    data = store.get(layout.blob(digest))
+    _verify(store, digest, hashlib.sha256(data).hexdigest())
+    return data
+
+
+def get_blob_file(store: Store, digest: str, path: Path) -> None:
+    """Download the blob to ``path``; the file appears only once it is verified.
+
+    :raises CorruptObject: when the bytes do not have the digest.
+    """
+    path = Path(path)
+    tmp = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        store.get_file(layout.blob(digest), tmp)
+        _verify(store, digest, file_digest(tmp))
+        tmp.replace(path)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def put_json(store: Store, obj: Any) -> str:
+    """Store ``obj`` as canonical JSON and return the blob's sha256; NaN is refused with ValueError."""
+    return put_blob(store, canonical_json(obj))
+
+
+def get_json(store: Store, digest: str) -> Any:
+    """Return the object stored by :func:`put_json`, verified."""
+    return json.loads(get_blob(store, digest))
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file as 64 hex digits, without holding it in memory."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(store: Store, expected: str, actual: str) -> None:
+    if actual != expected:
+        raise CorruptObject(
+            f"the object {layout.blob(expected)!r} in {store.uri} is damaged: its sha256 is {actual}",
+            hint="restore this object from a backup, or delete it and repeat the run that made it",
+        )
