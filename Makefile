@@ -1,0 +1,63 @@
+# airflow-mlops: `make` lists the targets. Needs Python 3.11, 3.12 or 3.13 and make, nothing else.
+PYTHON ?= python3
+PORT   ?= 8080
+UI     ?= 1
+VENV   := .venv
+BIN    := $(VENV)/bin
+EXTRAS := amazon,git,demo,tests
+STAMP  := $(VENV)/.installed
+
+# Settings of an Airflow of the caller must not reach the tests; AIRFLOW_HOME of a test is its own.
+CLEAN_ENV := env -u AIRFLOW_HOME -u AIRFLOW_CONFIG -u PYTHONPATH
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test unit integration system lint format types bench clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "  make demo PORT=8081 UI=0    another port; no browser: run, check, stop"
+	@echo "  make install PYTHON=python3.12"
+
+install: $(STAMP)  ## Build .venv from constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "There is no '$(PYTHON)' on PATH. Install Python 3.11, 3.12 or 3.13, or say: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else "%s is Python %d.%d; airflow-mlops needs 3.11, 3.12 or 3.13. Say: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3.12" % (sys.executable, *v[:2]))'
+	@test -x $(BIN)/python || { echo "Building $(VENV) with $$($(PYTHON) --version) …"; $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }; }
+	@echo "Installing airflow-mlops[$(EXTRAS)] from constraints.txt; the first time takes a few minutes …"
+	$(BIN)/python -m pip install --disable-pip-version-check --prefer-binary -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(STAMP)  ## Run both pipelines in a real Airflow, then leave its UI at http://localhost:8080
+	@$(CLEAN_ENV) $(BIN)/python -u -m airflow_mlops.demo --port $(PORT) $(if $(filter 0 no false,$(UI)),--no-ui)
+
+# A skipped test proves nothing: where CI is set, it fails the run (tests/conftest.py).
+test: $(STAMP)  ## Unit, integration and system tests
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests -q
+
+unit: $(STAMP)  ## Unit tests
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/unit -q
+
+integration: $(STAMP)  ## Tests against real services
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/integration -q
+
+system: $(STAMP)  ## Tests against a live Airflow
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/system -q
+
+lint: $(STAMP)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## ruff: repair and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)  ## mypy
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## Every benchmark in benchmarks/
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(CLEAN_ENV) $(BIN)/python $$script || exit 1; done
+
+clean:  ## Remove what make and the tools made, .venv included
+	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
