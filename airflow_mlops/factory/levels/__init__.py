@@ -1,0 +1,17 @@
+"""The levels, as data: which DAGs each one has and their steps in order."""
+
+from __future__ import annotations
+
+from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.factory.levels import continuous_training, manual
+from airflow_mlops.factory.levels.spec import DagSpec, Step
+
+LEVELS: dict[int, tuple[DagSpec, ...]] = {0: manual.LEVEL, 1: continuous_training.LEVEL}
+
+
+def dag_specs(config: PipelineConfig) -> tuple[DagSpec, ...]:
+    """The DAGs that ``config`` has at its level; one without steps is left out."""
+    return tuple(spec for spec in LEVELS[config.level] if spec.steps_for(config))
+
+
+__all__ = ["LEVELS", "DagSpec", "Step", "dag_specs"]

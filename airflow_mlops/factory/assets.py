@@ -1,0 +1,68 @@
+"""The assets that chain a pipeline's DAGs: data → train → champion → predict → monitor → retrain."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from airflow.sdk import Asset, AssetOrTimeSchedule, CronDataIntervalTimetable
+
+from airflow_mlops.config.models import PipelineConfig
+
+
+class PipelineAssets:
+    """The four assets of one pipeline. Names are ``<pipeline>.<what>``.
+
+    ``data`` gets its events from whatever writes the data: name it as an outlet there, or post an
+    asset event. The others are written by this package's tasks.
+    """
+
+    def __init__(self, pipeline: str) -> None:
+        self.pipeline = pipeline
+
+    def _asset(self, what: str) -> Asset:
+        return Asset(name=f"{self.pipeline}.{what}", uri=f"mlops://{self.pipeline}/{what}", group="mlops")
+
+    @cached_property
+    def data(self) -> Asset:
+        """New rows to train on."""
+        return self._asset("data")
+
+    @cached_property
+    def champion(self) -> Asset:
+        """The model that serves."""
+        return self._asset("champion")
+
+    @cached_property
+    def predictions(self) -> Asset:
+        """What it predicted."""
+        return self._asset("predictions")
+
+    @cached_property
+    def retrain(self) -> Asset:
+        """A granted request to train again."""
+        return self._asset("retrain")
+
+
+def schedule(config: PipelineConfig, suffix: str, assets: PipelineAssets) -> Any:
+    """What starts the DAG ``<pipeline>__<suffix>``: ``None`` at level 0, else cron, assets, or both."""
+    if config.level == 0:
+        return None
+    cron: str | None = None
+    wanted: list[Asset] = []
+    if suffix == "train" and config.retrain:
+        cron = config.retrain.schedule
+        when = set(config.retrain.when)
+        wanted += [assets.data] if "new_data" in when else []
+        wanted += [assets.retrain] if when - {"new_data"} else []
+    elif suffix == "predict":
+        cron = config.deploy.batch.schedule
+    elif suffix == "monitor" and config.monitor:
+        cron = config.monitor.schedule
+        wanted += [] if cron else [assets.predictions]
+    # Intervals of positive length: Airflow 3's plain cron strings make runs without one.
+    timetable = CronDataIntervalTimetable(cron, timezone=config.dag.timezone) if cron else None
+    if not wanted:
+        return timetable
+    condition: Any = wanted[0] if len(wanted) == 1 else wanted[0] | wanted[1]
+    return AssetOrTimeSchedule(timetable=timetable, assets=condition) if timetable else condition

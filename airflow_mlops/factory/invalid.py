@@ -1,0 +1,42 @@
+"""A pipeline file that cannot be used, made visible: a DAG whose page is the error."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+
+class InvalidPipelineOperator(BaseOperator):
+    """Fails with the pipeline file's errors, for whoever starts the DAG.
+
+    :param message: the errors, as printed.
+    """
+
+    def __init__(self, *, message: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.message = message
+
+    def execute(self, context: Any) -> None:
+        """Fail, without a retry, with the message."""
+        raise AirflowFailException(self.message)
+
+
+def invalid_dag(file: Path, message: str) -> dict[str, DAG]:
+    """Return ``{dag_id: DAG}`` of the DAG ``<file name>__invalid`` that shows ``message``."""
+    name = re.sub(r"[^A-Za-z0-9_\-.]", "_", file.stem)[:100]
+    with DAG(
+        dag_id=f"{name}__invalid",
+        dag_display_name=f"⚠ {file.name} cannot be used",
+        description=message.splitlines()[0][:500],
+        doc_md=f"**`{file.name}` cannot be used.** Mend it; the DAGs come back by themselves.\n\n~~~text\n{message}\n~~~",
+        schedule=None,
+        catchup=False,
+        default_args={"retries": 0},
+        tags={"mlops", "invalid"},
+    ) as dag:
+        InvalidPipelineOperator(task_id="errors", message=message, doc_md=f"~~~text\n{message}\n~~~")
+    return {dag.dag_id: dag}

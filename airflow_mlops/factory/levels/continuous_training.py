@@ -1,0 +1,66 @@
+"""Level 1: schedule, new data, drift or a performance drop retrain the model; gates promote it."""
+
+from __future__ import annotations
+
+from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.factory.levels.spec import DagSpec, Step
+
+
+def may_ask(config: PipelineConfig) -> bool:
+    """Whether some verdict of this pipeline needs a person's yes."""
+    return (
+        config.approve.required
+        or config.evaluate.no_champion == "require_approval"
+        or config.evaluate.on_inconclusive == "require_approval"
+    )
+
+
+def has_labels(config: PipelineConfig) -> bool:
+    """Whether outcomes arrive, so that performance can be known."""
+    return config.monitor is not None and config.monitor.labels is not None
+
+
+def monitored(config: PipelineConfig) -> bool:
+    """Whether the pipeline is watched."""
+    return config.monitor is not None
+
+
+def asks_for_retrain(config: PipelineConfig) -> bool:
+    """Whether a check can start a training."""
+    return monitored(config) and bool(set(config.retrain.when if config.retrain else ()) - {"new_data"})
+
+
+LEVEL: tuple[DagSpec, ...] = (
+    DagSpec(
+        "train",
+        "Train on schedule, new data, drift or a performance drop; promote what passes the gates.",
+        (
+            Step("retrain.claim"),
+            Step("data.snapshot", ("retrain.claim",)),
+            Step("validate.expectations", ("data.snapshot",)),
+            Step("train.fit", ("validate.expectations",)),
+            Step("evaluate.score", ("train.fit",)),
+            Step("evaluate.gates", ("evaluate.score",)),
+            Step("approve.ask", ("evaluate.gates",), may_ask),
+            Step("promote.champion", ("evaluate.gates", "approve.ask")),
+        ),
+        form=("window_start", "window_end", "reason", "promote", "replay"),
+    ),
+    DagSpec(
+        "predict",
+        "Score each window's rows with the champion.",
+        (Step("predict.batch"),),
+        form=("window_start", "window_end", "source", "output", "promote", "replay"),
+    ),
+    DagSpec(
+        "monitor",
+        "Check quality, drift and performance of what was scored; ask for a retrain.",
+        (
+            Step("monitor.quality", (), monitored),
+            Step("monitor.drift", (), monitored),
+            Step("monitor.performance", (), has_labels),
+            Step("retrain.request", ("monitor.quality", "monitor.drift", "monitor.performance"), asks_for_retrain),
+        ),
+        form=("window_start", "window_end", "promote", "replay"),
+    ),
+)

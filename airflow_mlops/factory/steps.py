@@ -1,0 +1,247 @@
+"""One function per lifecycle step: from the configuration to the step's operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow.sdk import BaseOperator, TriggerRule
+
+from airflow_mlops.config.models import PipelineConfig, Resources, length
+from airflow_mlops.factory.assets import PipelineAssets
+
+APPROVAL = "approve.ask"
+
+APPROVAL_BODY = """\
+{% set gates = ti.xcom_pull(task_ids='evaluate.gates') %}\
+**PIPELINE, version {{ gates.version }}**: {{ gates.verdict }}. {{ gates.sentence }}
+
+| gate | verdict | what was found |
+|---|---|---|
+{% for line in gates.results %}| {{ line.name }} | {{ line.verdict }} | {{ line.sentence }} |
+{% endfor %}
+The champion now is {{ 'version ' ~ gates.champion if gates.champion else 'none' }}. \
+The gate report is linked from the task `evaluate.gates`, the data profile from `data.profile`.
+
+**Approve** makes this version the champion. **Reject** leaves everything as it is.
+"""
+
+
+@dataclass
+class StepContext:
+    """What a step function works with: the configuration, the assets, and the tasks made so far."""
+
+    config: PipelineConfig
+    assets: PipelineAssets
+    tasks: dict[str, BaseOperator] = field(default_factory=dict)
+
+    def common(self, resources: Resources | None) -> dict[str, Any]:
+        """Arguments that every operator of this package takes, with the section's resources."""
+        notify = self.config.notify
+        wanted = {"events": list(notify.events), "notifiers": [n.model_dump(by_alias=True) for n in notify.notifiers]}
+        return {
+            "pipeline": self.config.pipeline,
+            "notify": wanted if notify.notifiers else None,
+            **airflow_resources(self.config.resources, resources),
+        }
+
+    def output(self, *names: str) -> Any:
+        """XCom of the first of ``names`` that this DAG has, or ``None``."""
+        return next((self.tasks[name].output for name in names if name in self.tasks), None)
+
+
+def airflow_resources(*layers: Resources | None) -> dict[str, Any]:
+    """Operator arguments of resources; a later layer's values go before an earlier one's."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        if layer is not None:
+            merged |= layer.model_dump(exclude_none=True)
+    timeout = merged.pop("timeout", None)
+    return merged | ({"execution_timeout": length(timeout)} if timeout else {})
+
+
+def _snapshot(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.data import SnapshotOperator
+
+    data = c.config.data
+    inlets = [c.assets.data] if c.config.level else []
+    return SnapshotOperator(task_id=task_id, data=data, inlets=inlets, **c.common(data.resources))
+
+
+def _profile(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.data import ProfileOperator
+
+    data = c.config.data
+    return ProfileOperator(task_id=task_id, snapshot=c.output("data.snapshot"), data=data, **c.common(data.resources))
+
+
+def _validate(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.validation import ValidateOperator
+
+    return ValidateOperator(
+        task_id=task_id,
+        snapshot=c.output("data.snapshot"),
+        data=c.config.data,
+        validate=c.config.validate_,
+        **c.common(c.config.validate_.resources),
+    )
+
+
+def _fit(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.training import TrainOperator
+
+    config = c.config
+    return TrainOperator(
+        task_id=task_id,
+        snapshot=c.output("validate.expectations"),
+        data=config.data,
+        train=config.train,
+        features=config.features,
+        evaluate=config.evaluate,
+        task=config.task,
+        about={"owner": config.owner, "description": config.description, "level": config.level},
+        **c.common(config.train.resources),
+    )
+
+
+def _score(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.evaluation import EvaluateOperator
+
+    return EvaluateOperator(
+        task_id=task_id,
+        candidate=c.output("train.fit"),
+        data=c.config.data,
+        evaluate=c.config.evaluate,
+        features=c.config.features,
+        **c.common(c.config.evaluate.resources),
+    )
+
+
+def _gates(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.evaluation import GateOperator
+
+    return GateOperator(
+        task_id=task_id,
+        evaluation=c.output("evaluate.score"),
+        evaluate=c.config.evaluate,
+        approval="always" if c.config.level == 0 or c.config.approve.required else "asked",
+        approval_task_id=APPROVAL,
+        **c.common(c.config.evaluate.resources),
+    )
+
+
+def _ask(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+    approve = c.config.approve
+    return ApprovalOperator(
+        task_id=task_id,
+        subject=f"Promote {c.config.pipeline} version {{{{ ti.xcom_pull(task_ids='evaluate.gates')['version'] }}}}?",
+        body=APPROVAL_BODY.replace("PIPELINE", c.config.pipeline),
+        assigned_users=[{"id": user, "name": user} for user in approve.by] or None,
+        response_timeout=length(approve.timeout),
+        defaults=approve.on_timeout.capitalize() if approve.timeout else None,
+    )
+
+
+def _promote(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.promotion import PromoteOperator
+
+    return PromoteOperator(
+        task_id=task_id,
+        decision=c.output("evaluate.gates"),
+        approval=c.output(APPROVAL),
+        outlets=[c.assets.champion],
+        # Runs where the question was skipped because nobody needed to be asked; a rejection skips it by name.
+        trigger_rule=TriggerRule.NONE_FAILED,
+        **c.common(c.config.resources),
+    )
+
+
+def _handover(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.promotion import HandoverOperator
+
+    return HandoverOperator(
+        task_id=task_id,
+        decision=c.output("evaluate.gates"),
+        approval=c.output(APPROVAL),
+        data=c.config.data,
+        outlets=[c.assets.champion],
+        **c.common(c.config.resources),
+    )
+
+
+def _predict(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.prediction import BatchPredictOperator
+
+    batch = c.config.deploy.batch
+    return BatchPredictOperator(
+        task_id=task_id,
+        data=c.config.data,
+        batch=batch,
+        features=c.config.features,
+        skip_without_champion=c.config.level > 0,
+        inlets=[c.assets.champion],
+        outlets=[c.assets.predictions],
+        **c.common(batch.resources),
+    )
+
+
+def _check(name: str) -> Callable[[StepContext, str], BaseOperator]:
+    def make(c: StepContext, task_id: str) -> BaseOperator:
+        from airflow_mlops.operators import monitoring
+
+        config = c.config
+        arguments: dict[str, Any] = {"task_id": task_id, "data": config.data, "monitor": config.monitor}
+        arguments |= c.common(config.monitor.resources if config.monitor else None)
+        if name == "quality":
+            return monitoring.QualityCheckOperator(validate=config.validate_, **arguments)
+        if name == "drift":
+            return monitoring.DriftCheckOperator(**arguments)
+        return monitoring.PerformanceCheckOperator(evaluate=config.evaluate, **arguments)
+
+    return make
+
+
+def _request(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.retrain import RequestRetrainOperator
+
+    config = c.config
+    checks = {name: c.output(f"monitor.{name}") for name in ("drift", "performance") if f"monitor.{name}" in c.tasks}
+    return RequestRetrainOperator(
+        task_id=task_id,
+        checks=checks,
+        retrain=config.retrain,
+        monitor=config.monitor,
+        outlets=[c.assets.retrain],
+        # A check that was skipped (labels still to come) does not silence the others.
+        trigger_rule=TriggerRule.NONE_FAILED,
+        **c.common(config.monitor.resources if config.monitor else None),
+    )
+
+
+def _claim(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.retrain import ClaimRetrainOperator
+
+    return ClaimRetrainOperator(task_id=task_id, retrain=c.config.retrain, **c.common(c.config.resources))
+
+
+STEPS: dict[str, tuple[Callable[[StepContext, str], BaseOperator], str]] = {
+    "retrain.claim": (_claim, "Claims the retrain that started this run, or skips the run and says why."),
+    "data.snapshot": (_snapshot, "Freezes the rows of this run: immutable, fingerprinted, checked for size and age."),
+    "data.profile": (_profile, "Describes the data, column by column, in a report to look at."),
+    "validate.expectations": (_validate, "Checks the schema and the expectations of the pipeline."),
+    "train.fit": (_fit, "Trains a candidate on the training part and registers it as a version."),
+    "evaluate.score": (_score, "Scores candidate and champion on the same holdout."),
+    "evaluate.gates": (_gates, "Decides by the gates. A rejection is green: delivery is skipped, the reason is here."),
+    APPROVAL: (_ask, "Asks a person (Required Actions)."),
+    "promote.champion": (_promote, "Makes the candidate the champion."),
+    "promote.handover": (_handover, "Makes the candidate the champion and hands it over as one bundle."),
+    "predict.batch": (_predict, "Scores the rows with the champion and writes the predictions in one step."),
+    "monitor.quality": (_check("quality"), "Checks the scored inputs against the expectations."),
+    "monitor.drift": (_check("drift"), "Compares scored inputs and predictions with the training data."),
+    "monitor.performance": (_check("performance"), "Scores the predictions against their outcomes."),
+    "retrain.request": (_request, "Asks the ledger for a retrain; skipped, with the reason, where not granted."),
+}
+"""Step name → (function that makes its operator, one sentence for people)."""

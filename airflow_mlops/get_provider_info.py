@@ -1,0 +1,140 @@
+"""What Airflow is told about this package; one literal dictionary, imported by every Airflow process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's description in the form of Airflow's provider_info.schema.json."""
+    return {
+        "package-name": "airflow-mlops",
+        "name": "MLOps",
+        "description": "Machine learning on Apache Airflow: training, gates, promotion, prediction and monitoring.",
+        "integrations": [
+            {"integration-name": "MLOps", "external-doc-url": "https://pypi.org/project/airflow-mlops/", "tags": ["software"]}
+        ],
+        "operators": [
+            {
+                "integration-name": "MLOps",
+                "python-modules": [
+                    "airflow_mlops.operators.data",
+                    "airflow_mlops.operators.validation",
+                    "airflow_mlops.operators.training",
+                    "airflow_mlops.operators.evaluation",
+                    "airflow_mlops.operators.promotion",
+                    "airflow_mlops.operators.prediction",
+                    "airflow_mlops.operators.monitoring",
+                    "airflow_mlops.operators.retrain",
+                ],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": "MLOps",
+                "python-modules": [
+                    "airflow_mlops.sensors.data",
+                    "airflow_mlops.sensors.drift",
+                    "airflow_mlops.sensors.champion",
+                ],
+            }
+        ],
+        "hooks": [{"integration-name": "MLOps", "python-modules": ["airflow_mlops.hooks.mlops"]}],
+        "triggers": [
+            {
+                "integration-name": "MLOps",
+                "python-modules": ["airflow_mlops.triggers.data", "airflow_mlops.triggers.registry"],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "mlops",
+                "hook-class-name": "airflow_mlops.hooks.mlops.MLOpsHook",
+                "hook-name": "MLOps store",
+                "ui-field-behaviour": {"hidden-fields": ["host", "schema", "login", "password", "port", "extra"]},
+                "conn-fields": {
+                    "store": {
+                        "label": "Store",
+                        "description": "file:///… or s3://bucket/prefix: where models, snapshots and reports are kept.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "data_root": {
+                        "label": "Data root",
+                        "description": "Folder or URI that relative data paths start from.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "aws_conn_id": {
+                        "label": "AWS connection",
+                        "description": "Airflow connection used for s3://.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                },
+            }
+        ],
+        "extra-links": [
+            "airflow_mlops.links.reports.ValidationReportLink",
+            "airflow_mlops.links.reports.DataProfileLink",
+            "airflow_mlops.links.reports.GateReportLink",
+            "airflow_mlops.links.reports.DriftReportLink",
+            "airflow_mlops.links.reports.ModelCardLink",
+            "airflow_mlops.links.reports.HandoverBundleLink",
+        ],
+        "task-decorators": [
+            {"name": "mlops_train", "class-name": "airflow_mlops.decorators.train.mlops_train_task"},
+            {"name": "mlops_gate", "class-name": "airflow_mlops.decorators.gate.mlops_gate_task"},
+        ],
+        "plugins": [{"name": "mlops", "plugin-class": "airflow_mlops.plugins.plugin.MLOpsPlugin"}],
+        "cli": ["airflow_mlops.cli.definition.get_mlops_cli_commands"],
+        "config": {
+            "mlops": {
+                "description": "Where models and data are, and what pipelines may import.",
+                "options": {
+                    "store": {
+                        "description": "Store of models, snapshots, logs and reports: file:///… or s3://bucket/prefix. "
+                        "Empty: the folder mlops in AIRFLOW_HOME.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://my-bucket/mlops",
+                        "default": "",
+                    },
+                    "data_root": {
+                        "description": "Folder or URI that relative data paths start from. "
+                        "Empty: the folder data in AIRFLOW_HOME.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://my-bucket/lake",
+                        "default": "",
+                    },
+                    "mlops_conn_id": {
+                        "description": "Connection of type mlops that overrides store, data_root and aws_conn_id.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "mlops_default",
+                        "default": "",
+                    },
+                    "aws_conn_id": {
+                        "description": "AWS connection used for s3:// URIs.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "aws_default",
+                        "default": "aws_default",
+                    },
+                    "allowed_imports": {
+                        "description": "Comma-separated import prefixes from which pipelines may name code "
+                        "(callables, estimators, notifiers). scikit-learn is always allowed.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "my_company.features,my_company.models",
+                        "default": "",
+                    },
+                    "trusted_types": {
+                        "description": "Comma-separated types, beyond scikit-learn's, that a stored model may hold.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "my_company.models.Calibrated",
+                        "default": "",
+                    },
+                },
+            }
+        },
+    }

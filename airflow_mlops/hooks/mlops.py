@@ -1,0 +1,165 @@
+"""The one place that sees Airflow's connections and the ``[mlops]`` configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook, conf
+
+from airflow_mlops.exceptions import ConfigError, DataError, DataUnavailable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from airflow_mlops.ml.files import Files
+    from airflow_mlops.registry.registry import Registry
+    from airflow_mlops.store.base import Store
+
+# Keys of the connection's extra that are read; all others are ignored on purpose.
+CONNECTION_EXTRAS = ("store", "data_root", "aws_conn_id")
+
+
+def option(name: str, default: str = "") -> str:
+    """Return ``[mlops] name`` of Airflow's configuration, or ``default`` where it is not set."""
+    value = conf.get("mlops", name, fallback=None)
+    return value if value not in (None, "") else default
+
+
+class MLOpsHook(BaseHook):
+    """Opens the store, the data and the registry where configuration and connection say they are.
+
+    :param mlops_conn_id: connection of type ``mlops``; default ``[mlops] mlops_conn_id``, and without
+        one the ``[mlops]`` options alone.
+    """
+
+    conn_name_attr = "mlops_conn_id"
+    default_conn_name = "mlops_default"
+    conn_type = "mlops"
+    hook_name = "MLOps store"
+
+    def __init__(self, mlops_conn_id: str | None = None) -> None:
+        super().__init__()
+        self.mlops_conn_id = mlops_conn_id or option("mlops_conn_id") or None
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        home = os.path.expanduser(os.environ.get("AIRFLOW_HOME") or conf.get("core", "airflow_home", fallback="~/airflow"))
+        settings = {
+            "store": option("store", f"file://{home}/mlops"),
+            "data_root": option("data_root", f"{home}/data"),
+            "aws_conn_id": option("aws_conn_id", "aws_default"),
+        }
+        if self.mlops_conn_id:
+            extra = self.get_connection(self.mlops_conn_id).extra_dejson
+            settings.update({key: str(extra[key]) for key in CONNECTION_EXTRAS if extra.get(key)})
+        return settings
+
+    @property
+    def data_root(self) -> str:
+        """Folder or URI that relative data paths start from."""
+        return self._settings["data_root"]
+
+    @property
+    def store_uri(self) -> str:
+        """Where models, snapshots and reports are kept."""
+        return self._settings["store"]
+
+    @property
+    def allowed_imports(self) -> tuple[str, ...]:
+        """Import prefixes from which pipelines may name code."""
+        return tuple(filter(None, (part.strip() for part in option("allowed_imports").split(","))))
+
+    @property
+    def trusted_types(self) -> tuple[str, ...]:
+        """Types, beyond the built-in ones, that a stored model may hold."""
+        return tuple(filter(None, (part.strip() for part in option("trusted_types").split(","))))
+
+    def _aws_session(self) -> tuple[Any, str | None, str | None]:
+        """Return (boto3 session, endpoint URL, region) of the AWS connection."""
+        try:
+            from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+        except ImportError as e:
+            raise ConfigError(
+                "S3 needs Airflow's amazon provider, which is not installed",
+                hint="pip install 'airflow-mlops[amazon]'",
+            ) from e
+        hook = AwsBaseHook(aws_conn_id=self._settings["aws_conn_id"], client_type="s3")
+        return hook.get_session(), hook.conn_config.get_service_endpoint_url("s3"), hook.region_name
+
+    @cached_property
+    def _s3_client(self) -> Any:
+        from botocore.config import Config
+
+        session, endpoint, region = self._aws_session()
+        # Bounded waits and few tries: an unreachable store is the task's retry, not an hour's silence.
+        config = Config(connect_timeout=5, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
+        return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+
+    @cached_property
+    def _s3_filesystem(self) -> Any:
+        from pyarrow.fs import S3FileSystem
+
+        session, endpoint, region = self._aws_session()
+        credentials = session.get_credentials()
+        options: dict[str, Any] = {"connect_timeout": 5, "request_timeout": 60, "region": region or "us-east-1"}
+        if credentials is not None:
+            frozen = credentials.get_frozen_credentials()
+            options |= {"access_key": frozen.access_key, "secret_key": frozen.secret_key, "session_token": frozen.token}
+        if endpoint:
+            scheme, _, host = endpoint.rpartition("://")
+            options |= {"endpoint_override": host, "scheme": scheme or "https"}
+        return S3FileSystem(**options)
+
+    def store(self) -> Store:
+        """Open the store."""
+        from airflow_mlops.store import open_store
+
+        return open_store(self.store_uri, s3_client=self._s3_client if self.store_uri.startswith("s3://") else None)
+
+    def files(self, *uris: str | None) -> Files:
+        """Open the user's data; S3 is connected only where one of ``uris`` or the data root is on S3."""
+        from airflow_mlops.ml.files import Files
+
+        on_s3 = any((uri or "").startswith("s3://") for uri in (*uris, self.data_root))
+        return Files(root=self.data_root, s3=self._s3_filesystem if on_s3 else None)
+
+    def registry(self, pipeline: str) -> Registry:
+        """Open the registry of one pipeline."""
+        from airflow_mlops.registry.registry import Registry
+
+        return Registry(self.store(), pipeline)
+
+    def sql(self, conn_id: str, query: str) -> Iterator[pa.Table]:
+        """Run a query through an Airflow connection; yields Arrow tables of up to 50,000 rows.
+
+        :raises DataUnavailable: the database cannot be reached.
+        :raises DataError: the query is refused.
+        """
+        import pyarrow as pa
+
+        hook = self.get_connection(conn_id).get_hook()
+        if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
+            raise ConfigError(f"connection {conn_id!r} is not a database", hint="data.sql needs a SQL connection")
+        try:
+            connection = hook.get_conn()
+        except Exception as e:  # drivers have no common base class for "cannot connect"
+            raise DataUnavailable(
+                f"cannot connect through {conn_id!r}: {type(e).__name__}: {e}", hint="check the connection in Airflow"
+            ) from e
+        try:
+            cursor = connection.cursor()
+            try:
+                cursor.execute(query)
+                names = [column[0] for column in cursor.description]
+                while rows := cursor.fetchmany(50_000):
+                    columns = list(zip(*rows, strict=True))
+                    yield pa.table({name: list(values) for name, values in zip(names, columns, strict=True)})
+            except Exception as e:  # as above: every driver has its own errors
+                raise DataError(
+                    f"the query through {conn_id!r} failed: {type(e).__name__}: {e}", hint="run it in a SQL client"
+                ) from e
+        finally:
+            connection.close()

@@ -1,0 +1,217 @@
+"""What every operator of this package shares: the run's window, errors, evidence and reports."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_mlops.exceptions import MLOpsError, WindowError
+from airflow_mlops.window import Window
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from pydantic import BaseModel
+
+    from airflow_mlops.hooks.mlops import MLOpsHook
+
+M = TypeVar("M", bound="BaseModel")
+
+
+def section(model: type[M], value: M | Mapping[str, Any] | None) -> M:
+    """Return a section of the pipeline vocabulary, checked; a mapping is written as in YAML."""
+    return value if isinstance(value, model) else model.model_validate(value or {})
+
+
+@dataclass(frozen=True)
+class RunScope:
+    """What a run is about, read once from its trigger form, asset events or data interval.
+
+    :param window: the half-open window, or ``None`` for a run about all the data.
+    :param promote: whether the run may change what is served, notify, and spend the retrain budget.
+    :param replay: id of the replay of the past that this run belongs to.
+    :param start: what started it: ``manual``, ``schedule``, ``retrain``, ``new_data``, ``event`` or ``replay``.
+    :param extra: extra of the asset event that started the run.
+    """
+
+    window: Window | None
+    promote: bool
+    replay: str | None
+    start: str
+    extra: dict[str, Any]
+
+    @property
+    def required_window(self) -> Window:
+        """The window; raises :class:`WindowError` where the run has none."""
+        if self.window is None:
+            raise WindowError(
+                "this run has no data window: it was started without one and has no data interval",
+                hint="start it with window_start and window_end in the trigger form, or put the DAG on a schedule",
+            )
+        return self.window
+
+    def event_extra(self) -> dict[str, Any]:
+        """What the next DAG in the chain needs to work on the same window."""
+        window = self.window.to_dict() if self.window else {"start": None, "end": None}
+        return {
+            "window_start": window["start"],
+            "window_end": window["end"],
+            "promote": self.promote,
+            "replay": self.replay,
+        }
+
+
+def run_scope(context: Context) -> RunScope:
+    """Read the scope of a run: trigger form, else asset events, else the data interval.
+
+    Several events in one run (Airflow joins those that arrive together) are one scope: from the
+    first window's start to the last one's end.
+    """
+    params = dict(context.get("params") or {})
+    events = [
+        (asset.name, dict(event.extra or {}))
+        for asset, group in dict(context.get("triggering_asset_events") or {}).items()
+        for event in group
+    ]
+    # The newest event last, so that its grant and capture are the ones used.
+    events.sort(key=lambda named: str(named[1].get("window_end") or ""))
+    extra = events[-1][1] if events else {}
+    dag_run = context.get("dag_run")
+    run_type = str(getattr(dag_run, "run_type", "") or "").rpartition(".")[2].lower()
+
+    window: Window | None = None
+    if params.get("window_start") and params.get("window_end"):
+        window = Window.of(params["window_start"], params["window_end"])
+    elif params.get("window_start") or params.get("window_end"):
+        raise WindowError(
+            "only one of window_start and window_end is given", hint="give both, or neither to use the run's own interval"
+        )
+    elif spans := [e for _, e in events if e.get("window_start") and e.get("window_end")]:
+        windows = [Window.of(e["window_start"], e["window_end"]) for e in spans]
+        window = Window.of(min(w.start for w in windows), max(w.end for w in windows))
+    elif dag_run is not None:
+        start, end = getattr(dag_run, "data_interval_start", None), getattr(dag_run, "data_interval_end", None)
+        if start is not None and end is not None and start < end:
+            window = Window.of(start, end)
+
+    if events:
+        names = {name.rpartition(".")[2] for name, _ in events}
+        start_kind = "retrain" if "retrain" in names else "new_data" if "data" in names else "event"
+    elif run_type == "scheduled":
+        start_kind = "schedule"
+    else:
+        start_kind = str(params.get("reason") or "manual")
+    return RunScope(
+        window=window,
+        promote=bool(params.get("promote", True)) and bool(extra.get("promote", True)),
+        replay=params.get("replay") or extra.get("replay"),
+        start=start_kind,
+        extra=extra,
+    )
+
+
+class MLOpsOperator(BaseOperator):
+    """Base of all operators here: subclasses implement :meth:`work`, one library call and its evidence.
+
+    An error that a retry cannot mend fails the task at once; one that a retry can mend follows the
+    task's ``retries``. The message stands in the log before Airflow's traceback.
+
+    :param pipeline: the pipeline's name; groups models, reports and history.
+    :param mlops_conn_id: connection of type ``mlops``; default: ``[mlops] mlops_conn_id``.
+    :param notify: ``{"events": […], "notifiers": [{"class": …, "args": …}]}``.
+    """
+
+    template_fields: Sequence[str] = ("pipeline",)
+    ui_color = "#e6f2ff"
+
+    def __init__(
+        self,
+        *,
+        pipeline: str,
+        mlops_conn_id: str | None = None,
+        notify: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pipeline = pipeline
+        self.mlops_conn_id = mlops_conn_id
+        self.notify = notify
+
+    @cached_property
+    def hook(self) -> MLOpsHook:
+        """Store, data and registry of this operator."""
+        from airflow_mlops.hooks.mlops import MLOpsHook
+
+        return MLOpsHook(self.mlops_conn_id)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except MLOpsError as e:
+            self.log.error("%s", e)
+            if e.retryable:
+                raise
+            raise AirflowFailException(str(e)) from None
+
+    def data_window(self, scope: RunScope) -> Window | None:
+        """The window whose rows this operator reads; templates see it as ``window``."""
+        return scope.window
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Render with ``window`` added to Airflow's own template variables."""
+        with self._errors():
+            window = self.data_window(run_scope(context))
+        if window is not None:
+            context["window"] = window  # type: ignore[typeddict-unknown-key]
+        super().render_template_fields(context, jinja_env)
+
+    def execute(self, context: Context) -> Any:
+        """Run :meth:`work`; turn its errors into Airflow's: with or without a retry."""
+        with self._errors():
+            return self.work(run_scope(context), context)
+
+    @abstractmethod
+    def work(self, scope: RunScope, context: Context) -> Any:
+        """Do the operator's work and return a small, plain XCom value."""
+
+    def operation(self, context: Context, action: str, *inputs: Any) -> str:
+        """Id of this operation: the same for every try of this task, so that a write happens once."""
+        from airflow_mlops.registry.log import op_id
+
+        ti = context["ti"]
+        return op_id(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, action, *inputs)
+
+    def keep_report(self, context: Context, name: str, html: str | bytes) -> str:
+        """Store a readable report, link it from the task, and return its digest."""
+        from airflow_mlops.links.reports import persist_report, report_url
+        from airflow_mlops.store import layout
+
+        data = html.encode() if isinstance(html, str) else html
+        digest = hashlib.sha256(data).hexdigest()
+        dag_id = context["ti"].dag_id
+        self.hook.store().put(layout.report(dag_id, digest), data)
+        persist_report(context, name, report_url(dag_id, digest))
+        return digest
+
+    def tell(self, context: Context, scope: RunScope, event: str, message: str) -> None:
+        """Notify whoever asked for ``event``; a replay of the past without ``promote`` stays silent."""
+        if not self.notify or not scope.promote:
+            return
+        from airflow_mlops.notifications.dispatch import notify
+
+        notify(
+            self.notify["events"],
+            self.notify["notifiers"],
+            event,
+            context,
+            message,
+            allowed_imports=self.hook.allowed_imports,
+        )

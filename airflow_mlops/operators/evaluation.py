@@ -1,0 +1,154 @@
+"""Judge a candidate: score it on the holdout beside the champion, then decide by the gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import SkipMixin
+
+from airflow_mlops.config.models import Data, Evaluate, Features
+from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class EvaluateOperator(MLOpsOperator):
+    """Score candidate and champion on the same holdout.
+
+    Returns ``{"version", "champion", "evaluation", "metrics"}``; ``evaluation`` is the digest of the
+    row-by-row predictions, which the gates read.
+
+    :param candidate: XCom of :class:`~airflow_mlops.operators.training.TrainOperator`.
+    :param data: the ``data`` section as in YAML.
+    :param evaluate: the ``evaluate`` section as in YAML.
+    :param features: the ``features`` section as in YAML.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "candidate")
+
+    def __init__(
+        self,
+        *,
+        candidate: Any,
+        data: Data | Mapping[str, Any],
+        evaluate: Evaluate | Mapping[str, Any] | None = None,
+        features: Features | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.candidate = candidate
+        self.data = section(Data, data)
+        self.evaluate = section(Evaluate, evaluate)
+        self.features = section(Features, features) if features else None
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Score both, record the evaluation on the version."""
+        from airflow_mlops.ml.candidate import evaluate_candidate
+
+        store, registry = self.hook.store(), self.hook.registry(self.pipeline)
+        version = registry.get(self.candidate["version"])
+        result = evaluate_candidate(
+            store,
+            version.record,
+            registry.champion(),
+            data=self.data,
+            config=self.evaluate,
+            features=self.features,
+            allowed_imports=self.hook.allowed_imports,
+            trusted_types=self.hook.trusted_types,
+            log=self.log.info,
+        )
+        operation = self.operation(context, "evaluation", version.number, result["champion"])
+        registry.annotate(version.number, "evaluation", result, op_id=operation)
+        return {"version": version.number, **result}
+
+
+class GateOperator(MLOpsOperator, SkipMixin):
+    """Decide whether a candidate may go on; a rejection is a green task with its reason, delivery skipped.
+
+    Returns ``{"version", "champion", "verdict", "sentence", "results", "report", "go", "approval"}``.
+
+    :param evaluation: XCom of :class:`EvaluateOperator`.
+    :param evaluate: the ``evaluate`` section as in YAML.
+    :param approval: ``always``, or ``asked`` where only ``require_approval`` verdicts need a person.
+    :param approval_task_id: task to skip where nobody needs to be asked.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "evaluation")
+
+    def __init__(
+        self,
+        *,
+        evaluation: Any,
+        evaluate: Evaluate | Mapping[str, Any] | None = None,
+        approval: str = "asked",
+        approval_task_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.evaluation = evaluation
+        self.evaluate = section(Evaluate, evaluate)
+        self.approval = approval
+        self.approval_task_id = approval_task_id
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Decide, keep the report, and skip what must not follow."""
+        from airflow_mlops.ml.candidate import decide_candidate
+        from airflow_mlops.registry.checks import write_check
+
+        store, registry = self.hook.store(), self.hook.registry(self.pipeline)
+        version = registry.get(self.evaluation["version"])
+        report, html = decide_candidate(
+            store, version, self.evaluation, self.evaluate, trusted_types=self.hook.trusted_types, log=self.log.info
+        )
+        go, ask = follow_up(report["verdict"], self.evaluate, self.approval)
+        result = {
+            "version": version.number,
+            "champion": self.evaluation["champion"],
+            **report,
+            "go": go,
+            "approval": ask,
+            "report": self.keep_report(context, "Gate report", html),
+        }
+        operation = self.operation(context, "gates", version.number, self.evaluation["champion"])
+        registry.annotate(version.number, "gates", result, op_id=operation)
+        for line in report["results"]:
+            self.log.info("Gate %s: %s", line["verdict"], line["sentence"])
+        self.log.info("Verdict on version %d: %s. %s", version.number, report["verdict"], report["sentence"])
+        if scope.window:
+            write_check(store, self.pipeline, scope.window, "gates", {k: result[k] for k in
+                ("version", "champion", "verdict", "sentence", "go")} | {"run_id": context["ti"].run_id})  # fmt: skip
+        if go:
+            registry.set_challenger(version.number, op_id=self.operation(context, "challenger", version.number))
+        else:
+            self.tell(context, scope, "rejected", f"{self.pipeline} v{version.number}: {report['sentence']}")
+        self._skip(context, go, ask, result)
+        return result
+
+    def _skip(self, context: Context, go: bool, ask: bool, result: dict[str, Any]) -> None:
+        """Skip delivery after a rejection, or the question where nobody needs to be asked."""
+        task = context["task"]
+        if not go:
+            skipped = task.get_flat_relatives(upstream=False)
+        elif not ask and self.approval_task_id:
+            skipped = [t for t in task.get_direct_relatives(upstream=False) if t.task_id == self.approval_task_id]
+        else:
+            return
+        skipped = list(skipped)
+        if skipped:
+            # Skipping ends the task by an exception, so the result is pushed before it.
+            context["ti"].xcom_push(key="return_value", value=result)
+            self.skip(context["ti"], skipped)
+
+
+def follow_up(verdict: str, evaluate: Evaluate, approval: str) -> tuple[bool, bool]:
+    """Return (goes on to delivery, a person must be asked first) for a verdict."""
+    if verdict == "passed":
+        return True, approval == "always"
+    if verdict == "no_baseline":
+        return True, approval == "always" or evaluate.no_champion == "require_approval"
+    if verdict == "inconclusive" and evaluate.on_inconclusive == "require_approval":
+        return True, True
+    return False, False

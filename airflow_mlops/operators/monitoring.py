@@ -1,0 +1,127 @@
+"""Watch what is served: data quality, drift, performance. Each check is evidence, never a red task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.config.models import Data, Evaluate, Monitor, Validate
+from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_mlops.registry.registry import Version
+
+
+class CheckOperator(MLOpsOperator):
+    """Base of the monitoring checks: finds the window's capture and the version that made it.
+
+    A run without predictions for its window is skipped with that reason.
+
+    :param data: the ``data`` section as in YAML.
+    :param monitor: the ``monitor`` section as in YAML.
+    """
+
+    def __init__(
+        self, *, data: Data | Mapping[str, Any], monitor: Monitor | Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.data = section(Data, data)
+        self.monitor = section(Monitor, monitor)
+
+    def _capture(self, scope: RunScope) -> tuple[dict[str, Any], Version]:
+        from airflow_mlops.ml.prediction import find_capture
+
+        window = scope.required_window
+        capture = find_capture(self.hook.store(), self.pipeline, window)
+        if capture is None:
+            raise AirflowSkipException(f"no predictions for {window}: nothing to check")
+        return capture, self.hook.registry(self.pipeline).get(capture["version"])
+
+    def _record(self, scope: RunScope, name: str, result: dict[str, Any]) -> dict[str, Any]:
+        from airflow_mlops.registry.checks import write_check
+
+        write_check(self.hook.store(), self.pipeline, scope.required_window, name, result)
+        self.log.info("%s: %s. %s", name.capitalize(), result["verdict"], result["sentence"])
+        # Columns are in the report and in the store; XCom keeps the verdict.
+        return {key: value for key, value in result.items() if key != "columns"}
+
+
+class QualityCheckOperator(CheckOperator):
+    """Check the scored inputs against the pipeline's expectations: ``passed`` or ``failed``, with a report.
+
+    :param validate: the ``validate`` section as in YAML.
+    """
+
+    def __init__(self, *, validate: Validate | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.validate = section(Validate, validate)
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Run the expectations on the window's inputs."""
+        from airflow_mlops.ml.monitoring import quality
+
+        capture, version = self._capture(scope)
+        result, html = quality(self.hook.store(), capture, version, self.validate, self.data)
+        result["report"] = self.keep_report(context, "Validation report", html)
+        return self._record(scope, "quality", result)
+
+
+class DriftCheckOperator(CheckOperator):
+    """Compare the scored inputs and predictions with the champion's training data.
+
+    Verdict ``drift``, ``no_drift`` or ``not_enough_data``; the report is linked from the task.
+    """
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Decide by effect and significance; draw the report."""
+        from airflow_mlops.ml.monitoring import drift
+
+        capture, version = self._capture(scope)
+        result, html = drift(
+            self.hook.store(), capture, version, self.data, self.monitor.drift, trusted_types=self.hook.trusted_types
+        )
+        result["report"] = self.keep_report(context, "Drift report", html)
+        if result["verdict"] == "drift":
+            self.tell(context, scope, "drift", f"{self.pipeline}: {result['sentence']}")
+        return self._record(scope, "drift", result)
+
+
+class PerformanceCheckOperator(CheckOperator):
+    """Score the champion's predictions once their outcomes are known.
+
+    Verdict ``ok``, ``drop``, ``pending_labels`` or ``not_enough_data``.
+
+    :param evaluate: the ``evaluate`` section as in YAML, for the default metric.
+    """
+
+    template_fields: Sequence[str] = (*CheckOperator.template_fields, "labels_source")
+
+    def __init__(self, *, evaluate: Evaluate | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.evaluate = section(Evaluate, evaluate)
+        self.labels_source = self.monitor.labels.source if self.monitor.labels else None
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Join outcomes to predictions and compare with the score at promotion."""
+        from airflow_mlops.ml.monitoring import performance
+
+        if self.monitor.labels is None:
+            raise AirflowSkipException("the pipeline has no monitor.labels: performance cannot be known")
+        capture, version = self._capture(scope)
+        result = performance(
+            self.hook.store(),
+            capture,
+            version,
+            data=self.data,
+            labels=self.monitor.labels.model_copy(update={"source": self.labels_source}),
+            config=self.monitor.performance,
+            metrics=self.evaluate.metrics,
+            files=self.hook.files(self.labels_source),
+        )
+        if result["verdict"] == "drop":
+            self.tell(context, scope, "performance", f"{self.pipeline}: {result['sentence']}")
+        return self._record(scope, "performance", result)

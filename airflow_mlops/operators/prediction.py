@@ -1,0 +1,87 @@
+"""Score rows with the champion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.config.models import Batch, Data, Features
+from airflow_mlops.exceptions import VersionNotFound
+from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class BatchPredictOperator(MLOpsOperator):
+    """Batch inference: read, score in chunks, write the predictions in one atomic step, keep the inputs.
+
+    Returns ``{"version", "rows", "output", "capture"}``; ``capture`` is the digest of inputs and
+    predictions, which monitoring reads.
+
+    :param data: the ``data`` section as in YAML.
+    :param batch: the ``deploy.batch`` section as in YAML.
+    :param features: the ``features`` section as in YAML.
+    :param skip_without_champion: skip (a scheduled run before the first training) instead of failing.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "source")
+
+    def __init__(
+        self,
+        *,
+        data: Data | Mapping[str, Any],
+        batch: Batch | Mapping[str, Any] | None = None,
+        features: Features | Mapping[str, Any] | None = None,
+        skip_without_champion: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.data = section(Data, data)
+        self.batch = section(Batch, batch)
+        self.features = section(Features, features) if features else None
+        self.skip_without_champion = skip_without_champion
+        self.source = self.batch.source or self.data.source
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Score the window's rows with the version that serves them."""
+        from airflow_mlops.ml.scoring import score
+        from airflow_mlops.registry.checks import write_check
+
+        form = context.get("params") or {}
+        source = form.get("source") or self.source
+        registry, store = self.hook.registry(self.pipeline), self.hook.store()
+        serving = registry.serving()
+        if not serving:
+            message = f"{self.pipeline} has no champion yet: nothing to score with"
+            if self.skip_without_champion:
+                raise AirflowSkipException(message)
+            raise VersionNotFound(message, hint=f"run {self.pipeline}__train first, and let it promote a version")
+        version = serving[0].version
+        output = form.get("output") or self.batch.output or f"predictions/{self.pipeline}"
+        run = scope.window.key if scope.window else context["ti"].run_id
+        result = score(
+            store,
+            version,
+            data=self.data,
+            source=source,
+            output=output,
+            name=run,
+            window=scope.window,
+            files=self.hook.files(source, output),
+            sql=self.hook.sql,
+            features=self.features,
+            allowed_imports=self.hook.allowed_imports,
+            trusted_types=self.hook.trusted_types,
+            log=self.log.info,
+        )
+        self.log.info("Scored %s rows with v%d into %s", f"{result['rows']:,}", version.number, result["output"])
+        if scope.window:
+            write_check(store, self.pipeline, scope.window, "prediction", result)
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = {
+                **scope.event_extra(), "capture": result["capture"], "version": version.number,
+            }  # fmt: skip
+        return result

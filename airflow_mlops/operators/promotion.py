@@ -1,0 +1,117 @@
+"""Deliver a model: make it the champion, or hand it over as one bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.config.models import Data
+from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_mlops.registry.registry import Version
+
+
+class PromoteOperator(MLOpsOperator):
+    """Make a version the champion, if the champion is still the one the gates compared it with.
+
+    Returns ``{"version", "previous", "digest"}``; the outlet asset's events carry them too.
+
+    :param decision: XCom of :class:`~airflow_mlops.operators.evaluation.GateOperator`.
+    :param approval: XCom of the approval task, where a person was asked.
+    :raises PromotionConflict: (fails without retry) another version became champion meanwhile.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "decision", "approval")
+
+    def __init__(self, *, decision: Any, approval: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.decision = decision
+        self.approval = approval
+
+    def _promote(self, scope: RunScope, context: Context) -> Version:
+        if not scope.promote:
+            raise AirflowSkipException("this replay does not promote; start it with --promote to do so")
+        registry, decision = self.hook.registry(self.pipeline), self.decision
+        number, by = decision["version"], None
+        if self.approval:
+            by = approver(self.approval)
+            operation = self.operation(context, "approval", number, by)
+            registry.annotate(number, "approval", {"by": by, "answer": self.approval.get("chosen_options")}, op_id=operation)
+        version = registry.promote(
+            number,
+            expected=decision["champion"],
+            op_id=self.operation(context, "promote", number, decision["champion"]),
+            reason=decision["sentence"],
+            by=by,
+            window=scope.window.to_dict() if scope.window else None,
+        )
+        before = f"v{decision['champion']}" if decision["champion"] else "none"
+        self.log.info("%s: champion is now v%d (was %s)", self.pipeline, version.number, before)
+        return version
+
+    def _announce(self, scope: RunScope, context: Context, version: Version) -> dict[str, Any]:
+        from airflow_mlops.registry.checks import write_check
+
+        result = {
+            "version": version.number,
+            "previous": self.decision["champion"],
+            "digest": version.record["model"]["digest"],
+        }
+        if scope.window:
+            write_check(self.hook.store(), self.pipeline, scope.window, "promotion", result)
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = {**scope.event_extra(), **result}
+        self.tell(context, scope, "promoted", f"{self.pipeline}: champion is now v{version.number}")
+        return result
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Promote, and tell the assets and whoever asked."""
+        return self._announce(scope, context, self._promote(scope, context))
+
+
+class HandoverOperator(PromoteOperator):
+    """Promote, and hand the model over as one bundle that runs without Airflow and without this package.
+
+    Returns what :class:`PromoteOperator` returns and ``bundle`` (digest), ``uri``, ``command``.
+
+    :param data: the ``data`` section as in YAML.
+    """
+
+    def __init__(self, *, data: Data | Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data = section(Data, data)
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Promote, write bundle and card, link both."""
+        from airflow_mlops.links.reports import file_url, persist_report
+        from airflow_mlops.ml.handover import make_bundle
+        from airflow_mlops.store import layout
+
+        version = self._promote(scope, context)
+        registry, store, ti = self.hook.registry(self.pipeline), self.hook.store(), context["ti"]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{self.pipeline}-v{version.number}.zip"
+            bundle = make_bundle(store, registry.get(version.number), self.data, path)
+            key = layout.handover(ti.dag_id, bundle.digest)
+            store.put_file(key, path)
+        self.keep_report(context, "Model card", bundle.card_html)
+        persist_report(context, "Handover bundle", file_url(ti.dag_id, bundle.digest))
+        uri = f"{store.uri.rstrip('/')}/{key}"
+        note = {"bundle": bundle.digest, "uri": uri, "files": bundle.files, "command": bundle.command}
+        registry.annotate(version.number, "handover", note, op_id=self.operation(context, "handover", bundle.digest))
+        self.log.info("Handover bundle: %s", uri)
+        self.log.info("To use it anywhere: unzip it, pip install -r requirements.txt, then: %s", bundle.command)
+        return {**self._announce(scope, context, version), **note}
+
+
+def approver(answer: Mapping[str, Any]) -> str | None:
+    """Who answered an approval: the user's name, or ``None`` where it timed out into its default."""
+    user = answer.get("responded_by_user") or {}
+    return user.get("name") or user.get("id")

@@ -1,0 +1,133 @@
+"""Ask for a retrain, and claim one: the ledger between them makes one retrain of many events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.config.models import Monitor, Retrain, length
+from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_mlops.ml.retrain import Ledger
+
+ALARMS = {"drift": "drift", "performance": "drop"}
+
+
+class RequestRetrainOperator(MLOpsOperator):
+    """Ask the ledger for a retrain where a check raised an alarm; skipped, with the reason, where not granted.
+
+    Returns ``{"grant", "reasons", "sentence"}``; the outlet asset's event carries them to ``__train``.
+
+    :param checks: XComs of the monitoring checks, by name (``drift``, ``performance``).
+    :param retrain: the ``retrain`` section as in YAML.
+    :param monitor: the ``monitor`` section as in YAML.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "checks")
+
+    def __init__(
+        self,
+        *,
+        checks: Mapping[str, Any],
+        retrain: Retrain | Mapping[str, Any],
+        monitor: Monitor | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.checks = dict(checks)
+        self.retrain = section(Retrain, retrain)
+        self.monitor = section(Monitor, monitor)
+
+    def _reasons(self, scope: RunScope) -> dict[str, str]:
+        """Alarm → its sentence, for the alarms that this pipeline retrains on."""
+        reasons = {
+            name: result["sentence"]
+            for name, result in self.checks.items()
+            if result and name in self.retrain.when and result["verdict"] == ALARMS[name]
+        }
+        max_age = length(self.monitor.max_age)
+        champion = self.hook.registry(self.pipeline).champion() if max_age and "staleness" in self.retrain.when else None
+        trained_on = ((champion.record["snapshot"].get("window") or {}) if champion else {}).get("end")
+        if max_age and trained_on:
+            from airflow_mlops.window import Window
+
+            age = scope.required_window.end - Window.of(trained_on, scope.required_window.end).start
+            if age > max_age:
+                reasons["staleness"] = f"the champion's data ends {age.days} days before this window's end"
+        return reasons
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Ask; announce a grant."""
+        from airflow_mlops.ml.retrain import Ledger
+        from airflow_mlops.registry.checks import write_check
+
+        store, window = self.hook.store(), scope.required_window
+        reasons = self._reasons(scope)
+        if not reasons:
+            raise AirflowSkipException("no alarm that this pipeline retrains on")
+        decision = Ledger(store, self.pipeline).request(
+            sorted(reasons),
+            evidence=f"{window.key}:{','.join(sorted(reasons))}",
+            at=window.end,
+            config=self.retrain,
+            op_id=self.operation(context, "request", window.key, sorted(reasons)),
+            details=reasons,
+            dry=not scope.promote,
+        )
+        write_check(store, self.pipeline, window, "request",
+            {"granted": decision.granted, "reasons": sorted(reasons), "sentence": decision.sentence})  # fmt: skip
+        if not decision.granted:
+            raise AirflowSkipException(decision.sentence)
+        self.log.info("Retrain granted: %s", decision.sentence)
+        self.tell(context, scope, "retrain", f"{self.pipeline}: retrain, because of {', '.join(sorted(reasons))}")
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = {
+                **scope.event_extra(), "grant": decision.grant, "reasons": sorted(reasons),
+            }  # fmt: skip
+        return {"grant": decision.grant, "reasons": sorted(reasons), "sentence": decision.sentence}
+
+
+class ClaimRetrainOperator(MLOpsOperator):
+    """First task of automatic training: claims the grant of its event, or skips the run with the reason.
+
+    Returns ``{"start", "reasons", "sentence"}``.
+
+    :param retrain: the ``retrain`` section as in YAML.
+    """
+
+    def __init__(self, *, retrain: Retrain | Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.retrain = section(Retrain, retrain)
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Claim, and record what started this training."""
+        from airflow_mlops.ml.retrain import Ledger
+        from airflow_mlops.registry.checks import write_check
+
+        store, window, ti = self.hook.store(), scope.required_window, context["ti"]
+        claim = self._claim(Ledger(store, self.pipeline), scope, context)
+        result = {"go": claim.go, "start": scope.start, "reasons": list(claim.reasons), "sentence": claim.sentence}
+        write_check(store, self.pipeline, window, "training" if claim.go else "suppressed", result | {"run_id": ti.run_id})
+        if not claim.go:
+            raise AirflowSkipException(claim.sentence)
+        self.log.info("Training goes on: %s", claim.sentence)
+        return result
+
+    def _claim(self, ledger: Ledger, scope: RunScope, context: Context) -> Any:
+        window, grant = scope.required_window, scope.extra.get("grant") if scope.start == "retrain" else None
+        kinds = {"retrain", "schedule", "new_data", "initial"}
+        return ledger.claim(
+            grant,
+            start=scope.start if scope.start in kinds else "manual",
+            at=window.end,
+            run=context["ti"].run_id,
+            config=self.retrain,
+            op_id=self.operation(context, "claim", window.key, grant),
+            evidence=f"{window.key}:{scope.start}",
+            dry=not scope.promote,
+        )

@@ -1,0 +1,86 @@
+"""Train a candidate and register it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.config.models import Data, Evaluate, Features, Train
+from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class TrainOperator(MLOpsOperator):
+    """Fit a candidate on the training part of a snapshot and register it as a new model version.
+
+    Returns ``{"pipeline", "version", "digest", "snapshot"}``.
+
+    :param snapshot: reference of the (validated) snapshot.
+    :param data: the ``data`` section as in YAML.
+    :param train: the ``train`` section as in YAML.
+    :param features: the ``features`` section as in YAML.
+    :param metrics: scikit-learn scorers; the first one steers a search.
+    :param task: ``classification`` or ``regression``; default: what the estimator is.
+    :param about: what the pipeline says of itself, kept in the record: owner, description, config hash.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "snapshot")
+
+    def __init__(
+        self,
+        *,
+        snapshot: Any,
+        data: Data | Mapping[str, Any],
+        train: Train | Mapping[str, Any],
+        features: Features | Mapping[str, Any] | None = None,
+        evaluate: Evaluate | Mapping[str, Any] | None = None,
+        task: str | None = None,
+        about: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.snapshot = snapshot
+        self.data = section(Data, data)
+        self.train = section(Train, train)
+        self.features = section(Features, features) if features else None
+        self.evaluate = section(Evaluate, evaluate)
+        self.task = task
+        self.about = dict(about or {})
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Train, store the model, register the version."""
+        from airflow_mlops.ml.candidate import train_candidate
+
+        form = context.get("params") or {}
+        train = self.train.model_copy(
+            update={
+                **({"seed": int(form["seed"])} if form.get("seed") is not None else {}),
+                **({"params": {**self.train.params, **form["params"]}} if form.get("params") else {}),
+            }
+        )
+        store, registry = self.hook.store(), self.hook.registry(self.pipeline)
+        ti = context["ti"]
+        record = train_candidate(
+            store,
+            self.snapshot,
+            data=self.data,
+            train_config=train,
+            features=self.features,
+            metrics=self.evaluate.metrics,
+            task=self.task,
+            allowed_imports=self.hook.allowed_imports,
+            trusted_types=self.hook.trusted_types,
+            log=self.log.info,
+        )
+        record |= {"about": self.about, "run": {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay}}
+        operation = self.operation(context, "register", record["snapshot"]["fingerprint"], record["config_hash"])
+        version = registry.register(record, op_id=operation)
+        self.log.info("Registered %s version %d", self.pipeline, version.number)
+        return {
+            "pipeline": self.pipeline,
+            "version": version.number,
+            "digest": version.record["model"]["digest"],
+            "snapshot": self.snapshot,
+        }

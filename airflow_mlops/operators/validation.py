@@ -1,0 +1,55 @@
+"""Check the data against its schema and expectations before a model sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.config.models import Data, Validate
+from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class ValidateOperator(MLOpsOperator):
+    """Run Great Expectations and the schema lock on a snapshot.
+
+    Returns the reference of the snapshot to go on with: the same one, or the good rows of it where
+    ``on_failure`` is ``quarantine``.
+
+    :param snapshot: reference returned by :class:`~airflow_mlops.operators.data.SnapshotOperator`.
+    :param data: the ``data`` section as in YAML.
+    :param validate: the ``validate`` section as in YAML.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "snapshot")
+
+    def __init__(
+        self,
+        *,
+        snapshot: Any,
+        data: Data | Mapping[str, Any],
+        validate: Validate | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.snapshot = snapshot
+        self.data = section(Data, data)
+        self.validate = section(Validate, validate)
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Validate, keep the report, and block, warn or quarantine."""
+        from airflow_mlops.ml.data import Snapshot
+        from airflow_mlops.ml.validation import check_schema, validate
+
+        store = self.hook.store()
+        snapshot = Snapshot.load(store, self.snapshot)
+        if self.validate.schema_ == "infer":
+            check_schema(snapshot, store, self.data)
+        result = validate(snapshot, store, self.validate, self.data)
+        self.keep_report(context, "Validation report", result.html)
+        for failure in result.failed:
+            self.log.warning("%s", failure)
+        result.raise_if_blocked()
+        return {**result.snapshot.to_ref(), "validation": result.summary()}
