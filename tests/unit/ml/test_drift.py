@@ -25,7 +25,7 @@ MIXED = {f"n{i}": "number" for i in range(6)} | {f"c{i}": "category" for i in ra
 
 
 def mixed(rng, rows, shift=0.0):
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "n0": rng.normal(shift, 1, rows),
             "n1": rng.lognormal(0, 1, rows),
@@ -39,7 +39,6 @@ def mixed(rng, rows, shift=0.0):
             "b": rng.random(rows) < 0.3,
         }
     )
-    return frame
 
 
 def one(reference, current, kind="number", **config):
