@@ -1,0 +1,348 @@
+"""Score candidate and champion once on the same holdout; everything later works on what is kept here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from airflow_mlops.exceptions import CorruptObject, EvaluationError
+from airflow_mlops.ml.metrics import Metric, Predictions, Task, default_metrics
+from airflow_mlops.ml.paired import Estimate, estimate
+
+_META = b"airflow_mlops.evaluation"
+_CHUNK = 200_000
+_SLICE = "slice:"
+INTERVAL = 0.95
+"""Two-sided confidence of the printed intervals of single metrics."""
+
+ModelAndFrame = tuple[Any, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """One metric as printed: value and interval (``None`` where it cannot be told) of both models."""
+
+    name: str
+    lower_is_better: bool
+    candidate: float
+    candidate_low: float | None
+    candidate_high: float | None
+    champion: float | None = None
+    champion_low: float | None = None
+    champion_high: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What two models said about one holdout, and their metrics.
+
+    :param classes: in the order of the codes (two classes: the positive one last); ``None`` for regression.
+    :param metrics: as printed, in the order asked for.
+    :param frame: one row per holdout row: ``row`` (its label in the holdout), ``y`` (class code or number), for
+        ``candidate`` and ``champion`` each ``<model>_label`` and ``<model>_proba_<code>`` or ``<model>_decision_<i>``
+        as far as there are, and ``slice:<column>`` as text.
+    :param same_model: candidate and champion are the same bytes.
+    """
+
+    task: Task
+    classes: tuple[Any, ...] | None
+    metrics: tuple[MetricValue, ...]
+    frame: pd.DataFrame
+    has_champion: bool
+    same_model: bool = False
+    _estimates: dict[tuple[str, str], Estimate] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the holdout."""
+        return len(self.frame)
+
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes; ``None`` for regression."""
+        return len(self.classes) if self.classes is not None else None
+
+    @property
+    def y(self) -> np.ndarray:
+        """Class codes or numbers, shape (rows,)."""
+        return self.frame["y"].to_numpy()
+
+    @property
+    def slices(self) -> dict[str, pd.Series]:
+        """Slice columns by name, as text."""
+        return {c.removeprefix(_SLICE): self.frame[c] for c in self.frame.columns if c.startswith(_SLICE)}
+
+    @property
+    def counts(self) -> dict[Any, int]:
+        """Rows of each class; empty for regression."""
+        if self.classes is None:
+            return {}
+        return dict(zip(self.classes, np.bincount(self.y, minlength=len(self.classes)).tolist(), strict=True))
+
+    def predictions(self, model: str) -> Predictions:
+        """What ``candidate`` or ``champion`` said."""
+        label = f"{model}_label"
+        columns = {k: [c for c in self.frame.columns if c.startswith(f"{model}_{k}_")] for k in ("proba", "decision")}
+        decision = self.frame[columns["decision"]].to_numpy() if columns["decision"] else None
+        return Predictions(
+            labels=self.frame[label].to_numpy() if label in self.frame else None,
+            proba=self.frame[columns["proba"]].to_numpy() if columns["proba"] else None,
+            decision=decision[:, 0] if decision is not None and decision.shape[1] == 1 else decision,
+        )
+
+    def estimate(self, metric: Metric, of: str = "candidate") -> Estimate:
+        """Score of ``candidate`` or ``champion``, or their ``difference``, with its uncertainty; kept once computed."""
+        key = (metric.name, of)
+        if key not in self._estimates:
+            champion = self.predictions("champion") if of == "difference" else None
+            model = self.predictions("champion" if of == "champion" else "candidate")
+            self._estimates[key] = estimate(metric, self.y, model, champion, n_classes=self.n_classes)
+        return self._estimates[key]
+
+    def value(self, metric: Metric, of: str = "candidate") -> float:
+        """Score of ``candidate`` or ``champion``, without the cost of its uncertainty."""
+        kept = self._estimates.get((metric.name, of))
+        return kept.value if kept else metric.score(self.y, self.predictions(of), n_classes=self.n_classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the rows, as plain JSON."""
+        return {
+            "task": self.task,
+            "classes": list(self.classes) if self.classes is not None else None,
+            "metrics": [asdict(m) for m in self.metrics],
+            "has_champion": self.has_champion,
+            "same_model": self.same_model,
+            "rows": self.rows,
+        }
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the rows and, in the file's metadata, the rest; page checksums on."""
+        table = pa.Table.from_pandas(self.frame, preserve_index=False)
+        meta = json.dumps(self.to_dict(), allow_nan=False).encode()
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _META: meta})
+        pq.write_table(table, str(path), write_page_checksum=True, compression="zstd")
+
+    @classmethod
+    def from_parquet(cls, path: str | Path) -> Evaluation:
+        """Read back what :meth:`to_parquet` wrote.
+
+        :raises CorruptObject: when the file is damaged or something else.
+        """
+        try:
+            table = pq.read_table(str(path), page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as e:
+            raise CorruptObject(f"the evaluation {path} cannot be read: {e}", hint="run the evaluation again") from e
+        if _META not in (table.schema.metadata or {}):
+            raise CorruptObject(f"{path} is a Parquet file, but not an evaluation", hint="run the evaluation again")
+        meta = json.loads(table.schema.metadata[_META])
+        return cls(
+            task=meta["task"],
+            classes=tuple(meta["classes"]) if meta["classes"] is not None else None,
+            metrics=tuple(MetricValue(**m) for m in meta["metrics"]),
+            frame=table.to_pandas(),
+            has_champion=meta["has_champion"],
+            same_model=meta["same_model"],
+        )
+
+
+def evaluate(
+    *,
+    candidate: ModelAndFrame,
+    champion: ModelAndFrame | None,
+    y: pd.Series,
+    task: Task,
+    metrics: Sequence[str] = (),
+    gate_metrics: Sequence[str] = (),
+    classes: Sequence[Any] | None = None,
+    positive: Any = None,
+    slices: Mapping[str, pd.Series] | None = None,
+    same_model: bool = False,
+    log: Callable[[str], object] | None = None,
+) -> Evaluation:
+    """Predict the holdout with both models and compute the metrics.
+
+    :param candidate: fitted model and the holdout in the model's own schema, shape (n, features); the champion's
+        frame holds the same rows in the same order, maybe with other columns.
+    :param y: shape (n,), the true labels or numbers.
+    :param metrics: scorer names or aliases; default :func:`default_metrics`.
+    :param gate_metrics: further metrics that gates will ask for, so that what they need is stored.
+    :param classes: all classes, any order; required for classification.
+    :param positive: the positive one of two classes; default: the last of ``classes``.
+    :param slices: columns by which gates look at parts of the holdout, each of shape (n,).
+    :param same_model: whether candidate and champion are the same bytes.
+    :raises EvaluationError: no rows, missing or unknown labels, one class only, a metric that is unknown, does not fit
+        the task or is not finite, or predictions that are not finite or no probabilities.
+    """
+    n = len(y)
+    if n == 0:
+        raise EvaluationError(
+            "the holdout has no rows", hint="raise data.split.test or data.window, or look at the source of this window"
+        )
+    ordered, truth = _truth(y, task, classes, positive)
+    n_classes = len(ordered) if ordered is not None else None
+    wanted = [Metric(name) for name in dict.fromkeys(metrics or default_metrics(task, n_classes))]
+    needed = wanted + [Metric(name) for name in dict.fromkeys(gate_metrics)]
+    for metric in needed:
+        metric.check_task(task, n_classes)
+    labels = task == "regression" or any(m.needs_labels for m in needed)
+
+    columns: dict[str, Any] = {"row": np.asarray(y.index), "y": truth}
+    for name, pair in (("candidate", candidate), ("champion", champion)):
+        if pair is None:
+            continue
+        if len(pair[1]) != n:
+            raise EvaluationError(f"the {name} was given {len(pair[1])} rows and the holdout has {n} labels")
+        columns |= _predict(name, *pair, ordered=ordered, labels=labels)
+    for column, values in (slices or {}).items():
+        if len(values) != n:
+            raise EvaluationError(f"slice column {column!r} has {len(values)} rows and the holdout {n}")
+        text = pd.Series(np.asarray(values, dtype=object)).astype(object)
+        columns[_SLICE + column] = text.where(text.notna(), "(missing)").astype(str).to_numpy(dtype=object)
+
+    found = Evaluation(task, ordered, (), pd.DataFrame(columns), champion is not None, same_model)
+    result = Evaluation(
+        task,
+        ordered,
+        tuple(_value(found, metric) for metric in wanted),
+        found.frame,
+        found.has_champion,
+        same_model,
+        found._estimates,
+    )
+    if log is not None:
+        for m in result.metrics:
+            against = f", champion {m.champion:.6g}" if m.champion is not None else ""
+            log(f"{m.name} on {n:,} holdout rows: candidate {m.candidate:.6g}{against}")
+    return result
+
+
+def _value(evaluation: Evaluation, metric: Metric) -> MetricValue:
+    numbers: list[float | None] = []
+    for of in ("candidate", "champion"):
+        if of == "champion" and not evaluation.has_champion:
+            numbers += [None, None, None]
+            continue
+        found = evaluation.estimate(metric, of)
+        bounds = found.bounds((1 + INTERVAL) / 2)
+        # Turning the sign turns the interval's ends around too.
+        ends = sorted(metric.printed(b) for b in bounds) if bounds is not None else [None, None]
+        numbers += [metric.printed(found.value), *ends]
+    value, *rest = numbers
+    if value is None:
+        raise EvaluationError(f"metric {metric.name!r} has no value")
+    return MetricValue(metric.name, metric.lower_is_better, value, *rest)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _codes(values: Any, ordered: Sequence[Any], what: str) -> np.ndarray:
+    """Class codes, shape (n,)."""
+    places = {c: i for i, c in enumerate(ordered)}
+    codes, unique = pd.factorize(np.asarray(values, dtype=object))
+    unknown = [u for u in map(_plain, unique) if u not in places]
+    if unknown:
+        raise EvaluationError(
+            f"{what} has the class {unknown[0]!r}, and the candidate was trained on {list(ordered)[:10]!r}",
+            hint="classes must be the same text or number everywhere; a class that came or went needs a new champion",
+        )
+    return np.array([places[_plain(u)] for u in unique], dtype=np.int64)[codes]
+
+
+def _truth(
+    y: pd.Series, task: Task, classes: Sequence[Any] | None, positive: Any
+) -> tuple[tuple[Any, ...] | None, np.ndarray]:
+    missing = int(y.isna().sum())
+    if missing:
+        raise EvaluationError(
+            f"{missing} of {len(y)} holdout rows have no label", hint="drop them or let validate set them aside"
+        )
+    if task == "regression":
+        try:
+            values = y.to_numpy(dtype=float)
+        except (TypeError, ValueError) as e:
+            raise EvaluationError(f"the target is not numeric: {e}", hint="set task: classification") from e
+        if not np.isfinite(values).all():
+            raise EvaluationError(f"{int((~np.isfinite(values)).sum())} of {len(y)} holdout labels are infinite")
+        return None, values
+    ordered = [_plain(c) for c in classes or []]
+    if len(ordered) < 2:
+        raise EvaluationError(f"a classification needs at least two classes, and the model knows {ordered!r}")
+    if len(ordered) == 2 and positive is not None:
+        if _plain(positive) not in ordered:
+            raise EvaluationError(
+                f"the positive class {positive!r} is none of {ordered!r}", hint="correct data.positive"
+            )
+        ordered.sort(key=lambda c: c == _plain(positive))
+    codes = _codes(y, ordered, "the holdout")
+    if (codes == codes[0]).all():
+        raise EvaluationError(
+            f"all {len(y)} holdout rows have the class {ordered[codes[0]]!r}: no metric of a classifier means anything",
+            hint="use more rows (a longer data.window or a larger data.split.test)",
+        )
+    return tuple(ordered), codes
+
+
+def _predict(
+    name: str, model: Any, frame: pd.DataFrame, *, ordered: tuple[Any, ...] | None, labels: bool
+) -> dict[str, np.ndarray]:
+    def call(method: str) -> np.ndarray:
+        parts = [np.asarray(getattr(model, method)(frame.iloc[i : i + _CHUNK])) for i in range(0, len(frame), _CHUNK)]
+        values = np.concatenate(parts)
+        if values.shape[0] != len(frame) or (method == "predict" and values.ndim != 1):
+            raise EvaluationError(f"the {name}'s {method} returned shape {values.shape} for {len(frame)} rows")
+        return values
+
+    def numbers(method: str) -> np.ndarray:
+        values = call(method).astype(np.float64)
+        bad = int((~np.isfinite(values)).sum())
+        if bad:
+            raise EvaluationError(
+                f"the {name}'s {method} gives {bad} values that are NaN or infinite, for {len(frame)} rows",
+                hint="look for features of extreme size, or an estimator that did not converge",
+            )
+        return values
+
+    out: dict[str, np.ndarray] = {}
+    if ordered is None:
+        out[f"{name}_label"] = numbers("predict")
+        return out
+    if hasattr(model, "predict_proba"):
+        proba = _aligned(name, numbers("predict_proba"), model, ordered)
+        out |= {f"{name}_proba_{i}": proba[:, i] for i in range(len(ordered))}
+    elif hasattr(model, "decision_function"):
+        decision = numbers("decision_function")
+        known = _codes(model.classes_, ordered, f"the {name}")
+        if decision.ndim == 1:
+            # scikit-learn scores its own second class; here the positive class is code 1.
+            out[f"{name}_decision_0"] = decision if known[1] == 1 else -decision
+        elif sorted(known) == list(range(len(ordered))) and decision.shape[1] == len(ordered):
+            out |= {f"{name}_decision_{c}": decision[:, i] for i, c in sorted(enumerate(known), key=lambda k: k[1])}
+    if labels:
+        out[f"{name}_label"] = _codes(call("predict"), ordered, f"the {name}'s prediction")
+    return out
+
+
+def _aligned(name: str, proba: np.ndarray, model: Any, ordered: tuple[Any, ...]) -> np.ndarray:
+    """Columns in the order of the codes; a class the model never saw has probability 0."""
+    known = _codes(model.classes_, ordered, f"the {name}")
+    if proba.ndim != 2 or proba.shape[1] != len(known):
+        raise EvaluationError(f"the {name}'s predict_proba has shape {proba.shape} for {len(known)} classes")
+    if proba.min() < 0 or np.abs(proba.sum(axis=1) - 1).max() > 1e-3:
+        raise EvaluationError(
+            f"the {name}'s predict_proba gives no probabilities: they reach from {proba.min():.3g} to {proba.max():.3g}"
+            f" and sum up to {proba.sum(axis=1).min():.3g} … {proba.sum(axis=1).max():.3g} a row",
+            hint="predict_proba must return one column a class that sum to 1",
+        )
+    full = np.zeros((len(proba), len(ordered)))
+    full[:, known] = proba
+    return full
