@@ -109,8 +109,12 @@ class Evaluation:
 
     def value(self, metric: Metric, of: str = "candidate") -> float:
         """Score of ``candidate`` or ``champion``, without the cost of its uncertainty."""
-        kept = self._estimates.get((metric.name, of))
-        return kept.value if kept else metric.score(self.y, self.predictions(of), n_classes=self.n_classes)
+        for kept in self.metrics:
+            if kept.name == metric.name:
+                printed = kept.candidate if of == "candidate" else kept.champion
+                if printed is not None:
+                    return metric.printed(printed)
+        return metric.score(self.y, self.predictions(of), n_classes=self.n_classes)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the rows, as plain JSON."""

@@ -100,9 +100,9 @@ def decide(
     if not results:
         sentence = "passed: no gates are configured"
     elif overall == "passed":
-        sentence = f"passed: all {len(results)} gates. " + "; ".join(r.sentence for r in results)
+        sentence = f"passed: all {len(results)} gates. " + ". ".join(r.sentence for r in results)
     else:
-        sentence = f"{overall}: " + "; ".join(r.sentence for r in deciding)
+        sentence = f"{overall}: " + ". ".join(r.sentence for r in deciding)
     if evaluation.same_model:
         sentence += ". The candidate is the champion, byte for byte"
     return GateReport(overall, sentence, results)
@@ -328,6 +328,8 @@ def _more(needed: int | None, rows: int, low: float | None) -> str:
 
 
 def _conclusion(gate: Gate, verdict: Verdict, margin: float) -> str:
+    if verdict == "rejected" and gate.not_worse_by is not None:
+        return f"it is more than {_number(margin)} worse" if margin else "it is worse"
     words = {"passed": "it is", "rejected": "it is not", "inconclusive": "cannot show it is"}[verdict]
     if gate.not_worse_by is not None:
         return f"{words} at most {_number(margin)} worse"

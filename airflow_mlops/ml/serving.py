@@ -1,0 +1,99 @@
+"""Ask a model file, loaded in a fresh process, to predict: does it work, agree, and answer in time?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from airflow_mlops.config.models import Serving
+from airflow_mlops.exceptions import EvaluationError
+
+TIMEOUT = 120.0
+"""Seconds for starting Python, loading the model and all predictions."""
+
+
+def predictions(model: Any, frame: pd.DataFrame) -> np.ndarray:
+    """What is compared between processes: probabilities, shape (n, classes), or else ``predict``, shape (n,)."""
+    return np.asarray(model.predict_proba(frame) if hasattr(model, "predict_proba") else model.predict(frame))
+
+
+def check_serving(
+    model_path: str | Path,
+    sample: pd.DataFrame,
+    expected_predictions: Any,
+    serving: Serving,
+    trusted: Sequence[str] = (),
+    *,
+    timeout: float = TIMEOUT,
+) -> dict[str, Any]:
+    """Load the model in a fresh Python process and let it predict row by row.
+
+    :param model_path: the model file.
+    :param sample: holdout rows in the model's schema; the first ``serving.rows`` are asked.
+    :param expected_predictions: :func:`predictions` of the same rows in this process.
+    :param trusted: types the model file may hold beside scikit-learn's.
+    :param timeout: seconds until the process is stopped and the check failed.
+    :return: ``{"load_ms", "p50_ms", "p95_ms", "size_mb", "rows", "equal", "error"}``; plain JSON. ``error`` is ``None``
+        or what went wrong, and the times then are ``None``. Latency is that of one row, after one call to warm up.
+    :raises EvaluationError: when there are no rows, or not as many predictions as rows.
+    """
+    rows = min(len(sample), serving.rows)
+    expected = np.asarray(expected_predictions)
+    if rows == 0:
+        raise EvaluationError("a serving check needs at least one row", hint="the holdout is empty")
+    if len(expected) != len(sample):
+        raise EvaluationError(f"the serving check has {len(sample)} rows and {len(expected)} expected predictions")
+    result: dict[str, Any] = {
+        "load_ms": None,
+        "p50_ms": None,
+        "p95_ms": None,
+        "size_mb": Path(model_path).stat().st_size / 1e6,
+        "rows": rows,
+        "equal": False,
+        "error": None,
+    }
+    with tempfile.TemporaryDirectory(prefix="mlops-serving-") as folder:
+        data = Path(folder) / "sample.parquet"
+        sample.iloc[:rows].reset_index(drop=True).to_parquet(data)
+        command = [sys.executable, "-m", "airflow_mlops.ml.serving_probe", str(model_path), str(data), *trusted]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=timeout, check=False, env=_environment()
+            )
+        except subprocess.TimeoutExpired:
+            return result | {"error": f"the model gave no {rows} predictions within {timeout:g} s"}
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = lines[-1].strip()[:500] if lines else f"exit code {done.returncode}"
+        return result | {"error": f"the model does not work in a fresh process: {reason}"}
+    answer = json.loads(done.stdout.splitlines()[-1])
+    times = np.asarray(answer["times_ms"])
+    return result | {
+        "load_ms": answer["load_ms"],
+        "p50_ms": float(np.quantile(times, 0.5)),
+        "p95_ms": float(np.quantile(times, 0.95)),
+        "equal": same_predictions(np.asarray(answer["predictions"]), expected[:rows]),
+    }
+
+
+def same_predictions(got: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether numbers agree to the rounding of another batch size (1e-6 relative), and labels exactly."""
+    if got.shape != expected.shape:
+        return False
+    if np.issubdtype(expected.dtype, np.floating) and np.issubdtype(got.dtype, np.number):
+        return bool(np.allclose(got, expected, rtol=1e-6, atol=1e-9))
+    return got.tolist() == expected.tolist()
+
+
+def _environment() -> dict[str, str]:
+    """This process's import path, so that the same code is found; user code may live in the DAGs folder."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
