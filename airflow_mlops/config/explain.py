@@ -41,6 +41,8 @@ _LIMITS = {
     "less_than_equal": ("must be at most", "le"),
 }
 
+_DURATIONS = {"window", "fresh_within", "timeout", "delay", "max_age", "cooldown"}
+
 Path = tuple[Any, ...]
 
 
@@ -52,7 +54,8 @@ def explain(source: Source, error: ValidationError) -> None:
     names a key that was taken out says nothing about the file and is dropped.
     """
     data = copy.deepcopy(source.data)
-    failed: set[Path] = set()
+    failed = _Failed()
+    told: set[str] = set()
     current: ValidationError | None = error
     # A section deeper in the file hides the checks of those around it: at most one round a level.
     for _ in range(10):
@@ -62,7 +65,7 @@ def explain(source: Source, error: ValidationError) -> None:
         whole: dict[Path, list[ErrorDetails]] = {}
         for detail in current.errors(include_url=False):
             path, value = _locate(source, detail)
-            if _touched(path, failed):
+            if failed.covers(path):
                 fields.setdefault(path, [])  # said before, or the stand-in's turn
             elif detail["type"] == "value_error" and isinstance(value, dict):
                 whole.setdefault(path, []).append(detail)
@@ -72,15 +75,13 @@ def explain(source: Source, error: ValidationError) -> None:
             if details:
                 _field(source, path, details)
         for path, details in whole.items():
-            _whole(source, path, details, failed)
-        before = set(failed)
-        failed |= fields.keys()
-        if not fields:
-            failed |= whole.keys() - {()}
+            _whole(source, path, details, failed, told)
+        if not fields and not any(whole):
+            return  # only checks of the file as a whole are left, and they are told
         for path in fields or whole:
-            _take_out(data, path)
-        if failed == before and not any(not details for details in fields.values()):
-            return
+            if path:
+                failed.add(path)
+                _take_out(data, path)
         current = _again(data)
 
 
@@ -101,12 +102,24 @@ def _locate(source: Source, detail: ErrorDetails) -> tuple[Path, Any]:
     return path, value
 
 
-def _touched(path: Path, failed: set[Path]) -> bool:
-    return any(path[: len(f)] == f for f in failed)
+class _Failed:
+    """Paths that were found wrong; both questions cost the depth of a path, however many there are."""
 
+    def __init__(self) -> None:
+        self.paths: set[Path] = set()
+        self.above: set[Path] = set()
 
-def _related(path: Path, failed: set[Path]) -> bool:
-    return any(path[: len(f)] == f or f[: len(path)] == path for f in failed)
+    def add(self, path: Path) -> None:
+        self.paths.add(path)
+        self.above |= {path[:n] for n in range(len(path))}
+
+    def covers(self, path: Path) -> bool:
+        """``path``, or something around it, is wrong."""
+        return any(path[:n] in self.paths for n in range(len(path) + 1))
+
+    def concerns(self, path: Path) -> bool:
+        """``path``, or something around or inside it, is wrong."""
+        return path in self.above or self.covers(path)
 
 
 def _take_out(data: Any, path: Path) -> None:
@@ -183,6 +196,8 @@ def _value(source: Source, path: Path, details: list[ErrorDetails]) -> tuple[str
         allowed = context["expected"].replace("'", "")
         if isinstance(value, str) and value in PLANNED_VALUES:
             return f"`{value}` is not available in this version; `{name}` takes {allowed}", "remove it"
+        if isinstance(value, str) and value in re.findall(r"(?<!')\b\d+\b(?!')", context["expected"]):
+            return f"`{name}` must be {allowed}, not {_kind(value)}", "remove the quotes"
         close = _close(value, re.split(r", | or ", allowed)) if isinstance(value, str) else None
         return f"`{name}` must be {allowed}, not {_kind(value)}", f"did you mean `{close}`?" if close else None
     if kind in _LIMITS:
@@ -198,11 +213,15 @@ def _value(source: Source, path: Path, details: list[ErrorDetails]) -> tuple[str
             "use letters, digits, `_` and `-`, a letter first, 100 at most",
         )
     wanted = list(dict.fromkeys(_WANTED.get(d["type"], "") for d in details))
+    if "a number" in wanted and "a whole number" in wanted:
+        wanted.remove("a whole number")
     if not all(wanted):
         return f"`{name}`: {detail['msg']}", None
     message = f"`{name}` must be {' or '.join(wanted)}, not {_kind(value)}"
     if value is None:
         return f"`{name}` is empty; it must be {' or '.join(wanted)}", "give it a value, or remove the key"
+    if name.rsplit(".", 1)[-1] in _DURATIONS and isinstance(value, (int, float)):
+        return message, f"write it with its unit: {value}d, {value}h or {value}m"
     if "text" in wanted and isinstance(value, (int, float)):
         return message, _quote(source, path, value)
     if isinstance(value, str):
@@ -235,16 +254,17 @@ def _kind(value: Any) -> str:
 # --- several keys ------------------------------------------------------------------------------
 
 
-def _whole(source: Source, path: Path, details: list[ErrorDetails], failed: set[Path]) -> None:
+def _whole(source: Source, path: Path, details: list[ErrorDetails], failed: _Failed, told: set[str]) -> None:
     for line in {line: None for d in details for line in str(d["ctx"]["error"]).split("\n")}:
         named = [path + tuple(name.split(".")) for name in re.findall(r"`([a-z_]+(?:\.[a-z_]+)*)", line)]
-        if any(_related(n, failed) for n in named):
+        if any(failed.concerns(n) for n in named):
             continue
         present = [n for n in named if source.resolve(n)[0] == n]
         at = present[0] if present else path
         message = f"{_dots(path)}: {line}" if path else line
-        if any(i.code == "cross" and i.message == message for i in source.issues):
+        if message in told:
             continue
+        told.add(message)
         source.add(source.place(at, key=True), "cross", message, None, ".".join(str(step) for step in at))
 
 

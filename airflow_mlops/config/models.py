@@ -125,10 +125,15 @@ def _zone(value: str) -> str:
 
 
 def _cron(value: str) -> str:
-    from croniter import croniter
+    from croniter import CroniterBadDateError, croniter
 
-    if not croniter.is_valid(value):
+    # R and H are croniter's own: another time at every parse.
+    if not croniter.is_valid(value) or re.search(r"\b[RH]\b", value, re.IGNORECASE):
         raise ValueError(f"{value!r} is not a cron expression or one of @hourly, @daily, @weekly, @monthly, @yearly")
+    try:
+        croniter(value, datetime(2024, 1, 1)).get_next()
+    except CroniterBadDateError as e:
+        raise ValueError(f"{value!r} names a time that never comes") from e
     return value
 
 
@@ -286,7 +291,9 @@ class Train(_Model):
     )
     command: Annotated[StrictStr, Field(min_length=1)] | None = Field(
         None,
-        description="A script, unchanged; {train}, {model_dir} and {seed} are replaced. It writes model.skops to {model_dir}.",
+        description=(
+            "A script, unchanged; {train}, {model_dir} and {seed} are replaced. It writes model.skops to {model_dir}."
+        ),
     )
     resources: Resources | None = Field(None, description="For the training task.")
 
@@ -470,10 +477,14 @@ class Notifier(_Model):
 Event = Literal["failed", "rejected", "promoted", "drift", "performance", "retrain", "stale_data"]
 
 
+def _default_events() -> list[Event]:
+    return ["failed", "rejected"]
+
+
 class Notify(_Model):
     """Who is told about what."""
 
-    events: list[Event] = Field(default_factory=lambda: ["failed", "rejected"], description="What to tell.")
+    events: list[Event] = Field(default_factory=_default_events, description="What to tell.")
     notifiers: list[Notifier] = Field(default_factory=list, description="Whom to tell.")
 
 

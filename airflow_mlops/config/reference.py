@@ -1,0 +1,187 @@
+"""The reference page of pipeline files: ``python -m airflow_mlops.config.reference``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from datetime import date
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from airflow_mlops.config import models
+from airflow_mlops.config.explain import models_in
+from airflow_mlops.config.maturity import LEVELS, MaturityLevel
+from airflow_mlops.config.models import PipelineConfig
+
+_HEAD = """\
+<!-- Made from the models by `python -m airflow_mlops.config.reference`; change them, not this page. -->
+# Pipeline file
+
+One YAML file is one pipeline. Unknown keys are errors, and so are values of another type: `"3"` is
+not a number and `1.10` is not text. Only `true` and `false` are booleans, as in YAML 1.2; tags and
+merge keys are refused. Every error names file, line and column.
+
+The smallest file that works:
+
+```yaml
+pipeline: breast_cancer
+level: 0
+data: {source: breast_cancer.csv, target: malignant}
+train: {estimator: sklearn.linear_model.LogisticRegression}
+```
+
+A level 1 pipeline that trains every week, and when inputs drift or the score falls:
+
+```yaml
+pipeline: flight_delays
+level: 1
+dag: {start_date: 2013-01-01, timezone: America/New_York}
+data:
+  source: "flights/{{ window.start }}.parquet"
+  window: 90d
+  target: delayed
+  positive: 1
+  id: flight_id
+  timestamp: scheduled_departure
+  exclude: [dep_time, air_time]
+  split: {by: time, test: 0.2}
+validate:
+  expectations:
+    - expect_column_values_to_be_between: {column: distance, min_value: 0, max_value: 6000}
+train:
+  estimator: sklearn.ensemble.HistGradientBoostingClassifier
+  params: {max_iter: 200}
+evaluate:
+  metrics: [roc_auc, log_loss]
+  gates:
+    - {metric: roc_auc, at_least: 0.62}
+    - {metric: roc_auc, versus: champion, not_worse_by: 0.005}
+deploy:
+  batch: {source: "scoring/{{ window.start }}.parquet", schedule: "@daily"}
+monitor:
+  labels: {source: "outcomes/{{ window.start }}.parquet", join_on: flight_id, delay: 1d}
+  performance: {metric: roc_auc, max_drop: 0.03}
+retrain:
+  schedule: "@weekly"
+  when: [drift, performance]
+  cooldown: 7d
+```
+
+Durations are a number and `s`, `m`, `h`, `d` or `w`: `90d`, `26h`, `1d 12h`. Templates may use
+`{{ window.start }}` and `{{ window.end }}`, with their attributes and methods, and nothing else.
+"""
+
+# A list: the aliases hold pydantic fields and cannot be hashed.
+_NAMES: list[tuple[Any, str]] = [
+    (models.Duration, "duration"), (models.PositiveDuration, "duration"), (models.Template, "text, template"),
+    (models.DottedPath, "dotted path"), (models.CallablePath, "module:function"), (models.Day, "date"),
+    (models.Cron, "cron"), (models.TimeZone, "time zone"), (models.Expectation, "expectation"),
+    (str, "text"), (int, "whole number"), (float, "number"), (bool, "true, false"), (Any, "anything"),
+]  # fmt: skip
+
+
+def reference() -> str:
+    """The page, in Markdown."""
+    parts = [_HEAD, *_levels()]
+    for path, model in _sections(PipelineConfig, ""):
+        parts += ["", f"## `{path}`" if path else "## Top level", "", (model.__doc__ or "").strip(), ""]
+        parts += ["| Key | Type | Default | Meaning |", "|---|---|---|---|"]
+        hints = typing.get_type_hints(model, include_extras=True)
+        parts += [_row(info.alias or name, info, hints[name]) for name, info in model.model_fields.items()]
+    return "\n".join(parts) + "\n"
+
+
+def _levels() -> Iterator[str]:
+    yield "## Levels"
+    yield ""
+    yield "| | " + " | ".join(f"{level.number}: {level.name}" for level in LEVELS.values()) + " |"
+    yield "|---" * (len(LEVELS) + 1) + "|"
+
+    def row(title: str, cells: list[str]) -> str:
+        return f"| {title} | " + " | ".join(cells) + " |"
+
+    def keys(names: tuple[str, ...]) -> str:
+        return ", ".join(f"`{name}`" for name in names) or "–"
+
+    every: list[MaturityLevel] = list(LEVELS.values())
+    yield row("DAGs", [keys(level.dags) for level in every])
+    yield row("needs", [keys(level.requires) for level in every])
+    yield row("may have too", [keys(level.adds) for level in every])
+    yield row("a run starts by", [level.start for level in every])
+    yield row("promotion", [level.promotion for level in every])
+    yield row("monitoring", [level.monitoring for level in every])
+    yield row("continuous delivery", [level.delivery for level in every])
+    yield row("definition", [f"[Google Cloud]({level.source})" for level in every])
+
+
+def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    yield path, model
+    for name, info in model.model_fields.items():
+        # `resources` is the same everywhere; it is described once.
+        if name == "resources" and path:
+            continue
+        inner = next(models_in(info.annotation), None)
+        if inner is not None:
+            items = "[]" if typing.get_origin(info.annotation) is list else ""
+            yield from _sections(inner, f"{path}.{info.alias or name}".lstrip(".") + items)
+
+
+def _row(key: str, info: FieldInfo, hint: Any) -> str:
+    cells = (f"`{key}`", _type(hint) + _limits(info), _default(info), info.description or "")
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+
+def _type(hint: Any) -> str:
+    for known, name in _NAMES:
+        if hint is known or hint == known:
+            return name
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _type(inner[0])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin in (typing.Union, types.UnionType):
+        names = dict.fromkeys(_type(i) for i in inner if i is not type(None))
+        if "number" in names:
+            names.pop("whole number", None)
+        return " or ".join(names)
+    if origin is list:
+        return f"list of {_type(inner[0])}"
+    if origin is dict or (isinstance(hint, type) and issubclass(hint, BaseModel)):
+        return "mapping"
+    raise TypeError(f"no words for the type {hint!r}; add it to _NAMES")
+
+
+def _limits(info: FieldInfo) -> str:
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    flat = list(info.metadata)
+    for inner in typing.get_args(info.annotation):
+        for constraint in getattr(inner, "__metadata__", ()):
+            flat += getattr(constraint, "metadata", [constraint])
+    found = [f"{sign} {getattr(c, name)}" for c in flat for name, sign in signs.items() if hasattr(c, name)]
+    return ", " + ", ".join(found) if found else ""
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "**required**"
+    value = info.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "its own defaults"
+    if isinstance(value, date):
+        return f"`{value.isoformat()}`"
+    return "–" if value is None else f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def main() -> None:
+    """Print the page."""
+    sys.stdout.write(reference())
+
+
+if __name__ == "__main__":
+    main()
