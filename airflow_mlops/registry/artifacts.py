@@ -23,6 +23,9 @@ MAX_BYTES = 2 << 30
 # Parts of scikit-learn's estimators that skops does not trust by itself: plain containers of numbers and
 # settings. Nothing here can be made to call a function that the file chooses.
 TRUSTED_TYPES: tuple[str, ...] = (
+    # HistGradientBoosting with categories holds partial(check_array); a partial's function is judged by itself.
+    "functools.partial",
+    "sklearn.utils.validation.check_array",
     "numpy.dtype",
     "sklearn._loss.loss.HalfTweedieLossIdentity",
     "sklearn.calibration._CalibratedClassifier",
@@ -77,7 +80,7 @@ def dump_model(model: Any, path: str | Path) -> None:
         path.unlink(missing_ok=True)
         raise TrainingError(
             f"the model {type(model).__module__}.{type(model).__qualname__} cannot be saved: {e}",
-            hint="build it from scikit-learn's classes and your own importable ones; lambdas and handles cannot be saved",
+            hint="build it from scikit-learn's classes and importable ones of your own; lambdas cannot be saved",
         ) from e
 
 

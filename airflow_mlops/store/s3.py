@@ -6,6 +6,8 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -121,10 +123,7 @@ class S3Store:
         full = f"{self.prefix}/{prefix}" if self.prefix else prefix
         token: dict[str, str] = {}
         while True:
-            page = self._call(
-                prefix,
-                lambda token=token: self._client.list_objects_v2(Bucket=self.bucket, Prefix=full, **token),
-            )
+            page = self._call(prefix, partial(self._client.list_objects_v2, Bucket=self.bucket, Prefix=full, **token))
             for item in page.get("Contents", []):
                 yield item["Key"][len(self.prefix) + 1 :] if self.prefix else item["Key"]
             if not page.get("IsTruncated"):
@@ -142,7 +141,7 @@ class S3Store:
     def _body(self, key: str) -> Iterator[bytes]:
         reply = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
         expected, got = reply["ContentLength"], 0
-        with reply["Body"] as body:
+        with closing(reply["Body"]) as body:
             for chunk in body.iter_chunks(_CHUNK):
                 got += len(chunk)
                 yield chunk
