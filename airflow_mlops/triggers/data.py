@@ -14,7 +14,7 @@ def look_for_data(source: str, mlops_conn_id: str | None) -> dict[str, Any] | No
     """List ``source`` once; returns ``{"version", "files", "newest"}``, or ``None`` if no file is there.
 
     ``version`` (64 hex digits) changes when a file is added, removed or rewritten; ``files`` counts
-    them; ``newest`` is the URI that was modified last.
+    them; ``newest`` is the one that was modified last (a local path, or an ``s3://`` URI).
 
     :raises DataUnavailable: the storage cannot be reached.
     """
@@ -28,7 +28,8 @@ def look_for_data(source: str, mlops_conn_id: str | None) -> dict[str, Any] | No
         return None
     state = sorted((str(info.uri), str(info.version)) for info in found)
     version = hashlib.sha256(json.dumps(state).encode()).hexdigest()
-    return {"version": version, "files": len(found), "newest": found[-1].uri}
+    newest = max(found, key=lambda info: (info.modified, info.uri))
+    return {"version": version, "files": len(found), "newest": newest.uri}
 
 
 class NewDataTrigger(PollingTrigger):
