@@ -83,13 +83,15 @@ def decide(
     evaluation: Evaluation,
     *,
     serving: Callable[[Serving], dict[str, Any]] | None = None,
+    further: Sequence[Callable[[Evaluation], GateResult]] = (),
 ) -> GateReport:
     """Judge every gate; nothing is skipped after a rejection, so that the report is whole.
 
     :param serving: runs a serving check and returns :func:`airflow_mlops.ml.serving.check_serving`'s result.
+    :param further: gates as code.
     :raises EvaluationError: unknown or unfit metric, missing slice column, at_least where lower is better.
     """
-    results = tuple(_judge(gate, evaluation, serving) for gate in gates)
+    results = (*(_judge(gate, evaluation, serving) for gate in gates), *(judge(evaluation) for judge in further))
     verdicts = {r.verdict for r in results}
     overall: Verdict = "passed"
     for verdict in ("rejected", "inconclusive", "no_baseline"):
@@ -382,7 +384,7 @@ def _name(gate: Gate) -> str:
     for key in ("at_least", "at_most", "not_worse_by", "better_by"):
         value = getattr(gate, key)
         if value is not None:
-            by = f" by {', '.join(gate.slices)}" if gate.slices else " champion" if gate.versus else ""
+            by = f" by {', '.join(gate.slices)}" if gate.slices else " vs champion" if gate.versus else ""
             return f"{gate.metric} {key} {value:g}{by}"
     return str(gate.metric)
 

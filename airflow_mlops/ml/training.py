@@ -69,6 +69,7 @@ def train(
     trusted_types: Sequence[str] = (),
     timeout: float | None = None,
     cwd: Path | None = None,
+    function: Callable[..., Any] | None = None,
 ) -> Trained:
     """Fit a candidate on the training part.
 
@@ -81,6 +82,7 @@ def train(
     :param seed: default ``config.seed``.
     :param timeout: seconds after which a command is stopped; None: never.
     :param cwd: where a command runs; default: the current folder.
+    :param function: the code that ``config.callable`` names, where it is at hand.
     :raises TargetError: missing, infinite or single-valued labels.
     :raises TrainingError: whatever keeps a model from being made, with the part of ``train`` to change.
     :raises CodeNotAllowed: for code outside ``allowed_imports``.
@@ -111,8 +113,8 @@ def train(
                 model = _guard(config.estimator, partial(model.fit, features, y))
             params = readable(model[-1].get_params(deep=False))
         elif config.callable:
-            function: Any = resolve(config.callable, allowed_imports)
-            model = _call(function, config, features, y, seed)
+            code: Any = function or resolve(config.callable, allowed_imports)
+            model = _call(code, config, features, y, seed)
         else:
             with tempfile.TemporaryDirectory(prefix="mlops-train-") as folder:
                 path = run_command(

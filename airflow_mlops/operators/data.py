@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.config.models import Data, length
 from airflow_mlops.exceptions import DataError
+from airflow_mlops.links.reports import DataProfileLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class ProfileOperator(MLOpsOperator):
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "snapshot")
+    operator_extra_links = (DataProfileLink(),)
 
     def __init__(self, *, snapshot: Any, data: Data | Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import SkipMixin
 
 from airflow_mlops.config.models import Data, Evaluate, Features
+from airflow_mlops.links.reports import GateReportLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_mlops.ml.evaluation import Evaluation
+    from airflow_mlops.ml.gates import GateResult
 
 
 class EvaluateOperator(MLOpsOperator):
@@ -77,6 +81,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "evaluation")
+    operator_extra_links = (GateReportLink(),)
 
     def __init__(
         self,
@@ -93,6 +98,10 @@ class GateOperator(MLOpsOperator, SkipMixin):
         self.approval = approval
         self.approval_task_id = approval_task_id
 
+    def _own_gate(self) -> Callable[[Evaluation], GateResult] | None:
+        """A gate beside those of the ``evaluate`` section: a decorated function."""
+        return None
+
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Decide, keep the report, and skip what must not follow."""
         from airflow_mlops.ml.candidate import decide_candidate
@@ -101,7 +110,13 @@ class GateOperator(MLOpsOperator, SkipMixin):
         store, registry = self.hook.store(), self.hook.registry(self.pipeline)
         version = registry.get(self.evaluation["version"])
         report, html = decide_candidate(
-            store, version, self.evaluation, self.evaluate, trusted_types=self.hook.trusted_types, log=self.log.info
+            store,
+            version,
+            self.evaluation,
+            self.evaluate,
+            trusted_types=self.hook.trusted_types,
+            log=self.log.info,
+            own_gate=self._own_gate(),
         )
         go, ask = follow_up(report["verdict"], self.evaluate, self.approval)
         result = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.config.models import Data, Evaluate, Monitor, Validate
+from airflow_mlops.links.reports import DriftReportLink, ValidationReportLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class QualityCheckOperator(CheckOperator):
     :param validate: the ``validate`` section as in YAML.
     """
 
+    operator_extra_links = (ValidationReportLink(),)
+
     def __init__(self, *, validate: Validate | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.validate = section(Validate, validate)
@@ -75,6 +78,8 @@ class DriftCheckOperator(CheckOperator):
 
     Verdict ``drift``, ``no_drift`` or ``not_enough_data``; the report is linked from the task.
     """
+
+    operator_extra_links = (DriftReportLink(),)
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Decide by effect and significance; draw the report."""

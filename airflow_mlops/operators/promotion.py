@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.config.models import Data
+from airflow_mlops.links.reports import HandoverBundleLink, ModelCardLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class PromoteOperator(MLOpsOperator):
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "decision", "approval")
+    operator_extra_links = (ModelCardLink(),)
 
     def __init__(self, *, decision: Any, approval: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -83,6 +85,8 @@ class HandoverOperator(PromoteOperator):
 
     :param data: the ``data`` section as in YAML.
     """
+
+    operator_extra_links = (ModelCardLink(), HandoverBundleLink())
 
     def __init__(self, *, data: Data | Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.config.models import Data, Evaluate, Features, Train
@@ -49,6 +49,10 @@ class TrainOperator(MLOpsOperator):
         self.task = task
         self.about = dict(about or {})
 
+    def _function(self) -> Callable[..., Any] | None:
+        """The code to train with where it is not named by the ``train`` section: a decorated function."""
+        return None
+
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Train, store the model, register the version."""
         from airflow_mlops.ml.candidate import train_candidate
@@ -73,6 +77,8 @@ class TrainOperator(MLOpsOperator):
             allowed_imports=self.hook.allowed_imports,
             trusted_types=self.hook.trusted_types,
             log=self.log.info,
+            function=self._function(),
+            timeout=self.execution_timeout.total_seconds() if self.execution_timeout else None,
         )
         record |= {"about": self.about, "run": {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay}}
         operation = self.operation(context, "register", record["snapshot"]["fingerprint"], record["config_hash"])

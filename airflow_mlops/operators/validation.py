@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.config.models import Data, Validate
+from airflow_mlops.links.reports import ValidationReportLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class ValidateOperator(MLOpsOperator):
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "snapshot")
+    operator_extra_links = (ValidationReportLink(),)
 
     def __init__(
         self,

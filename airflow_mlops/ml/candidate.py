@@ -1,0 +1,226 @@
+"""A candidate's way from snapshot to verdict: train it, score it beside the champion, decide.
+
+Each function reads and writes the store and returns plain records, so that an operator, a notebook
+and a local run do the same.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from airflow_mlops.config.models import Data, Evaluate, Features, Serving, Train
+from airflow_mlops.exceptions import EvaluationError
+from airflow_mlops.ml.data import Snapshot
+from airflow_mlops.ml.evaluation import Evaluation, evaluate
+from airflow_mlops.ml.features import FeatureSchema, apply_features, infer_schema
+from airflow_mlops.ml.gate_report import gate_report_html
+from airflow_mlops.ml.gates import GateResult, decide, gate_metrics
+from airflow_mlops.ml.serving import check_serving, predictions
+from airflow_mlops.ml.splitting import split_mask
+from airflow_mlops.ml.training import train
+from airflow_mlops.registry.artifacts import fetch_model, store_model
+from airflow_mlops.registry.lineage import code_version, config_hash
+from airflow_mlops.registry.registry import Version
+from airflow_mlops.store import get_blob, get_blob_file, put_blob, put_blob_file, put_json
+from airflow_mlops.store.base import Store
+
+Log = Callable[..., None]
+
+_MOST_SAMPLE_ROWS = 1000
+
+
+def featured(frame: pd.DataFrame, data: Data, features: Features | None, allowed: Sequence[str]) -> pd.DataFrame:
+    """Run the pipeline's feature code, where it has one; id, time and target stay as they were."""
+    if features is None:
+        return frame
+    keep = [c for c in (data.id, data.timestamp, data.split.column) if c and c in frame.columns]
+    return apply_features(features.callable, frame, allowed, target=data.target, keep=keep)
+
+
+def _sources(*paths: str | None) -> list[str]:
+    """Source files of the user's code named by ``module:function`` paths."""
+    modules = [sys.modules.get(path.partition(":")[0]) for path in paths if path]
+    return [module.__file__ for module in modules if module is not None and module.__file__]
+
+
+def train_candidate(
+    store: Store,
+    snapshot_ref: dict[str, Any],
+    *,
+    data: Data,
+    train_config: Train,
+    features: Features | None,
+    metrics: Sequence[str],
+    task: str | None,
+    allowed_imports: Sequence[str],
+    trusted_types: Sequence[str],
+    log: Log,
+    timeout: float | None = None,
+    function: Callable[..., Any] | None = None,
+) -> dict[str, Any]:
+    """Train on the training part of a snapshot, store the model, and return the version's record.
+
+    :raises DataError: the snapshot cannot be used; its children say why.
+    :raises TrainingError: no usable model came of it.
+    """
+    frame = Snapshot.load(store, snapshot_ref).to_pandas(store)
+    holdout = split_mask(frame, data, train_config.seed)
+    frame = featured(frame, data, features, allowed_imports)
+    part = frame[~holdout]
+    schema = infer_schema(part, data)
+    log("Training on %s rows, %d features; %s rows held out", f"{len(part):,}", len(schema.names), f"{holdout.sum():,}")
+    trained = train(
+        part,
+        part[data.target],
+        schema,
+        train_config,
+        task,
+        metrics,
+        allowed_imports,
+        train_config.seed,
+        log,
+        trusted_types=trusted_types,
+        timeout=timeout,
+        function=function,
+    )
+    settings = {
+        "data": data.model_dump(mode="json", exclude={"resources"}),
+        "train": train_config.model_dump(mode="json", exclude={"resources"}),
+        "features": features.model_dump(mode="json") if features else None,
+    }
+    return {
+        "model": store_model(store, trained.model),
+        "schema": trained.schema.to_dict(),
+        "task": trained.task,
+        "snapshot": snapshot_ref,
+        "rows": {"train": len(part), "holdout": int(holdout.sum())},
+        "config": settings,
+        "config_hash": config_hash(settings),
+        "code": code_version(_sources(features.callable if features else None, train_config.callable)),
+        "seed": train_config.seed,
+        "estimator": train_config.estimator or train_config.callable or train_config.command,
+        "params": trained.params,
+        "trials": put_json(store, trained.trials) if trained.trials else None,
+        "seconds": round(trained.seconds, 3),
+        "warnings": list(trained.warnings),
+    }
+
+
+def evaluate_candidate(
+    store: Store,
+    record: dict[str, Any],
+    champion: Version | None,
+    *,
+    data: Data,
+    config: Evaluate,
+    features: Features | None,
+    allowed_imports: Sequence[str],
+    trusted_types: Sequence[str],
+    log: Log,
+) -> dict[str, Any]:
+    """Score a candidate and the champion on the candidate's holdout.
+
+    :returns: ``{"champion": number or None, "evaluation", "sample", "expected": digests, "metrics": {name: {...}}, "rows"}``;
+        ``evaluation`` holds the row-by-row predictions of both, ``sample`` some holdout rows as the model takes them,
+        ``expected`` the candidate's predictions of these.
+    :raises EvaluationError: a metric cannot be computed on this holdout.
+    """
+    frame = Snapshot.load(store, record["snapshot"]).to_pandas(store)
+    holdout = split_mask(frame, data, record["seed"])
+    raw = frame[holdout]
+    rows = featured(frame, data, features, allowed_imports)[holdout]
+    columns = [c for gate in config.gates for c in gate.slices]
+    missing = sorted({c for c in columns if c not in raw.columns})
+    if missing:
+        raise EvaluationError(
+            f"gates slice by {', '.join(missing)}, which the data does not have",
+            hint=f"the columns are {', '.join(map(str, raw.columns))}",
+        )
+    schema = FeatureSchema.from_dict(record["schema"])
+    candidate = fetch_model(store, record["model"], trusted=trusted_types)
+    mine = schema.check(rows)
+    other = None
+    if champion is not None:
+        other_schema = FeatureSchema.from_dict(champion.record["schema"])
+        other = (fetch_model(store, champion.record["model"], trusted=trusted_types), other_schema.check(rows))
+        log("Champion is v%d; both are scored on the same %s rows", champion.number, f"{len(rows):,}")
+    same = champion is not None and champion.record["model"]["digest"] == record["model"]["digest"]
+    result = evaluate(
+        candidate=(candidate, mine),
+        champion=other,
+        y=rows[data.target],
+        task=record["task"],
+        metrics=config.metrics,
+        gate_metrics=gate_metrics(config.gates),
+        classes=schema.classes,
+        positive=schema.positive,
+        slices={c: raw[c] for c in dict.fromkeys(columns)},
+        same_model=same,
+        log=log,  # type: ignore[arg-type]
+    )
+    sample = mine.head(_MOST_SAMPLE_ROWS).reset_index(drop=True)
+    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        path = Path(folder, "evaluation.parquet")
+        result.to_parquet(path)
+        digest = put_blob_file(store, path)
+        sample.to_parquet(path)
+        sample_digest = put_blob_file(store, path)
+    expected = io.BytesIO()
+    said = predictions(candidate, sample)
+    np.save(expected, said.astype(str) if said.dtype == object else said, allow_pickle=False)
+    return {
+        "champion": champion.number if champion else None,
+        "evaluation": digest,
+        "sample": sample_digest,
+        "expected": put_blob(store, expected.getvalue()),
+        "rows": result.rows,
+        "metrics": {m["name"]: m for m in result.to_dict()["metrics"]},
+    }
+
+
+def read_sample(store: Store, digest: str) -> pd.DataFrame:
+    """Return the holdout rows kept by :func:`evaluate_candidate`, as the model takes them."""
+    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        path = Path(folder, "sample.parquet")
+        get_blob_file(store, digest, path)
+        return pd.read_parquet(path)
+
+
+def decide_candidate(
+    store: Store,
+    version: Version,
+    evaluation: dict[str, Any],
+    config: Evaluate,
+    *,
+    trusted_types: Sequence[str],
+    log: Log,
+    own_gate: Callable[[Evaluation], GateResult] | None = None,
+) -> tuple[dict[str, Any], str]:
+    """Judge a version by the gates; returns the report as plain JSON and as a page.
+
+    :param own_gate: one more gate, as code.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        path = Path(folder, "evaluation.parquet")
+        get_blob_file(store, evaluation["evaluation"], path)
+        rows = Evaluation.from_parquet(path)
+        model = Path(folder, "model.skops")
+
+        def serve(serving: Serving) -> dict[str, Any]:
+            log("Serving check: loading the model in a fresh process")
+            get_blob_file(store, version.record["model"]["digest"], model)
+            expected = np.load(io.BytesIO(get_blob(store, evaluation["expected"])), allow_pickle=False)
+            return check_serving(model, read_sample(store, evaluation["sample"]), expected, serving, trusted_types)
+
+        report = decide(config.gates, rows, serving=serve, further=[own_gate] if own_gate else [])
+    champion = evaluation["champion"]
+    title = f"{version.pipeline} v{version.number} against {f'v{champion}' if champion else 'no champion'}"
+    return report.to_dict(), gate_report_html(report, rows, title=title)
