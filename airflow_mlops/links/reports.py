@@ -7,7 +7,7 @@ while it works, and the link finds the entry of its own name in the task's XCom.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import quote, urlsplit
 
 from airflow.sdk import BaseOperatorLink
@@ -50,7 +50,8 @@ def persist_report(context: Context, name: str, url: str) -> None:
     """
     # Collected in the context, which lives as long as the try: a push replaces the whole XCom value,
     # and pulling the task's own XCom first would cost a round trip each time.
-    reports: list[dict[str, Any]] = context.setdefault(XCOM_KEY, [])  # type: ignore[typeddict-item]
+    values = cast("dict[str, Any]", context)
+    reports: list[dict[str, Any]] = values.setdefault(XCOM_KEY, [])
     reports[:] = [entry for entry in reports if entry["name"] != name]
     reports.append({"name": name, "url": url, "digest": url.rpartition("/")[2]})
     context["ti"].xcom_push(key=XCOM_KEY, value=reports)
@@ -62,7 +63,7 @@ class ReportLink(BaseOperatorLink):
     Airflow shows no button where ``get_link`` returned the empty string.
     """
 
-    name: ClassVar[str]  # type: ignore[misc]
+    name: ClassVar[str]
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the report's URL, or ``""`` if the task wrote none."""

@@ -129,7 +129,7 @@ def _send_file(dag_id: str, digest: str, request: Request) -> Response:
     )
 
 
-def _on_http_error(_: Request, error: Exception) -> Response:
+async def _on_http_error(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     detail = str(error.detail) if isinstance(error, HTTPException) else ""
     headers = getattr(error, "headers", None) or {}
@@ -138,7 +138,7 @@ def _on_http_error(_: Request, error: Exception) -> Response:
     return response
 
 
-def _on_mlops_error(_: Request, error: Exception) -> Response:
+async def _on_mlops_error(_: Request, error: Exception) -> Response:
     if isinstance(error, ObjectNotFound):
         return _page(404, "There is no such report in the store. It may have been removed, or the store was changed.")
     log.error("%s", error)
@@ -149,7 +149,7 @@ def _on_mlops_error(_: Request, error: Exception) -> Response:
     return _page(503, f"{error}\nTry again in a minute.")
 
 
-def _on_any_error(_: Request, error: Exception) -> Response:
+async def _on_any_error(_: Request, error: Exception) -> Response:
     # A missing connection, a full disk: Starlette logs the traceback after this page is sent.
     return _page(500, f"{type(error).__name__}. The API server's log says more.")
 
