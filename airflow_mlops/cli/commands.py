@@ -1,0 +1,146 @@
+"""The work behind ``airflow mlops …``."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from airflow_mlops.config import PipelineConfig, load_pipeline
+from airflow_mlops.exceptions import ConfigError, MLOpsError
+
+
+def _clear_errors(function: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
+    """End with one clear message and exit code 1 instead of a traceback."""
+
+    @functools.wraps(function)
+    def command(args: Namespace) -> None:
+        try:
+            function(args)
+        except MLOpsError as e:
+            print(f"airflow mlops: {e}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    return command
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((150, 24)).columns
+
+
+def find_pipeline(name: str, folders: list[Path]) -> PipelineConfig:
+    """Find the pipeline ``name`` in the YAML files under ``folders``.
+
+    :raises ConfigError: no file names it, two do, or its file has mistakes.
+    """
+    wanted = re.compile(rf"""^pipeline:\s*["']?{re.escape(name)}["']?\s*(#.*)?$""", re.MULTILINE)
+    found = {
+        path.resolve(): None
+        for folder in folders
+        for pattern in ("*.yaml", "*.yml")
+        for path in sorted(folder.rglob(pattern))
+        if wanted.search(path.read_text(encoding="utf-8", errors="replace"))
+    }
+    if len(found) != 1:
+        where = ", ".join(str(path) for path in found or folders)
+        raise ConfigError(
+            f"{len(found)} pipeline files name {name!r}: {where}"
+            if found
+            else f"no pipeline file under {where} names {name!r}",
+            hint="name the file: --file PATH",
+        )
+    return load_pipeline(next(iter(found)))
+
+
+def _pipeline(args: Namespace) -> PipelineConfig:
+    if args.file:
+        config = load_pipeline(Path(args.file))
+        if config.pipeline != args.pipeline:
+            raise ConfigError(f"{args.file} is the pipeline {config.pipeline!r}, not {args.pipeline!r}")
+        return config
+    from airflow.configuration import conf
+
+    from airflow_mlops.cli.live import LiveScheduler
+
+    # A bundle may keep its DAGs anywhere: the file that Airflow read the DAG from says where.
+    source = LiveScheduler().dag_file(f"{args.pipeline}__train")
+    return find_pipeline(args.pipeline, [Path(source).parent if source else Path(conf.get("core", "dags_folder"))])
+
+
+@_clear_errors
+def backfill(args: Namespace) -> None:
+    """``airflow mlops backfill``."""
+    from airflow_mlops.cli import tables
+    from airflow_mlops.cli.backfill import Replay, windows
+    from airflow_mlops.cli.live import LiveScheduler
+    from airflow_mlops.hooks.mlops import MLOpsHook
+    from airflow_mlops.registry.checks import read_checks
+
+    config = _pipeline(args)
+    todo = windows(args.start, args.end, args.step, config.dag.timezone)
+    hook = MLOpsHook()
+    registry = hook.registry(config.pipeline)
+    name = args.replay or f"{todo[0].start}_{todo[-1].end}_{args.step}{'' if args.promote else '_dry'}"
+    replay = Replay(
+        scheduler=LiveScheduler(),
+        config=config,
+        name=re.sub(r"[^A-Za-z0-9_.\-]", "-", name),
+        promote=args.promote,
+        has_champion=lambda: registry.champion() is not None,
+        say=lambda text: print(f"  {text}", flush=True),
+    )
+    print(f"{config.pipeline}: {len(todo)} windows, {todo[0].start} … {todo[-1].end}, replay {replay.name}", flush=True)
+    if not args.promote:
+        print("  without --promote: candidates are trained and judged, none is promoted", flush=True)
+    store, keys = hook.store(), {window.key for window in todo}
+
+    def rows() -> dict[str, tables.Row]:
+        checks = read_checks(store, config.pipeline)
+        return {key: tables.row(c) for c in checks if (key := tables.key(c)) in keys}
+
+    try:
+        for number, window in enumerate(replay.run(todo), 1):
+            row = rows().get(window.key)
+            print(f"[{number}/{len(todo)}] {tables.line(row) if row else window}", flush=True)
+    except KeyboardInterrupt:
+        print(
+            "\nStopped. The run in flight goes on in Airflow; the same command continues with this window.",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None
+    print(tables.render(rows().values(), width=_width()))
+
+
+@_clear_errors
+def status(args: Namespace) -> None:
+    """``airflow mlops status``."""
+    from airflow_mlops.cli import tables
+    from airflow_mlops.hooks.mlops import MLOpsHook
+    from airflow_mlops.registry.checks import read_checks
+
+    hook = MLOpsHook()
+    registry = hook.registry(args.pipeline)
+    versions, champion = registry.versions(), registry.champion()
+    checks = read_checks(hook.store(), args.pipeline)
+    if not versions and not checks:
+        raise ConfigError(
+            f"there is nothing about {args.pipeline!r} in {hook.store_uri}",
+            hint="check the name and [mlops] store, or run its __train DAG first",
+        )
+    served = f"champion v{champion.number}, promoted {champion.promoted_at}" if champion else "no champion"
+    print(f"{args.pipeline}: {len(versions)} versions, {served}")
+    if checks:
+        print(tables.render([tables.row(c) for c in checks], width=_width()))
+
+
+@_clear_errors
+def schema(args: Namespace) -> None:
+    """``airflow mlops schema``."""
+    from airflow_mlops.config.json_schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -1,0 +1,144 @@
+"""What happened to a pipeline, window by window, as a table for a terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from airflow_mlops.window import Window
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One window of the table; every field is text as printed."""
+
+    window: str
+    rows: str
+    drift: str
+    champion: str
+    metric: str
+    retrain: str
+    verdict: str
+    reason: str
+
+
+HEADINGS = {
+    "window": "window",
+    "rows": "rows",
+    "drift": "drift",
+    "champion": "champion",
+    "metric": "its metric",
+    "retrain": "retrain because of",
+    "verdict": "gates",
+    "reason": "reason",
+}
+
+
+def row(checks: Mapping[str, Any]) -> Row:
+    """Turn the checks of one window, as :func:`~airflow_mlops.registry.checks.read_checks` returns them, into a row."""
+    prediction, drift = checks.get("prediction") or {}, checks.get("drift") or {}
+    performance, gates = checks.get("performance") or {}, checks.get("gates") or {}
+    metric = NONE
+    if performance.get("value") is not None:
+        metric = f"{performance.get('metric', '')} {performance['value']:.3f}".strip()
+    elif performance:
+        metric = str(performance["verdict"]).replace("_", " ")
+    return Row(
+        window=short(Window.from_dict(checks["window"])),
+        rows=f"{prediction['rows']:,}" if "rows" in prediction else NONE,
+        drift=_drift(drift),
+        champion=f"v{prediction['version']}" if "version" in prediction else NONE,
+        metric=metric,
+        retrain=_retrain(checks),
+        verdict=str(gates["verdict"]).replace("_", " ") if gates else NONE,
+        reason=_reason(checks),
+    )
+
+
+def key(checks: Mapping[str, Any]) -> str:
+    """The window of one window's checks, as in a store key."""
+    return Window.from_dict(checks["window"]).key
+
+
+def short(window: Window) -> str:
+    """``2013-02`` for a whole month, ``2013-02-04`` for a day, else both ends."""
+    start, end = window.start, window.end
+    if (
+        str(start) == start.strftime("%Y-%m-01")
+        and (end.year * 12 + end.month) - (start.year * 12 + start.month) == 1
+        and end.day == 1
+    ):
+        return start.strftime("%Y-%m")
+    if (end - start).days == 1 and len(str(start)) == 10:
+        return str(start)
+    return str(window)
+
+
+def _drift(drift: Mapping[str, Any]) -> str:
+    if not drift:
+        return NONE
+    verdict = str(drift["verdict"]).replace("_", " ")
+    names = [c["name"] for c in drift.get("columns") or () if c.get("drifted")]
+    return f"{verdict}: {', '.join(names)}" if names else verdict
+
+
+def _retrain(checks: Mapping[str, Any]) -> str:
+    training = checks.get("training") or {}
+    if not training.get("go", bool(training)):
+        training = {}
+    if training:
+        reasons = [str(r) for r in training.get("reasons") or ()]
+        start = str(training.get("start", "")).replace("_", " ")
+        return ", ".join(reasons).replace("_", " ") if start == "retrain" and reasons else start
+    asked = checks.get("request") or checks.get("suppressed") or {}
+    wanted = asked.get("reasons") or ([asked["start"]] if asked.get("start") else [])
+    return f"({', '.join(str(r).replace('_', ' ') for r in wanted)})" if wanted else NONE
+
+
+def _reason(checks: Mapping[str, Any]) -> str:
+    if gates := checks.get("gates"):
+        promotion = checks.get("promotion")
+        after = f" v{promotion['version']} is champion." if promotion else ""
+        return f"v{gates['version']}: {gates['sentence'].rstrip('.')}.{after}"
+    for name in ("suppressed", "request"):
+        found = checks.get(name)
+        if found and not found.get("go") and not found.get("granted"):
+            return str(found["sentence"])
+    return NONE
+
+
+def line(found: Row) -> str:
+    """One line of progress for a window that has just ended."""
+    parts = [found.window, f"{found.rows} rows"]
+    if found.champion != NONE:
+        parts += [f"champion {found.champion}", found.metric, found.drift]
+    parts.append(f"retrain: {found.retrain}")
+    if found.verdict != NONE:
+        parts.append(f"gates {found.verdict}")
+    return "  ".join(parts)
+
+
+def render(found: Iterable[Row], *, width: int, title: str | None = None) -> str:
+    """Lay the rows out as a table of at most ``width`` characters; long text wraps within its column."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), show_lines=False)
+    for field in fields(Row):
+        table.add_column(
+            HEADINGS[field.name],
+            justify="right" if field.name == "rows" else "left",
+            no_wrap=field.name in ("window", "rows", "champion"),
+            ratio=None,
+            min_width=24 if field.name == "reason" else None,
+        )
+    for one in found:
+        table.add_row(*(getattr(one, field.name) for field in fields(Row)))
+    out = io.StringIO()
+    Console(file=out, width=max(width, 80), markup=False, highlight=False, color_system=None).print(table)
+    return "\n".join(text.rstrip() for text in out.getvalue().splitlines())

@@ -1,0 +1,126 @@
+"""``python -m airflow_mlops.demo``: what ``make demo`` runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from airflow_mlops.demo import story
+from airflow_mlops.demo.airflow import LiveAirflow, port_is_free
+from airflow_mlops.demo.data import prepare_breast_cancer, prepare_flights
+from airflow_mlops.exceptions import ConfigError, MLOpsError
+
+MARK = "made-by-airflow-mlops-demo"
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; returns the exit code: 0 when every run ended as it should."""
+    options = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    began, lock = time.monotonic(), threading.Lock()
+
+    def say(text: str) -> None:
+        with lock:
+            print(f"[{time.monotonic() - began:4.0f} s] {text}", flush=True)
+
+    try:
+        return _demo(options, say)
+    except MLOpsError as e:
+        print(f"\nThe demo failed: {e}", file=sys.stderr, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped; Airflow has ended.", file=sys.stderr, flush=True)
+        return 130
+
+
+def _demo(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    if not port_is_free(options.port):
+        raise ConfigError(
+            f"port {options.port} is in use", hint=f"end what listens there, or: make demo PORT={options.port + 1}"
+        )
+    home: Path = options.home.resolve()
+    fresh_home(home, say)
+    say(f"preparing data in {home / 'data'}")
+    prepare_breast_cancer(home / "data", say)
+    prepare_flights(home / "data", options.months, say)
+    say("starting Airflow")
+    env = {
+        "AIRFLOW__MLOPS__STORE": (home / "store").as_uri(),
+        "AIRFLOW__MLOPS__DATA_ROOT": str(home / "data"),
+        # The width of tables that commands print into our pipe.
+        "COLUMNS": str(shutil.get_terminal_size((150, 24)).columns),
+    }
+    with LiveAirflow(home / "airflow", options.dags, port=options.port, env=env, say=say) as live:
+        steps, table = story.tell(live, options.months, say)
+        print(report(steps, table), flush=True)
+        say("every run ended as it should")
+        if options.ui:
+            _leave_open(live)
+    return 0
+
+
+def _leave_open(live: LiveAirflow) -> None:
+    print(
+        f"\nAirflow's UI:  {live.url}   login admin, password admin\n"
+        f"Commands:      . {os.path.relpath(live.home / 'env')} && {os.path.relpath(sys.executable)} -m airflow mlops status "
+        "flight_delays\nCtrl-C ends it.",
+        flush=True,
+    )
+    try:
+        while True:
+            time.sleep(2)
+            live.check_alive()
+    except KeyboardInterrupt:
+        print("\nEnding Airflow …", flush=True)
+
+
+def report(steps: list[story.Step], table: list[str]) -> str:
+    """The closing table: level 0's steps, then level 1's months."""
+    width = max(len(step.what) for step in steps)
+    zero = [f"  {step.what:{width}}  {step.state}  {step.detail}" for step in steps]
+    return "\n".join(["", "breast_cancer (level 0)", *zero, "", "flight_delays (level 1)", *table, ""])
+
+
+def fresh_home(home: Path, say: Callable[[str], None]) -> None:
+    """Make ``home`` an empty folder; what an earlier demo left there is deleted, anything else is not.
+
+    :raises ConfigError: ``home`` holds something that no demo made.
+    """
+    if home.exists() and any(home.iterdir()):
+        if not (home / MARK).is_file():
+            raise ConfigError(f"{home} is not empty and was not made by the demo", hint="choose another --home")
+        say(f"deleting the earlier demo in {home}: this one starts from a fresh store")
+        shutil.rmtree(home)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / MARK).touch()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_mlops.demo", description="Two pipelines in a real Airflow."
+    )
+    parser.add_argument("--port", type=int, default=8080, help="of Airflow's UI (default: 8080)")
+    parser.add_argument("--no-ui", dest="ui", action="store_false", help="stop when the runs have ended")
+    parser.add_argument("--home", type=Path, default=Path(".demo"), help="folder for data, store and Airflow")
+    parser.add_argument(
+        "--months", type=int, choices=range(1, 13), default=12, metavar="1…12", help="of 2013 to replay"
+    )
+    parser.add_argument("--dags", type=Path, default=REPOSITORY / "dags", help="folder of DAG files")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
