@@ -73,9 +73,10 @@ def train_candidate(
     """
     frame = Snapshot.load(store, snapshot_ref).to_pandas(store)
     holdout = split_mask(frame, data, train_config.seed)
+    source_columns = [str(c) for c in frame.columns]
     frame = featured(frame, data, features, allowed_imports)
     part = frame[~holdout]
-    schema = infer_schema(part, data)
+    schema = infer_schema(part, data, source_columns=source_columns)
     log("Training on %s rows, %d features; %s rows held out", f"{len(part):,}", len(schema.names), f"{holdout.sum():,}")
     trained = train(
         part,

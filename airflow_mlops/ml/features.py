@@ -179,7 +179,7 @@ def _textual(values: pd.Series) -> bool:
     return not (pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values))
 
 
-def infer_schema(frame: pd.DataFrame, data: Data) -> FeatureSchema:
+def infer_schema(frame: pd.DataFrame, data: Data, *, source_columns: Sequence[str] = ()) -> FeatureSchema:
     """Decide which columns of the training part (rows × columns) are features.
 
     Never features: id, timestamp, target, the group column of the split, ``data.exclude``. Excluded with the reason:
@@ -188,6 +188,7 @@ def infer_schema(frame: pd.DataFrame, data: Data) -> FeatureSchema:
     ``classes`` are set when the target is text, boolean, has at most 20 different whole numbers, or ``data.positive``
     is given; training replaces them by what the estimator learned.
 
+    :param source_columns: columns before the feature code, which may have dropped some of ``data.exclude``.
     :raises TargetError: if the target is not a column, or ``data.positive`` is none of its values.
     :raises DataError: if a named column does not exist or no feature is left.
     """
@@ -198,7 +199,7 @@ def infer_schema(frame: pd.DataFrame, data: Data) -> FeatureSchema:
             f"the target column {data.target!r} is not in the data",
             hint=(f"did you mean {near[0]!r}? " if near else "") + f"the columns are: {', '.join(present)}",
         )
-    unknown = [c for c in data.exclude if c not in present]
+    unknown = [c for c in data.exclude if c not in present and c not in source_columns]
     if unknown:
         raise DataError(
             f"data.exclude names columns that are not in the data: {', '.join(unknown)}",
