@@ -166,6 +166,9 @@ def test_many_processes_claim_one_grant(tmp_path):
     assert sum(c.go for c in claims) == 1
 
 
+days = st.one_of(st.integers(0, 12), st.integers(27, 36))
+
+
 class _Machine(RuleBasedStateMachine):
     """Any order of requests, claims, duplicates and rehearsals; times in days, forwards and backwards."""
 
@@ -181,20 +184,20 @@ class _Machine(RuleBasedStateMachine):
     def teardown(self):
         self.folder.cleanup()
 
-    @rule(n=st.integers(0, 70), evidence=st.integers(0, 12), dry=st.booleans())
+    @rule(n=days, evidence=st.integers(0, 12), dry=st.booleans())
     def request(self, n, evidence, dry):
         decision = ask(self.ledger, n, f"e{evidence}", dry=dry)
         assert self.answers.setdefault((evidence, dry), decision) == decision
         if decision.grant:
             self.grants.append((decision.grant, n, dry))
 
-    @rule(pick=st.integers(0, 50), run=st.integers(0, 20), shift=st.sampled_from([0, 0, 0, 1, -5]))
+    @rule(pick=st.integers(0, 5), run=st.integers(0, 20), shift=st.sampled_from([0, 0, 0, 1, -5]))
     def claim(self, pick, run, shift):
         if self.grants:
-            grant, n, dry = self.grants[pick % len(self.grants)]
+            grant, n, dry = self.grants[-1 - pick % len(self.grants)]
             take(self.ledger, grant, n + shift, run=f"r{run}", dry=dry)
 
-    @rule(n=st.integers(0, 70), run=st.integers(21, 40), start=st.sampled_from(["schedule", "manual", "new_data"]))
+    @rule(n=days, run=st.integers(21, 40), start=st.sampled_from(["schedule", "manual", "new_data"]))
     def other(self, n, run, start):
         take(self.ledger, None, n, run=f"r{run}", start=start, evidence=f"d{n}")
 

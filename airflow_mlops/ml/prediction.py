@@ -1,0 +1,338 @@
+"""Batch inference: Arrow batches in, Arrow batches out, a bounded number of rows in memory at a time.
+
+What a model saw and said is captured for monitoring: one Parquet blob per window, and a pointer to
+the newest one, which a repeated run of the window replaces.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from airflow_mlops.exceptions import CorruptObject, DataNotFound, ObjectNotFound, PredictionError
+from airflow_mlops.ml.features import FeatureSchema, apply_features, plain
+from airflow_mlops.ml.files import Files, io_errors
+from airflow_mlops.store import layout
+from airflow_mlops.store.base import Store
+from airflow_mlops.store.content import canonical_json, get_blob_file, get_json, put_blob_file, put_json
+from airflow_mlops.window import Window
+
+CHUNK_ROWS = 100_000
+PREDICTION, PROBABILITY, SCORE, VERSION = "prediction", "probability", "score", "model_version"
+
+Batches = Iterable[pa.RecordBatch | pa.Table]
+
+
+def predict_batches(
+    model: Any,
+    schema: FeatureSchema,
+    batches: Batches,
+    *,
+    model_version: int,
+    id_column: str | None = None,
+    features: str | None = None,
+    allowed_imports: Sequence[str] = (),
+    chunk_rows: int = CHUNK_ROWS,
+    on_chunk: Callable[[pa.RecordBatch], None] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Score ``batches`` and yield one batch per chunk of at most ``chunk_rows`` rows, in their order.
+
+    Columns out: the id (if any), ``prediction``, then for classifiers ``probability`` (of the positive
+    class of two) or ``probability_<class>`` (more than two), or ``score`` (two classes, decision
+    function only), and ``model_version``. Types do not depend on a chunk's values.
+
+    :param model: fitted estimator on the columns of ``schema``.
+    :param features: the user's feature code, ``module:function``; runs on each chunk by itself.
+    :param on_chunk: called with id, features and predictions of each chunk, see :class:`CaptureWriter`.
+    :raises PredictionError: a column is missing (named), does not fit, or the model fails or gives NaN.
+    :raises DataNotFound: there is not a single row.
+    """
+    outputs = _Outputs(model, schema)
+    taken = {PREDICTION, VERSION, *outputs.names} & {*schema.names, *([id_column] if id_column else [])}
+    if taken:
+        raise PredictionError(
+            f"the columns {', '.join(sorted(taken))} would be both read and written",
+            hint="rename them in the data or in features.callable",
+        )
+    rows = 0
+    for chunk in _chunks(batches, chunk_rows):
+        if id_column is not None and id_column not in chunk.column_names:
+            raise PredictionError(
+                f"the id column {id_column!r} is missing",
+                hint=f"data.id names it; the columns are: {', '.join(chunk.column_names)}",
+            )
+        frame = chunk.to_pandas()
+        frame.index = pd.RangeIndex(rows, rows + len(frame))
+        if features is not None:
+            frame = apply_features(features, frame, allowed_imports, target=schema.target)
+        inputs = schema.check(frame)
+        said = outputs.of(inputs)
+        said[VERSION] = pa.array(np.full(len(frame), model_version), pa.int32())
+        # The id keeps the type it has in the source: through pandas an integer with gaps becomes a float.
+        named = {id_column: chunk.column(id_column).combine_chunks()} if id_column is not None else {}
+        if on_chunk is not None:
+            seen = {f.name: _to_arrow(inputs[f.name], f.kind) for f in schema.features if f.name not in named}
+            on_chunk(_batch({**named, **seen, **said}))
+        rows += len(frame)
+        yield _batch({**named, **said})
+    if rows == 0:
+        raise DataNotFound("there is no row to score", hint="check deploy.batch.source and the window of this run")
+
+
+class _Outputs:
+    """Asks the model and gives Arrow columns of fixed names and types."""
+
+    def __init__(self, model: Any, schema: FeatureSchema) -> None:
+        self._model = model
+        classes = None if schema.classes is None else [plain(c) for c in schema.classes]
+        self._classes = classes
+        self._method: str | None = None
+        self.names: list[str] = []
+        self._type: pa.DataType = pa.float64()
+        if classes is None:
+            return
+        self._type = pa.infer_type(classes)
+        known = [plain(c) for c in getattr(model, "classes_", classes)]
+        self._known = known
+        if any(c not in known for c in classes):
+            raise PredictionError(
+                f"the model knows the classes {known!r}, its schema names {classes!r}",
+                hint="model and schema do not belong together; take both from one version",
+            )
+        self._wanted = (
+            [schema.positive if schema.positive is not None else classes[-1]] if len(classes) == 2 else classes
+        )
+        if hasattr(model, "predict_proba"):
+            self._method = "predict_proba"
+            self.names = [PROBABILITY] if len(classes) == 2 else [f"{PROBABILITY}_{c}" for c in classes]
+        elif hasattr(model, "decision_function") and len(classes) == 2:
+            self._method, self.names = "decision_function", [SCORE]
+
+    def of(self, inputs: pd.DataFrame) -> dict[str, pa.Array]:
+        values = self._ask("predict", inputs)
+        if self._classes is None:
+            columns = {PREDICTION: pa.array(self._finite("predict", values), pa.float64())}
+        else:
+            columns = {PREDICTION: pa.array([plain(v) for v in values.tolist()], self._type)}
+        if self._method is None:
+            return columns
+        said = self._finite(self._method, self._ask(self._method, inputs))
+        if self._method == "decision_function":
+            columns[SCORE] = pa.array(said if self._known[1] == self._wanted[0] else -said)
+            return columns
+        for name, wanted in zip(self.names, self._wanted, strict=True):
+            columns[name] = pa.array(said[:, self._known.index(wanted)])
+        return columns
+
+    def _ask(self, method: str, inputs: pd.DataFrame) -> np.ndarray:
+        try:
+            values = np.asarray(getattr(self._model, method)(inputs))
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as e:
+            raise PredictionError(
+                f"the model's {method} failed on {len(inputs):,} rows: {type(e).__name__}: {e}",
+                hint="load this version in a notebook and predict these rows",
+            ) from e
+        if len(values) != len(inputs):
+            raise PredictionError(f"the model's {method} gave {len(values):,} results for {len(inputs):,} rows")
+        return values
+
+    @staticmethod
+    def _finite(method: str, values: np.ndarray) -> np.ndarray:
+        numbers = values.astype(np.float64)
+        if bad := int((~np.isfinite(numbers)).sum()):
+            raise PredictionError(
+                f"the model's {method} gave {bad:,} values that are NaN or infinite, for {len(numbers):,} rows",
+                hint="look for inputs of extreme size",
+            )
+        return numbers
+
+
+def _chunks(batches: Batches, chunk_rows: int) -> Iterator[pa.Table]:
+    """Cut and join batches to tables of ``chunk_rows`` rows; the last one is shorter."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for batch in batches:
+        table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+        while rows + table.num_rows >= chunk_rows:
+            head = table.slice(0, chunk_rows - rows)
+            yield pa.concat_tables([*waiting, head])
+            table, waiting, rows = table.slice(head.num_rows), [], 0
+        if table.num_rows:
+            waiting.append(table)
+            rows += table.num_rows
+    if rows:
+        yield pa.concat_tables(waiting)
+
+
+def _batch(columns: dict[str, Any]) -> pa.RecordBatch:
+    table = pa.table(columns).combine_chunks()
+    return table.to_batches()[0]
+
+
+def _to_arrow(values: pd.Series, kind: str) -> pa.Array:
+    if kind == "category":
+        return pa.array(values, pa.string(), from_pandas=True)
+    numbers = pa.array(values, pa.float64(), from_pandas=True)
+    return pc.not_equal(numbers, 0.0) if kind == "boolean" else numbers
+
+
+# --- output and capture ------------------------------------------------------------------------
+
+
+def write_predictions(batches: Iterable[pa.RecordBatch], files: Files, uri: str) -> dict[str, Any]:
+    """Write ``batches`` as one Parquet file at ``uri``, which appears whole or not at all.
+
+    :return: ``{"rows": …, "uri": …}``.
+    :raises DataNotFound: there is no batch; nothing is written.
+    """
+    stream = iter(batches)
+    first = next(stream, None)
+    if first is None:
+        raise DataNotFound("there is no prediction to write", hint="check deploy.batch.source and the run's window")
+    rows = 0
+    with files.open_output(uri) as out, pq.ParquetWriter(out, first.schema, write_page_checksum=True) as writer:
+        batch: pa.RecordBatch | None = first
+        while batch is not None:
+            with io_errors(uri):
+                writer.write_batch(batch)
+            rows += batch.num_rows
+            batch = next(stream, None)
+    return {"rows": rows, "uri": uri}
+
+
+class CaptureWriter:
+    """Collects scored inputs of one window on local disk and publishes them when its block ends well.
+
+    ::
+
+        with CaptureWriter(store, pipeline, window, model_version=3) as capture:
+            write_predictions(predict_batches(..., on_chunk=capture.write), files, uri)
+        capture.ref
+    """
+
+    def __init__(self, store: Store, pipeline: str, window: Window, *, model_version: int) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._window = window
+        self._version = model_version
+        self._rows = 0
+        self._writer: pq.ParquetWriter | None = None
+        self.ref: dict[str, Any] = {}
+        """Small plain JSON, after the block: ``pipeline``, ``capture`` (digest), ``rows``, ``columns`` (how many),
+        ``version``, ``window``."""
+
+    def __enter__(self) -> CaptureWriter:
+        self._folder = tempfile.TemporaryDirectory(prefix="mlops-capture-")
+        self._path = Path(self._folder.name, "capture.parquet")
+        return self
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows; all batches have one schema."""
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, batch.schema, compression="zstd", write_page_checksum=True)
+        self._writer.write_batch(batch)
+        self._rows += batch.num_rows
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._folder:
+            if self._writer is not None:
+                self._writer.close()
+            if error is None:
+                self._publish()
+
+    def _publish(self) -> None:
+        if self._writer is None:
+            raise DataNotFound(f"no row was scored for {self._window}, so there is nothing to capture")
+        schema = self._writer.schema
+        manifest = {
+            "pipeline": self._pipeline,
+            "window": self._window.to_dict(),
+            "version": self._version,
+            "rows": self._rows,
+            "columns": {f.name: str(f.type) for f in schema},
+            "file": put_blob_file(self._store, self._path),
+        }
+        self.ref = {
+            "pipeline": self._pipeline,
+            "capture": put_json(self._store, manifest),
+            "rows": self._rows,
+            "columns": len(schema),
+            "version": self._version,
+            "window": self._window.to_dict(),
+        }
+        # Last, so that the pointer never names what is not there.
+        self._store.put(layout.capture(self._pipeline, self._window.key), canonical_json(self.ref))
+
+
+def write_capture(
+    store: Store, pipeline: str, window: Window, batches: Iterable[pa.RecordBatch], *, model_version: int
+) -> dict[str, Any]:
+    """Store ``batches`` (id, features, predictions) as the capture of ``window`` and return its reference.
+
+    A second call for the window replaces the pointer atomically; the blobs of the first one stay.
+    """
+    with CaptureWriter(store, pipeline, window, model_version=model_version) as capture:
+        for batch in batches:
+            capture.write(batch)
+    return capture.ref
+
+
+def find_capture(store: Store, pipeline: str, window: Window) -> dict[str, Any]:
+    """Return the reference of the newest capture of ``window``.
+
+    :raises DataNotFound: nothing was captured for it.
+    """
+    try:
+        ref: dict[str, Any] = json.loads(store.get(layout.capture(pipeline, window.key)))
+    except ObjectNotFound as e:
+        raise DataNotFound(
+            f"nothing was captured for {pipeline} in {window}", hint=f"run {pipeline}__predict for this window first"
+        ) from e
+    return ref
+
+
+def read_capture(store: Store, ref: dict[str, Any] | str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return a capture, verified, as a frame of rows × columns.
+
+    :param ref: what :class:`CaptureWriter` or :func:`find_capture` gave, or its digest.
+    :param columns: only these.
+    :raises CorruptObject: digest, page checksums or row count do not agree.
+    """
+    digest = ref if isinstance(ref, str) else ref["capture"]
+    manifest = get_json(store, digest)
+    with tempfile.TemporaryDirectory(prefix="mlops-capture-") as folder:
+        path = Path(folder, "capture.parquet")
+        get_blob_file(store, manifest["file"], path)
+        try:
+            table = pq.read_table(
+                path, columns=None if columns is None else [*columns], page_checksum_verification=True
+            )
+        except (OSError, pa.ArrowInvalid) as e:
+            raise CorruptObject(f"the capture {digest} cannot be read: {e}", hint="score this window again") from e
+    if table.num_rows != manifest["rows"]:
+        raise CorruptObject(f"the capture {digest} has {table.num_rows} rows, {manifest['rows']} were written")
+    return table.to_pandas()
+
+
+def capture_kinds(schema: FeatureSchema, columns: Iterable[str]) -> dict[str, str]:
+    """Kinds of a capture's columns for :func:`~airflow_mlops.ml.drift.check_drift`: features and predictions.
+
+    :param columns: those present on both sides; others are left out.
+    """
+    kinds = {f.name: f.kind for f in schema.features}
+    kinds[PREDICTION] = "number" if schema.classes is None else "category"
+    present = [*columns]
+    kinds |= {c: "number" for c in present if c in (PROBABILITY, SCORE) or c.startswith(f"{PROBABILITY}_")}
+    return {name: kind for name, kind in kinds.items() if name in present}
