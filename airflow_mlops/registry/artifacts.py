@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -65,23 +66,30 @@ TRUSTED_TYPES: tuple[str, ...] = (
 )
 
 _PACKAGES = ("airflow-mlops", "scikit-learn", "numpy", "pandas", "pyarrow", "skops", "apache-airflow")
+_SAVE_HINT = "build it from scikit-learn's classes and importable ones of your own; no lambdas, no inner functions"
 _DAMAGED_HINT = "the file is damaged or was not written by this package: train again, or restore it from a backup"
 
 
 def dump_model(model: Any, path: str | Path) -> None:
     """Write a fitted estimator to ``path``.
 
-    :raises TrainingError: when it holds something that skops cannot write (a lambda, an open file, …).
+    :raises TrainingError: when it holds something that cannot be written, or found again by its name (a lambda).
     """
     path = Path(path)
+    name = f"{type(model).__module__}.{type(model).__qualname__}"
     try:
         skops.io.dump(model, path)
+        own = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)
     except Exception as e:
         path.unlink(missing_ok=True)
+        raise TrainingError(f"the model {name} cannot be saved: {e}", hint=_SAVE_HINT) from e
+    # skops writes lambdas and inner functions by a name under which no process will find them.
+    lost = sorted(t for t in own if not _importable(t))
+    if lost:
+        path.unlink()
         raise TrainingError(
-            f"the model {type(model).__module__}.{type(model).__qualname__} cannot be saved: {e}",
-            hint="build it from scikit-learn's classes and importable ones of your own; lambdas cannot be saved",
-        ) from e
+            f"the model {name} cannot be saved: {', '.join(lost)} cannot be imported by that name", hint=_SAVE_HINT
+        )
 
 
 def load_model(path: str | Path, *, trusted: Sequence[str] = (), max_bytes: int = MAX_BYTES) -> Any:
@@ -154,6 +162,11 @@ def environment() -> dict[str, Any]:
         except PackageNotFoundError:
             packages[name] = None
     return {"python": platform.python_version(), "platform": platform.platform(), "packages": packages}
+
+
+def _importable(dotted: str) -> bool:
+    module, _, attribute = dotted.rpartition(".")
+    return hasattr(sys.modules.get(module), attribute)
 
 
 def _check_size(path: Path, max_bytes: int) -> None:

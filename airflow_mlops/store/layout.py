@@ -68,6 +68,11 @@ def capture(pipeline: str, window: str) -> str:
     return f"pipelines/{_name(pipeline)}/captures/{_name(window)}.json"
 
 
+def captures_prefix(pipeline: str) -> str:
+    """Prefix of the pointers to a pipeline's captures; what follows is ``Window.key`` and ``.json``."""
+    return f"pipelines/{_name(pipeline)}/captures/"
+
+
 def check(pipeline: str, window: str, name: str) -> str:
     """Key of the newest result of the monitoring check ``name`` for one window."""
     return f"pipelines/{_name(pipeline)}/checks/{_name(window)}.{_name(name)}.json"
