@@ -166,7 +166,6 @@ def _handover(c: StepContext, task_id: str) -> BaseOperator:
         task_id=task_id,
         decision=c.output("evaluate.gates"),
         approval=c.output(APPROVAL),
-        data=c.config.data,
         outlets=[c.assets.champion],
         **c.common(c.config.resources),
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_mlops.config.models import Data, Evaluate, Monitor, Validate
+from airflow_mlops.config.models import Data, Evaluate, Monitor, Validate, length
+from airflow_mlops.exceptions import DataNotFound
 from airflow_mlops.links.reports import DriftReportLink, ValidationReportLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
@@ -36,10 +37,10 @@ class CheckOperator(MLOpsOperator):
     def _capture(self, scope: RunScope) -> tuple[dict[str, Any], Version]:
         from airflow_mlops.ml.prediction import find_capture
 
-        window = scope.required_window
-        capture = find_capture(self.hook.store(), self.pipeline, window)
-        if capture is None:
-            raise AirflowSkipException(f"no predictions for {window}: nothing to check")
+        try:
+            capture = find_capture(self.hook.store(), self.pipeline, scope.required_window)
+        except DataNotFound as e:
+            raise AirflowSkipException(f"{e.message}: nothing to check") from None
         return capture, self.hook.registry(self.pipeline).get(capture["version"])
 
     def _record(self, scope: RunScope, name: str, result: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +88,12 @@ class DriftCheckOperator(CheckOperator):
 
         capture, version = self._capture(scope)
         result, html = drift(
-            self.hook.store(), capture, version, self.data, self.monitor.drift, trusted_types=self.hook.trusted_types
+            self.hook.store(),
+            capture,
+            version,
+            self.monitor.drift,
+            allowed_imports=self.hook.allowed_imports,
+            trusted_types=self.hook.trusted_types,
         )
         result["report"] = self.keep_report(context, "Drift report", html)
         if result["verdict"] == "drift":
@@ -112,15 +118,20 @@ class PerformanceCheckOperator(CheckOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Join outcomes to predictions and compare with the score at promotion."""
-        from airflow_mlops.ml.monitoring import performance
+        from airflow_mlops.ml.monitoring import labelled_capture, performance
 
         if self.monitor.labels is None:
             raise AirflowSkipException("the pipeline has no monitor.labels: performance cannot be known")
-        capture, version = self._capture(scope)
+        store, delay = self.hook.store(), length(self.monitor.labels.delay)
+        own, _ = self._capture(scope)
+        capture = labelled_capture(store, self.pipeline, scope.required_window, delay, own)
+        if capture is None:
+            sentence = f"no predictions are older than the label delay of {self.monitor.labels.delay}"
+            return self._record(scope, "performance", {"verdict": "pending_labels", "sentence": sentence})
         result = performance(
-            self.hook.store(),
+            store,
             capture,
-            version,
+            self.hook.registry(self.pipeline).get(capture["version"]),
             data=self.data,
             labels=self.monitor.labels.model_copy(update={"source": self.labels_source}),
             config=self.monitor.performance,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_mlops.config.models import Data
 from airflow_mlops.links.reports import HandoverBundleLink, ModelCardLink
-from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+from airflow_mlops.operators.base import MLOpsOperator, RunScope
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -74,23 +73,21 @@ class PromoteOperator(MLOpsOperator):
         return result
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
-        """Promote, and tell the assets and whoever asked."""
-        return self._announce(scope, context, self._promote(scope, context))
+        """Promote, keep the model card, and tell the assets and whoever asked."""
+        from airflow_mlops.ml.handover import card_of
+
+        version = self._promote(scope, context)
+        self.keep_report(context, "Model card", card_of(version)[1])
+        return self._announce(scope, context, version)
 
 
 class HandoverOperator(PromoteOperator):
     """Promote, and hand the model over as one bundle that runs without Airflow and without this package.
 
     Returns what :class:`PromoteOperator` returns and ``bundle`` (digest), ``uri``, ``command``.
-
-    :param data: the ``data`` section as in YAML.
     """
 
     operator_extra_links = (ModelCardLink(), HandoverBundleLink())
-
-    def __init__(self, *, data: Data | Mapping[str, Any], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.data = section(Data, data)
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Promote, write bundle and card, link both."""
@@ -102,7 +99,7 @@ class HandoverOperator(PromoteOperator):
         registry, store, ti = self.hook.registry(self.pipeline), self.hook.store(), context["ti"]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{self.pipeline}-v{version.number}.zip"
-            bundle = make_bundle(store, registry.get(version.number), self.data, path)
+            bundle = make_bundle(store, registry.get(version.number), path)
             key = layout.handover(ti.dag_id, bundle.digest)
             store.put_file(key, path)
         self.keep_report(context, "Model card", bundle.card_html)

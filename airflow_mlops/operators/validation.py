@@ -43,15 +43,16 @@ class ValidateOperator(MLOpsOperator):
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Validate, keep the report, and block, warn or quarantine."""
         from airflow_mlops.ml.data import Snapshot
-        from airflow_mlops.ml.validation import check_schema, validate
+        from airflow_mlops.ml.validation import validate
 
         store = self.hook.store()
-        snapshot = Snapshot.load(store, self.snapshot)
-        if self.validate.schema_ == "infer":
-            check_schema(snapshot, store, self.data)
-        result = validate(snapshot, store, self.validate, self.data)
-        self.keep_report(context, "Validation report", result.html)
-        for failure in result.failed:
-            self.log.warning("%s", failure)
-        result.raise_if_blocked()
-        return {**result.snapshot.to_ref(), "validation": result.summary()}
+        result = validate(Snapshot.load(store, self.snapshot), store, self.validate, self.data)
+        report = self.keep_report(context, "Validation report", result.html)
+        for check in result.failed:
+            self.log.warning("%s", check.sentence)
+        self.log.info("Validation: %s", result.sentence)
+        result.check()
+        evidence = {"sentence": result.sentence, "report": report, "result": result.json, **result.statistics}
+        if result.quarantined is not None:
+            evidence["set_aside"] = result.quarantined.to_ref()
+        return {**result.snapshot.to_ref(), "validation": evidence}
