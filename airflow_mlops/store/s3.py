@@ -54,7 +54,7 @@ class S3Store:
         self.bucket = bucket
         self.prefix = check_key(prefix.strip("/"), prefix=True)
         self.uri = f"s3://{bucket}/{self.prefix}".rstrip("/")
-        self._client = client or boto3.client(
+        self._client: Any = client or boto3.client(
             "s3", config=Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10)
         )
 

@@ -162,7 +162,33 @@ def test_reading_lists_nothing_and_reads_nothing_twice(tmp_path: Path) -> None:
     assert store.calls == ["get log/0000000041.json"]
 
 
-@pytest.mark.parametrize("head", [None, b"", b"{}", b"[]", b"\xff", b'{"seq": null, "checksum": ""}', "old"])
+def test_packs_save_requests_and_are_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_mlops.registry.log._PACK", 8)
+    whole = Log(filled(tmp_path, 35), "log/").entries()
+    store = Faulty(tmp_path, [])
+    log = Log(store, "log/")
+    assert log.entries() == whole
+    assert len(store.calls) == 1 + 4 + 3 + 1  # the hint, 4 packs, 3 entries, one look behind the last
+    packs = json.loads(store.get("log/HEAD"))["packs"]
+    log.append("t", {"i": 35}, op_id=op_id(35))
+    assert json.loads(store.get("log/HEAD"))["packs"] == packs
+    blobs = [f"blobs/{p[:2]}/{p}" for p in packs]
+    store.delete(blobs[1])
+    assert len(Log(store, "log/").entries()) == 36
+    store.put(blobs[1], b"[]")
+    assert len(Log(store, "log/").entries()) == 36
+    head = json.loads(store.get("log/HEAD"))
+    for wrong in ([packs[1]], ["x"], [packs[0], packs[0]], [None], {"a": 1}):
+        store.put("log/HEAD", json.dumps({**head, "packs": wrong}).encode())
+        assert len(Log(store, "log/").entries()) == 36
+    Log(store, "log/").append("t", {"i": 36}, op_id=op_id(36))
+    assert json.loads(store.get("log/HEAD"))["packs"] == packs
+    assert store.get(blobs[1]) == b"[]"  # put-if-absent; the reader verifies and goes on without it
+
+
+@pytest.mark.parametrize(
+    "head", [None, b"", b"{}", b"[]", b"\xff", b'{"seq": null, "checksum": "", "packs": []}', "old"]
+)
 def test_the_hint_may_be_lost_broken_or_old(tmp_path: Path, head: bytes | str | None) -> None:
     store = filled(tmp_path, 6)
     old = store.get("log/HEAD")
