@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime, timedelta
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -54,9 +55,13 @@ def _positive_duration(value: str) -> str:
     return value
 
 
+# The usual expressions need no parser.
+_PLAIN_WINDOW = re.compile(r"\{\{ ?window\.(?:start|end) ?\}\}")
+
+
 def _template(value: str) -> str:
     """Refuse any template expression but those on ``window``: a pipeline file is not code."""
-    if not any(mark in value for mark in ("{{", "{%", "{#")):
+    if "{{{" not in value and not any(mark in _PLAIN_WINDOW.sub("", value) for mark in ("{{", "{%", "{#")):
         return value
     from jinja2 import Environment, TemplateSyntaxError, nodes
 
@@ -125,6 +130,8 @@ def _zone(value: str) -> str:
 
 
 def _cron(value: str) -> str:
+    if value in ("@hourly", "@daily", "@weekly", "@monthly", "@yearly"):
+        return value
     from croniter import CroniterBadDateError, croniter
 
     # R and H are croniter's own: another time at every parse.
@@ -352,6 +359,9 @@ class Gate(_Model):
     def _shape(self) -> Gate:
         relative = [n for n in ("not_worse_by", "better_by") if getattr(self, n) is not None]
         absolute = [n for n in ("at_least", "at_most") if getattr(self, n) is not None]
+        for name in (*relative, *absolute):
+            if not isfinite(getattr(self, name)):
+                raise ValueError(f"`{name}` must be a finite number")
         if self.serving:
             if self.metric or absolute or relative or self.versus or self.slices:
                 raise ValueError("a `serving` gate stands alone")

@@ -96,7 +96,7 @@ def gate_report_html(report: GateReport, evaluation: Evaluation, *, title: str =
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.5g}".replace("-", "−") if abs(value) < 1e6 else f"{value:.4g}"
+    return "–" if value is None else f"{value:,.4g}".replace("-", "−") if abs(value) < 1e6 else f"{value:.4g}"
 
 
 def _bar(result: GateResult) -> Markup:

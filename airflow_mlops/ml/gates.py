@@ -392,7 +392,8 @@ def _name(gate: Gate) -> str:
 def _decimals(value: float, *small: float) -> int:
     """Digits after the point that keep the smallest of these differences visible."""
     base = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
-    sizes = [abs(s) for s in small if s and math.isfinite(s)]
+    # The factor keeps 0.0099999999 from asking for one digit more than 0.01.
+    sizes = [abs(s) * (1 + 1e-6) for s in small if s and math.isfinite(s)]
     return min(max([base, *(-math.floor(math.log10(s)) for s in sizes)]), 8)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.utils.metaestimators import available_if
@@ -260,7 +261,8 @@ class Metric:
         if self.needs_labels:
             self._stored(predictions.labels)
         try:
-            with warnings.catch_warnings():
+            # Our own arrays are known to be finite and of the right kind; a bootstrap asks a thousand times.
+            with warnings.catch_warnings(), config_context(assume_finite=True, skip_parameter_validation=True):
                 # What scikit-learn warns about here is either counted as it documents or not finite.
                 warnings.simplefilter("ignore")
                 weighted = {} if weight is None else {"sample_weight": weight}

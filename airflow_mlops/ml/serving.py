@@ -76,6 +76,8 @@ def check_serving(
         reason = lines[-1].strip()[:500] if lines else f"exit code {done.returncode}"
         return result | {"error": f"the model does not work in a fresh process: {reason}"}
     answer = json.loads(done.stdout.splitlines()[-1])
+    if "error" in answer:
+        return result | {"error": f"the model does not load in a fresh process: {answer['error']}"}
     times = np.asarray(answer["times_ms"])
     return result | {
         "load_ms": answer["load_ms"],

@@ -1,7 +1,7 @@
 """The fresh process of a serving check: ``python -m airflow_mlops.ml.serving_probe MODEL SAMPLE [TRUSTED …]``.
 
-Prints one line of JSON: ``{"load_ms", "times_ms": [per row], "predictions": [per row]}``. Imports
-what serving needs and nothing else; Airflow is not among it.
+Prints one line of JSON: ``{"load_ms", "times_ms": [per row], "predictions": [per row]}`` or
+``{"error": "…"}``. Imports what serving needs and nothing else; Airflow is not among it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.ml.serving import predictions
 from airflow_mlops.registry.artifacts import load_model
 
@@ -22,7 +24,11 @@ def main(arguments: list[str]) -> None:
     model_path, sample_path, *trusted = arguments
     sample = pd.read_parquet(sample_path)
     started = time.perf_counter()
-    model = load_model(Path(model_path), trusted=trusted)
+    try:
+        model = load_model(Path(model_path), trusted=trusted)
+    except MLOpsError as e:
+        answer({"error": f"{e.message} ({e.hint})" if e.hint else e.message})
+        return
     load_ms = 1000 * (time.perf_counter() - started)
     predictions(model, sample.iloc[:1])
     times, found = [], []
@@ -32,7 +38,12 @@ def main(arguments: list[str]) -> None:
         value = predictions(model, row)
         times.append(1000 * (time.perf_counter() - started))
         found.append(value[0].tolist() if hasattr(value[0], "tolist") else value[0])
-    print(json.dumps({"load_ms": load_ms, "times_ms": times, "predictions": found}), file=sys.__stdout__)
+    answer({"load_ms": load_ms, "times_ms": times, "predictions": found})
+
+
+def answer(result: dict[str, Any]) -> None:
+    """Print one line of JSON on the real stdout."""
+    print(json.dumps(result), file=sys.__stdout__)
 
 
 if __name__ == "__main__":
