@@ -77,6 +77,12 @@ def to_numbers(values: pd.Series) -> np.ndarray:
     return np.clip(numbers, -NUMERIC_MAX, NUMERIC_MAX)
 
 
+def core(ordered: np.ndarray) -> tuple[float, float]:
+    """The 1 % and 99 % quantiles of sorted values; both are values that occur."""
+    last = len(ordered) - 1
+    return float(ordered[math.floor(_TAIL * last)]), float(ordered[math.ceil((1 - _TAIL) * last)])
+
+
 def numeric_signal(ref: np.ndarray, cur: np.ndarray, threshold: float) -> Signal:
     """Wasserstein-1 distance in standard deviations of the reference, and the two-sample KS test's p-value.
 
@@ -98,7 +104,7 @@ def numeric_signal(ref: np.ndarray, cur: np.ndarray, threshold: float) -> Signal
     p = float(np.clip(stats.kstwo.sf(ks, max(round(n * m / (n + m)), 1)), 0.0, 1.0))
 
     ref_sorted, cur_sorted = ordered[from_ref], ordered[~from_ref]
-    low, high = ref_sorted[math.floor(_TAIL * (n - 1))], ref_sorted[math.ceil((1 - _TAIL) * (n - 1))]
+    low, high = core(ref_sorted)
     middle, now = float(ref_sorted[n // 2]), float(cur_sorted[m // 2])
     if high <= low:
         shares = [np.array([(x < middle).mean(), (x == middle).mean(), (x > middle).mean()]) for x in (ref, cur)]
@@ -119,7 +125,8 @@ def numeric_signal(ref: np.ndarray, cur: np.ndarray, threshold: float) -> Signal
 # --- categories --------------------------------------------------------------------------------
 
 
-def _label(value: Any, boolean: bool) -> str:
+def label(value: Any, *, boolean: bool = False) -> str:
+    """A category as text: 1, 1.0 and "1" are one, and so are True, 1 and "true" in a boolean column."""
     if isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_)):
         value = int(value) if float(value).is_integer() else value
     text = str(value)
@@ -135,7 +142,7 @@ def _counts(values: pd.Series, boolean: bool) -> pd.Series:
         codes, labels = pd.factorize(values.map(str, na_action="ignore"), use_na_sentinel=True)
     counts = np.bincount(codes[codes >= 0], minlength=len(labels))
     # 1, 1.0 and "1" are one category: a column with gaps comes as floats, one read from CSV as text.
-    return pd.Series(counts, index=[_label(v, boolean) for v in labels], dtype="int64").groupby(level=0).sum()
+    return pd.Series(counts, index=[label(v, boolean=boolean) for v in labels], dtype="int64").groupby(level=0).sum()
 
 
 def category_counts(reference: pd.Series, current: pd.Series, *, boolean: bool = False) -> pd.DataFrame:
