@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-import typing
-from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from airflow_mlops.config.keys import all_keys, description_of, fields_of, model_at
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.yaml_source import Source
 
@@ -151,7 +149,7 @@ def _field(source: Source, path: Path, details: list[ErrorDetails]) -> None:
     where = ".".join(str(step) for step in path)
     if kind == "missing":
         section = _dots(path[:-1])
-        about = _description(path)
+        about = description_of(path)
         message = f"`{path[-1]}` is missing" + (f" in `{section}`" if section else "") + (f": {about}" if about else "")
         source.add(source.place(path[:-1], key=True), kind, message, f"add `{path[-1]}:`", where)
     elif kind == "extra_forbidden":
@@ -171,8 +169,8 @@ def _unknown_key(path: Path) -> tuple[str, str | None]:
     if key in PLANNED:
         return f"`{shown}` is not available in this version", "remove it"
     message = f"unknown key `{shown}`" + (f" in `{section}`" if section else "")
-    known = list(_fields(_model(path[:-1])))
-    elsewhere = [p for p in _all_keys() if p.rsplit(".", 1)[-1] == key]
+    known = list(fields_of(model_at(path[:-1])))
+    elsewhere = [p for p in all_keys() if p.rsplit(".", 1)[-1] == key]
     close = _close(key, known)
     if elsewhere and len(key) > 2:
         return message, "it belongs to " + " or ".join(f"`{p}`" for p in elsewhere[:3])
@@ -268,7 +266,7 @@ def _whole(source: Source, path: Path, details: list[ErrorDetails], failed: _Fai
         source.add(source.place(at, key=True), "cross", message, None, ".".join(str(step) for step in at))
 
 
-# --- what the models know ----------------------------------------------------------------------
+# --- words ---------------------------------------------------------------------------------------
 
 
 def _dots(path: Path) -> str:
@@ -278,45 +276,3 @@ def _dots(path: Path) -> str:
 def _close(word: str, choices: list[str]) -> str | None:
     found = difflib.get_close_matches(word, choices, 1) if len(word) <= 60 else []
     return found[0] if found else None
-
-
-def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models that a field's annotation mentions."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in typing.get_args(annotation):
-        yield from models_in(inner)
-
-
-@cache
-def _fields(model: type[BaseModel] | None) -> dict[str, tuple[str, type[BaseModel] | None]]:
-    """Key in the file → description and the model of its value."""
-    if model is None:
-        return {}
-    return {
-        info.alias or name: (info.description or "", next(models_in(info.annotation), None))
-        for name, info in model.model_fields.items()
-    }
-
-
-def _model(path: Path) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = PipelineConfig
-    for step in path:
-        if not isinstance(step, int):
-            model = _fields(model).get(step, ("", None))[1]
-    return model
-
-
-def _description(path: Path) -> str:
-    return _fields(_model(path[:-1])).get(path[-1], ("", None))[0].rstrip(".")
-
-
-@cache
-def _all_keys() -> tuple[str, ...]:
-    def walk(model: type[BaseModel], before: str) -> Iterator[str]:
-        for key, (_, inner) in _fields(model).items():
-            yield before + key
-            if inner is not None and key != "resources":
-                yield from walk(inner, f"{before}{key}.")
-
-    return tuple(walk(PipelineConfig, ""))

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from airflow_mlops.config import models
-from airflow_mlops.config.explain import models_in
+from airflow_mlops.config.keys import models_in
 from airflow_mlops.config.maturity import LEVELS, MaturityLevel
 from airflow_mlops.config.models import PipelineConfig
 

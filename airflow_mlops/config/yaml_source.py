@@ -9,8 +9,6 @@ and every limit is checked before the data grows. Scalars follow the core schema
 from __future__ import annotations
 
 import re
-import stat
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -24,7 +22,7 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
-from airflow_mlops.config.issues import InvalidPipeline, Issue
+from airflow_mlops.config.issues import Issue
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 40
@@ -32,7 +30,7 @@ MAX_NODES = 10_000
 MAX_DIGITS = 60
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML 1.1 parsers count as line ends
+LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML 1.1 parsers count as line ends
 _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NUMBER = re.compile(
@@ -89,7 +87,7 @@ class Source:
 
     def __init__(self, text: str, filename: str) -> None:
         self.filename = filename
-        self.lines = _BREAK.split(text)
+        self.lines = LINE_BREAK.split(text)
         self.data: Any = None
         self.issues: list[Issue] = []
         self.places: dict[int, Any] = {}
@@ -136,41 +134,6 @@ class Source:
         return re.split(r"[,\]}#]", self.lines[place.line][place.column :])[0].strip()
 
 
-def read_text(path: Path) -> str:
-    """The text of a pipeline file.
-
-    :raises InvalidPipeline: if there is no such file, it cannot be read, is larger than 1 MiB, or is not UTF-8.
-    """
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise _one(path, "unreadable", "this is not a file", "name one YAML file")
-        with path.open("rb") as f:
-            raw = f.read(MAX_BYTES + 1)
-    except FileNotFoundError as e:
-        raise _one(path, "not_found", "there is no such file", "check the path") from e
-    except (OSError, ValueError) as e:
-        reason = getattr(e, "strerror", None) or str(e)
-        raise _one(path, "unreadable", f"the file cannot be read: {reason}", "check its owner and mode") from e
-    if len(raw) > MAX_BYTES:
-        size = max(found.st_size, len(raw))
-        raise _one(path, "too_large", f"the file has {size} bytes; a pipeline may have {MAX_BYTES}", "is this data?")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        before = raw[: e.start].decode("utf-8", errors="replace").removeprefix("\ufeff")
-        lines = _BREAK.split(before)
-        issue = Issue(
-            str(path), len(lines), len(lines[-1]) + 1, "", "encoding",
-            f"byte 0x{raw[e.start]:02x} is not UTF-8", "save the file as UTF-8", lines[-1],
-        )  # fmt: skip
-        raise InvalidPipeline([issue]) from e
-
-
-def _one(path: Path, code: str, message: str, suggestion: str) -> InvalidPipeline:
-    return InvalidPipeline([Issue(str(path), 1, 1, "", code, message, suggestion)])
-
-
 def parse(text: str, filename: str) -> Source:
     """Read ``text``; what is wrong with it is in the result's ``issues``, nothing is raised."""
     source = Source(text.removeprefix("\ufeff"), filename)
@@ -199,7 +162,7 @@ def parse(text: str, filename: str) -> Source:
 
 
 def _offset(text: str, position: int) -> Place:
-    lines = _BREAK.split(text[:position])
+    lines = LINE_BREAK.split(text[:position])
     return Place(len(lines) - 1, len(lines[-1]))
 
 

@@ -137,6 +137,7 @@ def test_a_wrong_value_behind_an_alias_is_shown_where_it_is_written() -> None:
         ("{{ window.start }}", "{{ window.__class__ }}", (7, 11), "only {{ window.start }}", None),
         ("{{ window.start }}", "{% for a in window %}{% endfor %}", (7, 11), "only {{ window.start }}", None),
         ("{{ window.start }}", "{{ window.start", (7, 11), "not a valid template", None),
+        ("{{ window.start }}", "{{{ window.start }}", (7, 11), "not a valid template", None),
         ("{{ window.start }}", "{{ " + "(" * 5000, (7, 11), "nested too deeply", None),
         ("sklearn.linear_model.LogisticRegression", "LogReg", (11, 14), "write a dotted path to a class", None),
         ("at_least: 0.6", "at_least: .nan", (15, 17), "`.nan` is not a finite number", "leave the key out"),

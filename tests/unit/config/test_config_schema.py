@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from airflow_mlops.config import PipelineConfig, load_text
-from airflow_mlops.config.explain import PLANNED, models_in
+from airflow_mlops.config.explain import PLANNED
 from airflow_mlops.config.json_schema import json_schema
+from airflow_mlops.config.keys import models_in
 from airflow_mlops.config.maturity import LEVELS
 from airflow_mlops.config.reference import reference
 
