@@ -148,13 +148,15 @@ class CsvPart:
                 )
             expected, actual, row, text = self._bad[0]
             raise DataError(
-                f"{self.name}, row {row} (the header is row 1): {actual} fields, the header has {expected}: {text[:80]!r}",
+                f"{self.name}, row {row} (the header is row 1): {actual} fields, the header has {expected}: "
+                f"{text[:80]!r}",
                 hint="quote fields that contain commas; every row needs as many fields as the header",
             )
         if watched.quotes % 2:
             if watched.cut:
                 raise DataTruncated(
-                    f"{self.name} ends inside a quoted field, at line {watched.lines + 1}, after about {self.rows} rows",
+                    f"{self.name} ends inside a quoted field, at line {watched.lines + 1}, "
+                    f"after about {self.rows} rows",
                     hint="deliver the file again, whole",
                 )
             self.warnings.append(f"{self.name} has an odd number of quote characters ({watched.quotes})")
@@ -185,8 +187,8 @@ class CsvPart:
                 wider = pa.string()
             else:
                 raise DataError(
-                    f"{self.name}, row {row} (the header is row 1), column {name!r}: {value[1]!r} is not {_said(have)}, "
-                    "which the rows before hold",
+                    f"{self.name}, row {row} (the header is row 1), column {name!r}: {value[1]!r} is not "
+                    f"{_said(have)}, which the rows before hold",
                     hint="correct the value, leave the field empty, or deliver Parquet with the type you mean",
                 )
         self._types[name] = wider
@@ -204,8 +206,8 @@ class CsvPart:
             if pc.sum(number).as_py() >= _MOSTLY * values:
                 row = pc.index(number, False).as_py()
                 raise DataError(
-                    f"{self.name}, row {row + 2} (the header is row 1), column {name!r}: {column[row].as_py()!r} is not "
-                    f"a number, as {pc.sum(number).as_py()} of the first {values} values are",
+                    f"{self.name}, row {row + 2} (the header is row 1), column {name!r}: {column[row].as_py()!r} "
+                    f"is not a number, as {pc.sum(number).as_py()} of the first {values} values are",
                     hint="correct the value, leave the field empty, or deliver Parquet with the type you mean",
                 )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from airflow_mlops.ml.profile import profile, profile_html
 from airflow_mlops.ml.reading import SourceBatches, read_batches, render_source
-from airflow_mlops.ml.snapshot import Snapshot, SnapshotFile, take_snapshot, write_snapshots
+from airflow_mlops.ml.snapshot import Snapshot, take_snapshot, write_snapshots
+from airflow_mlops.ml.snapshot_writer import SnapshotFile
 
 __all__ = [
     "Snapshot",

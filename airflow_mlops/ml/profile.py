@@ -129,26 +129,40 @@ def _plain(value: Any) -> Any:
 
 
 _BODY = """
+{% macro spread(c) %}
+{% if c.get("values") %}
+{% for v in c["values"][:5] %}<code>{{ v.value | short }}</code> {{ "%.1f" | format(v.percent) }} %<br>{% endfor %}
+{% if c.distinct > 5 %}<span class="dim">and {{ (c.distinct - 5) | short }} more</span>{% endif %}
+{% elif "min" in c %}{{ c.min | short }} … {{ c.max | short }}
+{% if "mean" in c %}<br><span class="dim">mean</span> {{ c.mean | short }}
+<span class="dim">std</span> {{ c.std | short }}
+<br><span class="dim">5 / 50 / 95 %</span>
+{{ c.quantiles["0.05"] | short }} / {{ c.quantiles["0.5"] | short }} / {{ c.quantiles["0.95"] | short }}{% endif %}
+{% else %}<span class="dim">no values</span>{% endif %}
+{% if c.get("infinite") %}<br><span class="bad">{{ c.infinite | short }} infinite</span>{% endif %}
+{% endmacro %}
+{% macro histogram(c) %}
+{% set top = c.histogram | max %}{% set width = 160 / (c.histogram | length) %}
+<svg width="160" height="44" role="img" aria-label="histogram of {{ c.name }}">
+{% for n in c.histogram %}{% set height = 44 * n / top %}
+<rect x="{{ loop.index0 * width }}" y="{{ 44 - height }}" width="{{ width - 1 }}" height="{{ height }}">
+<title>{{ n | short }} rows</title></rect>{% endfor %}</svg>
+{% endmacro %}
 <p class="dim">{{ p.rows | short }} rows × {{ p.columns | length }} columns
 {% if p.window %} · window {{ p.window.start }} … {{ p.window.end }}{% endif %}
 {% if p.source %} · from <code>{{ p.source }}</code>{% endif %} · fingerprint <code>{{ p.fingerprint[:12] }}</code></p>
-{% if p.target_balance %}<h2>Target {{ p.target }}</h2><table><tr><th>Value</th><th class="n">Rows</th><th class="n">Share</th></tr>
+{% if p.target_balance %}<h2>Target {{ p.target }}</h2>
+<table><tr><th>Value</th><th class="n">Rows</th><th class="n">Share</th></tr>
 {% for v in p.target_balance %}<tr><td><code>{{ v.value }}</code></td><td class="n">{{ v.count | short }}</td>
 <td class="n">{{ "%.2f" | format(v.percent) }} %</td></tr>{% endfor %}</table>{% endif %}
 <h2>Columns</h2><div class="scroll"><table>
 <tr><th>Column</th><th>Kind</th><th class="n">Missing</th><th class="n">Distinct</th><th>Spread</th><th></th></tr>
-{% for c in p.columns %}<tr><td><code>{{ c.name }}</code>{% if c.name == p.target %} <span class="dim">target</span>{% endif %}</td>
+{% for c in p.columns %}
+<tr><td><code>{{ c.name }}</code>{% if c.name == p.target %} <span class="dim">target</span>{% endif %}</td>
 <td>{{ c.kind }}<br><span class="dim">{{ c.type }}</span></td>
 <td class="n">{{ "%.2f" | format(c.null_percent) }} %<br><span class="dim">{{ c.nulls | short }}</span></td>
 <td class="n">{{ c.get("distinct") | short }}</td>
-<td>{% if c.get("values") %}{% for v in c["values"][:5] %}<code>{{ v.value | short }}</code> {{ "%.1f" | format(v.percent) }} %<br>{% endfor %}
-{% if c.distinct > 5 %}<span class="dim">and {{ (c.distinct - 5) | short }} more</span>{% endif %}
-{% elif "min" in c %}{{ c.min | short }} … {{ c.max | short }}{% if "mean" in c %}<br><span class="dim">mean</span> {{ c.mean | short }}
-<span class="dim">std</span> {{ c.std | short }}<br><span class="dim">5 / 50 / 95 %</span> {{ c.quantiles["0.05"] | short }} / {{ c.quantiles["0.5"] | short }} / {{ c.quantiles["0.95"] | short }}{% endif %}
-{% if c.get("infinite") %}<br><span class="bad">{{ c.infinite | short }} infinite</span>{% endif %}
-{% else %}<span class="dim">no values</span>{% endif %}</td>
-<td>{% if c.get("histogram") %}{% set top = c.histogram | max %}<svg width="160" height="44" role="img" aria-label="histogram of {{ c.name }}">
-{% for n in c.histogram %}<rect x="{{ loop.index0 * 160 / (c.histogram | length) }}" y="{{ 44 - 44 * n / top }}" width="{{ 160 / (c.histogram | length) - 1 }}" height="{{ 44 * n / top }}"><title>{{ n | short }} rows</title></rect>{% endfor %}</svg>{% endif %}</td></tr>
+<td>{{ spread(c) }}</td><td>{% if c.get("histogram") %}{{ histogram(c) }}{% endif %}</td></tr>
 {% endfor %}</table></div>
 """
 

@@ -9,14 +9,13 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 from pyarrow import fs as pafs
@@ -25,7 +24,6 @@ from airflow_mlops.config.models import Data
 from airflow_mlops.exceptions import (
     DataError,
     DataNotFound,
-    DataTruncated,
     DataUnavailable,
     MLOpsError,
     TargetError,
@@ -33,26 +31,11 @@ from airflow_mlops.exceptions import (
 )
 from airflow_mlops.ml.code import resolve
 from airflow_mlops.ml.csvfiles import CsvPart
-from airflow_mlops.ml.files import FileInfo, Files, io_errors
+from airflow_mlops.ml.files import FileInfo, Files
+from airflow_mlops.ml.parts import EPOCH, ChunkPart, ParquetPart, Part, plain_type, utc_microseconds
 from airflow_mlops.window import Window
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-BATCH_ROWS = 65536
 Sql = Callable[[str, str], Iterator[pa.Table]]
-
-
-class Part(Protocol):
-    """One file, or one chunk of a query's or callable's result."""
-
-    name: str
-    schema: pa.Schema
-    rows: int
-    warnings: list[str]
-
-    def scan(
-        self, columns: Sequence[str], bounds: tuple[str, datetime, datetime] | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield rows; with ``bounds`` (column, start, end) it may leave out rows outside, but none without a time."""
 
 
 def render_source(template: str, window: Window | None) -> str:
@@ -72,106 +55,6 @@ def render_source(template: str, window: Window | None) -> str:
         raise DataError(
             f"{template!r} cannot be filled in: {e}", hint="use {{ window.start }} and {{ window.end }}"
         ) from e
-
-
-def utc_microseconds(column: pa.Array, name: str, where: str) -> pa.Array:
-    """Return times as int64 microseconds since 1970 in UTC; naive times and dates are taken as in UTC.
-
-    :raises DataError: when the column holds no times; text must be ISO 8601.
-    """
-    kind = column.type
-    try:
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            try:
-                column = column.cast(pa.timestamp("us"))
-            except pa.ArrowInvalid:
-                column = column.cast(pa.timestamp("us", "UTC"))
-        elif not (pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_null(kind)):
-            raise DataError(
-                f"{where}: column {name!r} (data.timestamp) holds {kind}, not times", hint="deliver dates or timestamps"
-            )
-        return column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
-    except pa.ArrowInvalid as e:
-        raise DataError(f"{where}: column {name!r} (data.timestamp): {e}", hint="write times as ISO 8601") from e
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type a snapshot stores: encodings of the same values (dictionary, large, view) become one."""
-    if pa.types.is_dictionary(kind):
-        return plain_type(kind.value_type)
-    if pa.types.is_large_string(kind) or kind == pa.string_view():
-        return pa.string()
-    if pa.types.is_large_binary(kind) or kind == pa.binary_view():
-        return pa.binary()
-    return pa.float32() if pa.types.is_float16(kind) else kind
-
-
-class _ParquetPart:
-    def __init__(self, filesystem: pafs.FileSystem, info: FileInfo) -> None:
-        self.name = info.uri
-        self.warnings: list[str] = []
-        if info.size == 0:
-            raise DataNotFound(f"{self.name} is empty (0 bytes)", hint="check what writes it")
-        options = pads.ParquetFragmentScanOptions(page_checksum_verification=True)
-        file_format = pads.ParquetFileFormat(default_fragment_scan_options=options)
-        try:
-            with io_errors(self.name):
-                self._fragment = file_format.make_fragment(info.path, filesystem=filesystem)
-                self.schema: pa.Schema = self._fragment.physical_schema
-                self.rows: int = self._fragment.metadata.num_rows
-        except (pa.ArrowException, OSError) as e:
-            raise DataTruncated(
-                f"{self.name} ({info.size} bytes) is cut or damaged: its Parquet footer cannot be read: {e}",
-                hint="deliver the file again, whole",
-            ) from e
-
-    def scan(
-        self, columns: Sequence[str], bounds: tuple[str, datetime, datetime] | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        try:
-            with io_errors(self.name):
-                yield from self._fragment.to_batches(
-                    columns=list(columns), filter=self._filter(bounds), batch_size=BATCH_ROWS, batch_readahead=4
-                )
-        except (pa.ArrowException, OSError) as e:
-            raise DataError(f"{self.name} is damaged: {e}", hint="deliver the file again") from e
-
-    def _filter(self, bounds: tuple[str, datetime, datetime] | None) -> pads.Expression | None:
-        """A filter that skips row groups outside the window; the exact half-open test is made on the rows."""
-        if bounds is None:
-            return None
-        name, start, end = bounds
-        kind = self.schema.field(name).type
-        if not pa.types.is_timestamp(kind):
-            return None
-        try:
-            first, last = (pa.scalar(t.astimezone(UTC), pa.timestamp("us", "UTC")) for t in (start, end))
-            first, last = (
-                t.cast(pa.int64()).cast(pa.timestamp("us")).cast(pa.timestamp(kind.unit)) for t in (first, last)
-            )
-            first, last = (t.cast(pa.int64()).cast(kind) for t in (first, last))
-        except pa.ArrowInvalid:  # the window's bounds have no exact form in the column's unit: rows decide alone
-            return None
-        field = pads.field(name)
-        return ((field >= first) & (field < last)) | field.is_null()
-
-
-class _ChunkPart:
-    """A chunk spooled to disk, because the columns' types are known only when all chunks have been seen."""
-
-    def __init__(self, table: pa.Table, name: str, path: Path) -> None:
-        self.name, self.schema, self.rows, self._path = name, table.schema, table.num_rows, path
-        self.warnings: list[str] = []
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table, max_chunksize=BATCH_ROWS)
-
-    def scan(
-        self, columns: Sequence[str], bounds: tuple[str, datetime, datetime] | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        with pa.memory_map(str(self._path)) as source:
-            reader = pa.ipc.open_file(source)
-            for i in range(reader.num_record_batches):
-                yield reader.get_batch(i).select(list(columns))
 
 
 class SourceBatches:
@@ -264,7 +147,7 @@ class SourceBatches:
             stamp = None
         if stamp is not None and self.window is not None:
             bounds = (stamp, self.window.start, self.window.end)
-            limits = [(t - EPOCH) // timedelta(microseconds=1) for t in (self.window.start, self.window.end)]
+            limits = [_microseconds(self.window.start), _microseconds(self.window.end)]
         for part in self._parts:
             kept_here = 0
             for raw in part.scan(self.schema.names, bounds):
@@ -312,7 +195,7 @@ class SourceBatches:
 
     def _null_times(self, part: Part, stamp: str) -> None:
         """Count the rows without a time in the whole part, for the message."""
-        count, offset, rows = 0, 0, []
+        count, offset, rows = 0, 0, list[int]()
         for batch in part.scan([stamp]):
             missing = pc.is_null(batch.column(0))
             count += pc.sum(missing).as_py() or 0
@@ -324,6 +207,10 @@ class SourceBatches:
             f"data row {', '.join(map(str, rows))}" + (" …" if count > len(rows) else ""),
             hint="without a time a row cannot be placed inside or outside the window: repair or drop these rows",
         )
+
+
+def _microseconds(time: datetime) -> int:
+    return (time - EPOCH) // timedelta(microseconds=1)
 
 
 def read_batches(
@@ -365,7 +252,7 @@ def read_batches(
             name = str(data.callable)
             chunks = _call(name, window, allowed_imports)
             source = {"kind": "callable", "callable": name, "version": None}
-        parts = [_ChunkPart(t, name, Path(keep.name) / f"{i}.arrow") for i, t in enumerate(_tables(chunks, name))]
+        parts = [ChunkPart(t, name, Path(keep.name) / f"{i}.arrow") for i, t in enumerate(_tables(chunks, name))]
         if not parts:
             raise DataNotFound(
                 f"{name} returned nothing", hint="check it for this window" + (f": {window}" if window else "")
@@ -383,7 +270,7 @@ def _open_files(uri: str, files: Files, data: Data) -> tuple[list[Part], dict[st
     def open_one(info: FileInfo) -> Part:
         path = info.path.lower()
         if path.endswith((".parquet", ".pq")):
-            return _ParquetPart(filesystem, info)
+            return ParquetPart(filesystem, info)
         if path.endswith((".csv", ".csv.gz")):
             return CsvPart(filesystem, info, free)
         raise DataError(f"{info.uri} is neither CSV nor Parquet by its name", hint="use .csv, .csv.gz or .parquet")

@@ -23,7 +23,10 @@ _FAMILIES = {
 
 
 def family(arrow_type: str) -> str:
-    """``number``, ``text``, ``boolean``, ``time``, ``empty`` (no value yet: fits all) or ``other`` of an Arrow type's text."""
+    """The family of an Arrow type given as text.
+
+    One of ``number``, ``text``, ``boolean``, ``time``, ``empty`` (no value yet: fits all) and ``other``.
+    """
     for name, starts in _FAMILIES.items():
         if arrow_type.startswith(starts):
             return name

@@ -10,33 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from airflow_mlops.config.models import Data, length
-from airflow_mlops.exceptions import CorruptObject, DataError, DataStale, DataTruncated, TargetError
-from airflow_mlops.ml.reading import BATCH_ROWS, SourceBatches
+from airflow_mlops.exceptions import CorruptObject, DataError, DataStale, DataTruncated
+from airflow_mlops.ml.parts import BATCH_ROWS
+from airflow_mlops.ml.reading import SourceBatches
+from airflow_mlops.ml.snapshot_writer import SnapshotFile, SnapshotWriter
+from airflow_mlops.ml.target import TargetCheck
 from airflow_mlops.store import get_blob_file, get_json, layout, put_blob_file, put_json
 from airflow_mlops.store.base import Store
 from airflow_mlops.window import Window
-
-FILE_ROWS = 2**20
-FILE_BYTES = 128 * 10**6
-_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class SnapshotFile:
-    """One Parquet blob of a snapshot; ``bytes`` is its size."""
-
-    digest: str
-    rows: int
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -170,87 +158,6 @@ def _guarded(batches: Iterator[pa.RecordBatch], digest: str) -> Iterator[pa.Reco
         raise CorruptObject(f"snapshot file {digest} cannot be read: {e}") from e
 
 
-class _HashingFile:
-    """A file that is hashed while it is written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sha256 = hashlib.sha256()
-        self._file = path.open("wb")
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        return self._file.write(data)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-        self.closed = True
-
-
-class _Writer:
-    """Writes batches into Parquet files whose bytes depend on the rows alone, not on how they were batched."""
-
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
-        self._folder, self._schema = folder, schema
-        self.files: list[tuple[Path, SnapshotFile]] = []
-        self.rows = 0
-        self._pending: list[pa.RecordBatch] = []
-        self._pending_rows = self._file_rows = 0
-        self._sink: _HashingFile | None = None
-        self._parquet: pq.ParquetWriter | None = None
-        # About 64 MB a row group, so that wide tables stay flat in memory too.
-        self._group = max(1024, min(2**17, 2**23 // max(1, len(schema)))) // 1024 * 1024
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._write(self._pending_rows)
-            self._finish()
-        elif self._sink is not None:
-            self._sink.close()
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        self._pending.append(batch)
-        self._pending_rows += batch.num_rows
-        self.rows += batch.num_rows
-        while self._pending_rows >= self._group:
-            self._write(self._group)
-
-    def _write(self, rows: int) -> None:
-        if not rows:
-            return
-        table = pa.Table.from_batches(self._pending, self._schema)
-        group, rest = table.slice(0, rows), table.slice(rows)
-        self._pending, self._pending_rows = rest.to_batches(), rest.num_rows
-        if self._parquet is None:
-            self._sink = _HashingFile(self._folder / f"{len(self.files):06d}.parquet")
-            self._parquet = pq.ParquetWriter(self._sink, self._schema, write_page_checksum=True)
-        self._parquet.write_table(group.combine_chunks(), row_group_size=self._group)
-        self._file_rows += rows
-        if self._sink is not None and (self._file_rows >= FILE_ROWS or self._sink.tell() >= FILE_BYTES):
-            self._finish()
-
-    def _finish(self) -> None:
-        if self._parquet is None or self._sink is None:
-            return
-        self._parquet.close()
-        size = self._sink.tell()
-        self._sink.close()
-        self.files.append((self._sink.path, SnapshotFile(self._sink.sha256.hexdigest(), self._file_rows, size)))
-        self._parquet, self._sink, self._file_rows = None, None, 0
-
-
 def write_snapshots(
     store: Store,
     pipeline: str,
@@ -271,13 +178,13 @@ def write_snapshots(
         writers = []
         for number in range(len(sources)):
             (Path(folder) / str(number)).mkdir()
-            writers.append(_Writer(Path(folder) / str(number), schema))
+            writers.append(SnapshotWriter(Path(folder) / str(number), schema))
         for parts in batches:
             for writer, batch in zip(writers, parts, strict=True):
                 if batch.num_rows:
                     writer.add(batch)
         for writer in writers:
-            writer.__exit__(None, None, None)
+            writer.finish()
         if check is not None:
             check()
         return tuple(
@@ -287,7 +194,12 @@ def write_snapshots(
 
 
 def _publish(
-    store: Store, pipeline: str, writer: _Writer, schema: pa.Schema, window: Window | None, source: dict[str, Any]
+    store: Store,
+    pipeline: str,
+    writer: SnapshotWriter,
+    schema: pa.Schema,
+    window: Window | None,
+    source: dict[str, Any],
 ) -> Snapshot:
     files = []
     for path, file in writer.files:
@@ -310,59 +222,6 @@ def _publish(
         "source": source,
     }
     return Snapshot.load(store, put_json(store, manifest))
-
-
-class _Target:
-    """What is known of the target after the batches that have gone by."""
-
-    def __init__(self, data: Data) -> None:
-        self.data = data
-        self.missing, self.examples = 0, list[int]()
-        self.values: set[Any] = set()
-        self.rows = 0
-        self.positive_seen = False
-
-    def see(self, batch: pa.RecordBatch) -> None:
-        column = batch.column(batch.schema.names.index(self.data.target))
-        bad = (
-            pc.invert(pc.fill_null(pc.is_finite(column), False))
-            if pa.types.is_floating(column.type)
-            else pc.is_null(column)
-        )
-        count = pc.sum(bad).as_py() or 0
-        if count and len(self.examples) < _SHOWN:
-            rows = pc.indices_nonzero(bad)[: _SHOWN - len(self.examples)]
-            self.examples += [self.rows + i.as_py() + 1 for i in rows]
-        self.missing += count
-        self.rows += batch.num_rows
-        if (self.data.positive is not None and not self.positive_seen) or len(self.values) <= 20:
-            values = pc.unique(column.filter(pc.invert(bad))).to_pylist()
-            self.values.update(values[:21])
-            self.positive_seen = self.positive_seen or any(_same(v, self.data.positive) for v in values)
-
-    def check(self) -> None:
-        name = repr(self.data.target)
-        if self.missing:
-            rows = ", ".join(map(str, self.examples)) + (" …" if self.missing > len(self.examples) else "")
-            raise TargetError(
-                f"the target {name} has no usable value in {self.missing} of {self.rows} rows (null, NaN or infinite): row {rows}",
-                hint="drop or repair these rows at the source; a label cannot be guessed",
-            )
-        shown = ", ".join(repr(v) for v in sorted(self.values, key=str)[:20])
-        if len(self.values) < 2:
-            raise TargetError(
-                f"the target {name} is constant: {shown} in all {self.rows} rows",
-                hint="a model cannot learn from one value; widen data.window or check the source",
-            )
-        if self.data.positive is not None and not self.positive_seen:
-            raise TargetError(
-                f"data.positive is {self.data.positive!r}, which the target {name} never holds; it holds {shown}",
-                hint="set data.positive to one of these (text and numbers differ)",
-            )
-
-
-def _same(value: Any, positive: object) -> bool:
-    return bool(value == positive)
 
 
 def take_snapshot(
@@ -389,7 +248,7 @@ def take_snapshot(
     say = log or (lambda message: None)
     for warning in batches.warnings:
         say(f"warning: {warning}")
-    target = None if batches.target_optional else _Target(data)
+    target = None if batches.target_optional else TargetCheck(data)
 
     def stream() -> Iterator[tuple[pa.RecordBatch]]:
         for batch in batches:
@@ -410,7 +269,8 @@ def take_snapshot(
         if previous_rows and data.max_row_drop is not None and rows < previous_rows * (1 - data.max_row_drop):
             lost = 1 - rows / previous_rows
             raise DataTruncated(
-                f"{rows} rows, {previous_rows} last time: {lost:.1%} fewer, data.max_row_drop is {data.max_row_drop:.1%}",
+                f"{rows} rows, {previous_rows} last time: {lost:.1%} fewer; "
+                f"data.max_row_drop is {data.max_row_drop:.1%}",
                 hint="check that the source is complete, or raise data.max_row_drop",
             )
         _fresh(batches.newest, data, window)

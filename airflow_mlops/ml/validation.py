@@ -1,0 +1,220 @@
+"""Is this data fit for use: locked schema, checks that always run, and Great Expectations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from airflow_mlops.config.models import Data, Validate
+from airflow_mlops.exceptions import ValidationFailed
+from airflow_mlops.ml import expectations as gx
+from airflow_mlops.ml.expectations import Check
+from airflow_mlops.ml.expectations_report import expectations_html
+from airflow_mlops.ml.schema import SchemaDiff, compare_schema, family, lock_schema, locked_schema
+from airflow_mlops.ml.snapshot import Snapshot, write_snapshots
+from airflow_mlops.ml.target import TargetCheck
+from airflow_mlops.store import put_json
+from airflow_mlops.store.base import Store
+
+__all__ = [
+    "Check",
+    "SchemaDiff",
+    "ValidationResult",
+    "compare_schema",
+    "lock_schema",
+    "locked_schema",
+    "validate",
+]
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """What validation found and which rows go on.
+
+    ``success``: every critical check passed. ``blocked``: the run must stop. ``snapshot``: what to work on from
+    here (without quarantined rows). ``quarantined``: the rows set aside, or None. ``json``: digest of the blob with
+    Great Expectations' own result. ``html``: a page for people.
+    """
+
+    success: bool
+    blocked: bool
+    sentence: str
+    checks: tuple[Check, ...]
+    statistics: dict[str, int]
+    snapshot: Snapshot
+    quarantined: Snapshot | None
+    json: str
+    html: str
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """Checks that failed, of any severity."""
+        return tuple(c for c in self.checks if not c.success)
+
+    def check(self) -> None:
+        """Raise :class:`ValidationFailed` when the run must stop."""
+        if self.blocked:
+            raise ValidationFailed(
+                self.sentence,
+                hint="see the validation report; repair the data, correct the expectation, or set validate.on_failure",
+            )
+
+
+def validate(
+    snapshot: Snapshot, store: Store, config: Validate, data: Data, *, target_optional: bool = False
+) -> ValidationResult:
+    """Check the snapshot; evidence is returned (and its JSON stored) whether it passes or not.
+
+    The schema is compared with the lock first; the first run that is not blocked sets it. Great Expectations gets
+    all rows of the columns its expectations name: about 0.1 GB a million rows and numeric column. With
+    ``on_failure: quarantine`` rows that fail row-level expectations move to a snapshot of their own; expectations
+    about a whole column still block. Failures of ``severity`` warning or info are told and do not block.
+
+    :param target_optional: rows without known outcome: the target may be absent, expectations on it wait, and the
+        schema is compared but not locked.
+    :raises SchemaSkew: columns or types differ from the lock. :raises ExpectationError: an expectation is wrong.
+    """
+    if config.schema_ == "infer":
+        compare_schema(snapshot, store, data, target_optional=target_optional).check()
+    families = {n: family(t) for n, t in snapshot.columns.items()}
+    entries, skipped = list(config.expectations), []
+    if target_optional and data.target not in families:
+        waiting = [e for e in entries if data.target in _mentioned(e)]
+        entries = [e for e in entries if e not in waiting]
+        skipped = [next(iter(e)) for e in waiting]
+    suite = gx.build(entries, families)
+    checks = _always(snapshot, store, data, target_optional)
+    raw: dict[str, Any] = {"results": []}
+    aside: dict[int, list[int]] = {}
+    if suite and snapshot.rows:
+        names = list(dict.fromkeys(c for e in suite for c in e.columns)) or list(families)[:1]
+        frame = snapshot.to_pandas(store, None if any(e.whole_table for e in suite) else names)
+        if any(e.name == "expect_column_to_exist" for e in suite):
+            # Only asked whether it is there: an empty column answers that without its values.
+            for name in families:
+                if name not in frame.columns:
+                    frame[name] = np.nan
+        found, raw = gx.run(suite, frame)
+        checks += found
+        if config.on_failure == "quarantine":
+            bad = [e for e, c in zip(suite, found, strict=True) if not c.success and c.row_level and _critical(c)]
+            aside = gx.unexpected_rows(bad, frame) if bad else {}
+        del frame
+    digest = put_json(store, {"kind": "expectations", "snapshot": snapshot.digest, "result": raw,
+                              "checks": [asdict(c) for c in checks]})  # fmt: skip
+    failing = [c for c in checks if not c.success and _critical(c)]
+    blocked = bool(failing) and config.on_failure == "block"
+    good, quarantined, note = snapshot, None, ""
+    if failing and config.on_failure == "quarantine":
+        if len(aside) < len(failing):
+            blocked = True
+            note = "; not only single rows are at fault, so nothing was quarantined"
+        else:
+            positions = np.unique(np.concatenate([np.asarray(r, dtype=np.int64) for r in aside.values()]))
+            left = snapshot.rows - len(positions)
+            least = 1 if target_optional else data.min_rows
+            if left < least:
+                blocked = True
+                note = f"; quarantine would leave {left} rows, and {least} are needed"
+            else:
+                good, quarantined = _set_aside(snapshot, store, positions, data, target_optional)
+                note = f"; {len(positions)} rows quarantined, {left} go on"
+    elif failing and config.on_failure == "warn":
+        note = "; going on, as validate.on_failure is warn"
+    sentence = _sentence(checks, note)
+    statistics = {
+        "evaluated": len(checks),
+        "passed": sum(c.success for c in checks),
+        "failed": sum(not c.success for c in checks),
+        "waiting": len(skipped),
+        "rows": snapshot.rows,
+        "quarantined": quarantined.rows if quarantined else 0,
+    }
+    if config.schema_ == "infer" and not blocked and not target_optional:
+        lock_schema(snapshot, store, data)
+    html = expectations_html(
+        snapshot.pipeline, snapshot.digest, str(snapshot.window) if snapshot.window else None, success=not failing,
+        sentence=sentence, checks=checks, skipped=skipped, statistics=statistics,
+    )  # fmt: skip
+    return ValidationResult(not failing, blocked, sentence, tuple(checks), statistics, good, quarantined, digest, html)
+
+
+def _critical(check: Check) -> bool:
+    return check.severity == "critical"
+
+
+def _mentioned(entry: dict[str, dict[str, Any]]) -> set[str]:
+    found: set[str] = set()
+    for value in next(iter(entry.values())).values():
+        found |= {v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)}
+    return found
+
+
+def _always(snapshot: Snapshot, store: Store, data: Data, target_optional: bool) -> list[Check]:
+    """Rows are there, and labels are: empty columns pass most of Great Expectations' checks."""
+    checks = [Check("rows are there", "", snapshot.rows > 0, observed=str(snapshot.rows))]
+    if data.target in snapshot.columns and not target_optional:
+        missing, offset, rows = 0, 0, list[int]()
+        for batch in snapshot.batches(store, [data.target]):
+            null = pc.is_null(batch.column(0), nan_is_null=True)
+            missing += pc.sum(null).as_py() or 0
+            if len(rows) < gx.MAX_EXAMPLES:
+                rows += [offset + i.as_py() + 1 for i in pc.indices_nonzero(null)]
+            offset += batch.num_rows
+        percent = 100 * missing / snapshot.rows if snapshot.rows else 0.0
+        checks.append(
+            Check(
+                "target is not null",
+                data.target,
+                not missing,
+                unexpected_count=missing,
+                unexpected_percent=percent,
+                rows=tuple(rows[: gx.MAX_EXAMPLES]),
+            )
+        )
+    elif not target_optional:
+        checks.append(Check("target is there", data.target, False))
+    return checks
+
+
+def _sentence(checks: list[Check], note: str) -> str:
+    failed = [c for c in checks if not c.success]
+    if not failed:
+        return f"all {len(checks)} checks passed"
+    shown = "; ".join(c.sentence for c in failed[:3]) + (f"; and {len(failed) - 3} more" if len(failed) > 3 else "")
+    return f"{len(failed)} of {len(checks)} checks failed: {shown}{note}"
+
+
+def _set_aside(
+    snapshot: Snapshot, store: Store, positions: np.ndarray[Any, Any], data: Data, target_optional: bool
+) -> tuple[Snapshot, Snapshot]:
+    mask = np.zeros(snapshot.rows, dtype=bool)
+    mask[positions] = True
+    target = None if target_optional else TargetCheck(data)
+    batches = snapshot.batches(store)
+    first = next(batches)
+
+    def stream() -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+        offset = 0
+        batch: pa.RecordBatch | None = first
+        while batch is not None:
+            bad = pa.array(mask[offset : offset + batch.num_rows])
+            offset += batch.num_rows
+            good = batch.filter(pc.invert(bad))
+            if target is not None:
+                target.see(good)
+            yield good, batch.filter(bad)
+            batch = next(batches, None)
+
+    origin = {**snapshot.source, "from": snapshot.digest}
+    good, bad = write_snapshots(
+        store, snapshot.pipeline, stream(), first.schema, window=snapshot.window,
+        sources=[{**origin, "part": "kept"}, {**origin, "part": "quarantined"}],
+        check=target.check if target else None,
+    )  # fmt: skip
+    return good, bad
