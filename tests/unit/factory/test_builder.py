@@ -1,0 +1,204 @@
+"""load_dags: what a folder of YAML files becomes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+
+from airflow_mlops.config.loader import load_text
+from airflow_mlops.exceptions import ConfigError
+from airflow_mlops.factory.builder import build_pipeline, load_dags
+from airflow_mlops.factory.levels import LEVELS, dag_specs
+from airflow_mlops.factory.steps import STEPS, airflow_resources
+
+LEVEL_0 = """
+pipeline: churn
+level: 0
+owner: ana
+dag: {tags: [crm], default_args: {retries: 5, retry_delay: 2m}, access_control: {Op: {DAGs: [can_read]}}}
+resources: {pool: ml, timeout: 1h}
+data: {source: churn.csv, target: churned}
+train: {estimator: sklearn.linear_model.LogisticRegression, resources: {queue: gpu, timeout: 3h}}
+approve: {by: [lead], timeout: 2d}
+"""
+LEVEL_1 = """
+pipeline: flights
+level: 1
+data: {source: "flights/*.parquet", target: late, timestamp: t, id: i, window: 90d}
+train: {estimator: sklearn.ensemble.HistGradientBoostingClassifier}
+evaluate: {gates: [{metric: roc_auc, at_least: 0.6}]}
+deploy: {batch: {schedule: "@daily"}}
+monitor: {labels: {source: "outcomes/*.parquet", join_on: i}}
+retrain: {when: [new_data, drift, performance], schedule: "@monthly"}
+"""
+
+
+def _write(folder: Path, **files: str) -> Path:
+    pipelines = folder / "pipelines"
+    pipelines.mkdir()
+    for name, text in files.items():
+        (pipelines / f"{name}.yaml").write_text(text)
+    return pipelines
+
+
+def _edges(dag: DAG) -> dict[str, set[str]]:
+    return {task.task_id: set(task.upstream_task_ids) for task in dag.tasks}
+
+
+def test_level_0_is_started_by_a_person_and_ends_in_a_handover(tmp_path: Path) -> None:
+    dags = load_dags(_write(tmp_path, churn=LEVEL_0))
+    assert set(dags) == {"churn__train", "churn__predict"}
+    train = dags["churn__train"]
+    assert train.schedule is None
+    assert _edges(train) == {
+        "data.snapshot": set(),
+        "data.profile": {"data.snapshot"},
+        "validate.expectations": {"data.snapshot"},
+        "train.fit": {"validate.expectations"},
+        "evaluate.score": {"train.fit"},
+        "evaluate.gates": {"evaluate.score"},
+        "approve.ask": {"evaluate.gates"},
+        "promote.handover": {"approve.ask", "evaluate.gates"},
+    }
+    assert {"window_start", "source", "params", "seed"} <= set(train.params)
+    ask = train.get_task("approve.ask")
+    assert ask.response_timeout == timedelta(days=2)
+    assert ask.assigned_users[0]["id"] == "lead"
+    assert ask.defaults == ["Reject"]
+
+
+def test_level_1_chains_its_dags_by_assets(tmp_path: Path) -> None:
+    dags = load_dags(_write(tmp_path, flights=LEVEL_1))
+    assert set(dags) == {"flights__train", "flights__predict", "flights__monitor"}
+    written = {o.name for d in dags.values() for t in d.tasks for o in t.outlets}
+    assert written == {"flights.champion", "flights.predictions", "flights.retrain"}
+    train, monitor = dags["flights__train"].schedule, dags["flights__monitor"].schedule
+    assert {a.name for a in train.asset_condition.objects} == {"flights.data", "flights.retrain"}
+    assert train.timetable.expression == "0 0 1 * *"
+    assert monitor.name == "flights.predictions"
+    assert dags["flights__predict"].schedule.expression == "0 0 * * *"
+    assert "approve.ask" not in dags["flights__train"].task_ids
+    # Whoever reads the champion is shown as reading it, so that the asset graph is one piece.
+    assert [i.name for i in dags["flights__predict"].get_task("predict.batch").inlets] == ["flights.champion"]
+
+
+def test_a_level_1_pipeline_asks_only_where_its_file_says_so() -> None:
+    text = LEVEL_1.replace("at_least: 0.6}]}", "at_least: 0.6}], on_inconclusive: require_approval}")
+    train = build_pipeline(load_text(text))["flights__train"]
+    assert _edges(train)["promote.champion"] == {"evaluate.gates", "approve.ask"}
+
+
+def test_settings_reach_every_task(tmp_path: Path) -> None:
+    dag = load_dags(_write(tmp_path, churn=LEVEL_0))["churn__train"]
+    assert dag.tags == {"mlops", "level-0", "ana", "crm"}
+    # FAB's permissions are sets.
+    assert {k: {r: set(p) for r, p in v.items()} for k, v in dag.access_control.items()} == {"Op": {"DAGs": {"can_read"}}}
+    for task in dag.tasks:
+        assert (task.owner, task.retries, task.retry_delay) == ("ana", 5, timedelta(minutes=2)), task.task_id
+    assert dag.get_task("data.snapshot").pool == "ml"
+    assert dag.get_task("data.snapshot").execution_timeout == timedelta(hours=1)
+    fit = dag.get_task("train.fit")
+    assert (fit.pool, fit.queue, fit.execution_timeout) == ("ml", "gpu", timedelta(hours=3))
+
+
+def test_every_dag_and_task_says_what_it_is_and_serialises(tmp_path: Path) -> None:
+    for dag in load_dags(_write(tmp_path, churn=LEVEL_0, flights=LEVEL_1)).values():
+        assert "pipeline:" in dag.doc_md, "the YAML is shown with the DAG"
+        assert all(task.doc_md for task in dag.tasks)
+        json.dumps(DagSerialization.to_dict(dag))
+
+
+def test_every_step_of_every_level_has_an_operator() -> None:
+    named = {step.name for level in LEVELS.values() for spec in level for step in spec.steps}
+    assert named == set(STEPS)
+
+
+def test_a_level_without_monitor_has_no_monitor_dag() -> None:
+    text = LEVEL_1.replace("when: [new_data, drift, performance], ", "").replace(
+        'monitor: {labels: {source: "outcomes/*.parquet", join_on: i}}\n', ""
+    )
+    assert [spec.suffix for spec in dag_specs(load_text(text))] == ["train", "predict"]
+
+
+def test_a_bad_file_shows_itself_and_leaves_the_others_alone(tmp_path: Path) -> None:
+    folder = _write(tmp_path, churn=LEVEL_0, bad="pipeline: bad\nlevel: 0\ndata: {sorce: x.csv, target: y}\n")
+    dags = load_dags(folder)
+    assert set(dags) == {"churn__train", "churn__predict", "bad__invalid"}
+    invalid = dags["bad__invalid"]
+    assert "bad.yaml:3:8" in invalid.doc_md
+    assert "did you mean `source`" in invalid.doc_md
+    DagSerialization.to_dict(invalid)
+    (folder / "bad.yaml").write_text(LEVEL_0.replace("churn", "good"))
+    assert set(load_dags(folder)) == {"churn__train", "churn__predict", "good__train", "good__predict"}
+
+
+def test_what_airflow_refuses_of_one_pipeline_does_not_touch_the_others(tmp_path: Path) -> None:
+    refused = LEVEL_0.replace("churn", "refused").replace("retries: 5", "priority_weight: heavy")
+    dags = load_dags(_write(tmp_path, churn=LEVEL_0, refused=refused))
+    assert set(dags) == {"churn__train", "churn__predict", "refused__invalid"}
+    assert "priority_weight" in dags["refused__invalid"].doc_md or "heavy" in dags["refused__invalid"].doc_md
+
+
+def test_the_second_file_of_one_name_is_named(tmp_path: Path) -> None:
+    dags = load_dags(_write(tmp_path, a=LEVEL_0, b=LEVEL_0))
+    assert set(dags) == {"churn__train", "churn__predict", "b__invalid"}
+    assert "a.yaml" in dags["b__invalid"].doc_md
+
+
+def test_customise_adds_tasks_of_ones_own(tmp_path: Path) -> None:
+    from airflow.providers.standard.operators.empty import EmptyOperator
+
+    def add(dag: DAG, config) -> None:
+        EmptyOperator(task_id=f"tell_{config.owner}", dag=dag)
+
+    dags = load_dags(_write(tmp_path, churn=LEVEL_0), customise=add)
+    assert all("tell_ana" in dag.task_ids for dag in dags.values())
+
+
+def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a folder"):
+        load_dags(tmp_path / "nowhere")
+
+
+def test_a_tasks_start_builds_only_its_own_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _write(tmp_path, churn=LEVEL_0, flights=LEVEL_1, renamed=LEVEL_0.replace("churn", "other"))
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "flights__train")
+    assert set(load_dags(folder)) == {"flights__train", "flights__predict", "flights__monitor"}
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "other__predict")
+    assert set(load_dags(folder)) == {"other__train", "other__predict"}
+
+
+def test_a_relative_folder_starts_at_the_calling_file(tmp_path: Path) -> None:
+    _write(tmp_path, churn=LEVEL_0)
+    (tmp_path / "loader.py").write_text("from airflow_mlops import load_dags\nnames = sorted(load_dags('pipelines'))\n")
+    code = f"import runpy; print(runpy.run_path({str(tmp_path / 'loader.py')!r})['names'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("['churn__predict', 'churn__train']")
+
+
+HEAVY = ("pandas", "numpy", "sklearn", "scipy", "great_expectations", "evidently", "boto3", "pyarrow", "mlflow")
+
+
+def test_parsing_imports_nothing_heavy(tmp_path: Path) -> None:
+    folder = _write(tmp_path, churn=LEVEL_0, flights=LEVEL_1)
+    code = (
+        f"import sys; from airflow_mlops import load_dags; assert len(load_dags({str(folder)!r})) == 5;"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert done.stdout.strip().endswith("[]"), done.stdout
+
+
+def test_later_resources_go_before_earlier_ones() -> None:
+    from airflow_mlops.config.models import Resources
+
+    merged = airflow_resources(Resources(pool="a", timeout="1h"), None, Resources(pool="b", executor_config={"x": 1}))
+    assert merged == {"pool": "b", "executor_config": {"x": 1}, "execution_timeout": timedelta(hours=1)}
