@@ -1,81 +1,35 @@
 """Decide, from one evaluation, whether a candidate may be delivered.
 
-A comparison with the champion has three outcomes, because rows can be too few to tell. With the
-one-sided bounds ``low`` and ``high`` of the difference (positive = candidate better):
-
-* ``not_worse_by: m`` passes when low ≥ −m, is rejected when high < −m, else inconclusive;
-* ``better_by: m`` passes when low > m, is rejected when high ≤ m, else inconclusive.
-
-A value that is missing or not finite never passes.
+A gate holds one value against a threshold, on the whole holdout or per slice, or compares with the
+champion (:mod:`airflow_mlops.ml.versus`), or looks at a serving check. A value that is missing or
+not finite never passes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from airflow_mlops.config.models import Gate, Serving
 from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.evaluation import Evaluation
+from airflow_mlops.ml.gate_result import (
+    GateReport,
+    GateResult,
+    SliceResult,
+    Verdict,
+    decimals,
+    gate_dict,
+    gate_name,
+    number,
+)
 from airflow_mlops.ml.metrics import Metric
-from airflow_mlops.ml.paired import Estimate
+from airflow_mlops.ml.versus import versus
 
-Verdict = Literal["passed", "rejected", "inconclusive", "no_baseline"]
-MIN_CLASS = 30
-"""Fewer rows of a class (regression: of the holdout), and no interval can be trusted."""
-_MOST_ROWS = 10**9
-
-
-@dataclass(frozen=True)
-class SliceResult:
-    """One value of a slice column; ``value`` as printed, ``None`` when it could not be computed."""
-
-    column: str
-    value_of: str
-    rows: int
-    value: float | None
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """The outcome of one gate.
-
-    :param value: what was judged: the printed metric (of the worst slice), or the difference to the champion.
-    :param low: one-sided bounds of the difference at the gate's confidence; ``None`` for absolute gates.
-    :param threshold: what ``value`` or a bound is held against.
-    :param needed_rows: estimated holdout rows, in all, that would decide; ``None`` when not inconclusive or hopeless.
-    """
-
-    gate: dict[str, Any]
-    name: str
-    verdict: Verdict
-    sentence: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    threshold: float | None = None
-    needed_rows: int | None = None
-    slices: tuple[SliceResult, ...] = ()
-    slices_too_small: int = 0
-    serving: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class GateReport:
-    """All gates' outcomes and what follows from them."""
-
-    verdict: Verdict
-    sentence: str
-    results: tuple[GateResult, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, fit for XCom."""
-        return asdict(self) | {"results": [asdict(r) | {"slices": [asdict(s) for s in r.slices]} for r in self.results]}
+__all__ = ["GateReport", "GateResult", "SliceResult", "Verdict", "decide", "gate_metrics"]
 
 
 def decide(
@@ -123,7 +77,7 @@ def _judge(gate: Gate, evaluation: Evaluation, serving: Callable[[Serving], dict
     metric = Metric(gate.metric or "")
     metric.check_task(evaluation.task, evaluation.n_classes)
     if gate.versus is not None:
-        return _versus(gate, metric, evaluation)
+        return versus(gate, metric, evaluation)
     return _sliced(gate, metric, evaluation) if gate.slices else _absolute(gate, metric, evaluation)
 
 
@@ -153,12 +107,12 @@ def _absolute(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
     threshold = _threshold(gate, metric)
     value = metric.printed(evaluation.value(metric))
     holds = _reaches(metric, value, threshold)
-    d = _decimals(value, value - threshold)
+    d = decimals(value, value - threshold)
     return GateResult(
-        gate=_gate_dict(gate),
-        name=_name(gate),
+        gate=gate_dict(gate),
+        name=gate_name(gate),
         verdict="passed" if holds else "rejected",
-        sentence=f"{metric.name} {_number(value, d)} {_relation(metric, holds)} {_number(threshold)}",
+        sentence=f"{metric.name} {number(value, d)} {_relation(metric, holds)} {number(threshold)}",
         value=value,
         threshold=threshold,
     )
@@ -200,10 +154,10 @@ def _sliced(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
     if worst is not None:
         s, value = worst
         holds = s.verdict == "passed"
-        d = _decimals(value, value - threshold)
+        d = decimals(value, value - threshold)
         parts.append(
-            f"{metric.name} {_number(value, d)} of the worst slice, {s.column} = {s.value_of} ({s.rows:,} rows),"
-            f" {_relation(metric, holds)} {_number(threshold)}"
+            f"{metric.name} {number(value, d)} of the worst slice, {s.column} = {s.value_of} ({s.rows:,} rows),"
+            f" {_relation(metric, holds)} {number(threshold)}"
         )
         parts.append(f"{failed} of {len(found)} slices fail" if failed else f"{len(found)} slices judged")
     elif not found:
@@ -214,8 +168,8 @@ def _sliced(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
     if small and found:
         parts.append(f"{small} smaller than {gate.min_rows} rows not judged")
     return GateResult(
-        gate=_gate_dict(gate),
-        name=_name(gate),
+        gate=gate_dict(gate),
+        name=gate_name(gate),
         verdict=verdict,
         sentence="; ".join(parts),
         value=worst[1] if worst is not None else None,
@@ -230,112 +184,6 @@ def _groups(values: np.ndarray) -> list[tuple[str, np.ndarray]]:
     order = np.argsort(inverse, kind="stable")
     ends = np.cumsum(np.bincount(inverse, minlength=len(unique)))
     return list(zip(map(str, unique), np.split(order, ends[:-1]), strict=True))
-
-
-# --- against the champion --------------------------------------------------------------------------
-
-
-def _versus(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
-    margin = float(gate.not_worse_by if gate.not_worse_by is not None else gate.better_by or 0.0)
-    limit = -margin if gate.not_worse_by is not None else margin
-    base: dict[str, Any] = {"gate": _gate_dict(gate), "name": _name(gate), "threshold": limit}
-    mine = metric.printed(evaluation.value(metric))
-    if not evaluation.has_champion:
-        sentence = f"{metric.name} {_number(mine)}: there is no champion to compare with"
-        return GateResult(**base, verdict="no_baseline", sentence=sentence, value=None)
-    theirs = metric.printed(evaluation.value(metric, "champion"))
-    if evaluation.same_model:
-        holds = gate.not_worse_by is not None
-        return GateResult(
-            **base,
-            verdict="passed" if holds else "rejected",
-            sentence=f"{metric.name} {_number(mine)}: the candidate is the champion, byte for byte, so "
-            + ("it is not worse" if holds else "it is not better"),
-            value=0.0,
-            low=0.0,
-            high=0.0,
-        )
-    difference = evaluation.estimate(metric, "difference")
-    bounds = difference.bounds(gate.confidence)
-    verdict = _three_way(gate, difference.value, bounds)
-    scarce = _scarce(metric, evaluation)
-    if scarce is not None:
-        verdict = "inconclusive"
-    needed = None
-    if verdict == "inconclusive":
-        needed = _needed(difference, bounds, limit)
-        if scarce is not None:
-            needed = max(needed or 0, math.ceil(evaluation.rows * MIN_CLASS / max(scarce[1], 1)))
-    value = difference.value
-    low, high = bounds if bounds is not None else (None, None)
-    d = _decimals(mine, margin, *((high - low) / 2 for _ in (0,) if low is not None and high is not None))
-    sentence = f"{metric.name} {_number(mine, d)} vs champion {_number(theirs, d)}"
-    sentence += " (lower is better): advantage " if metric.lower_is_better else ": "
-    sentence += _signed(value, d)
-    if low is not None and high is not None:
-        sentence += f", {100 * (2 * gate.confidence - 1):.3g} % CI {_signed(low, d)}…{_signed(high, d)}"
-    sentence += ": " + _conclusion(gate, verdict, margin)
-    if scarce is not None:
-        sentence += f"; {scarce[0]}, and {MIN_CLASS} are needed"
-    if verdict == "inconclusive":
-        sentence += _more(needed, evaluation.rows, low)
-    return GateResult(**base, verdict=verdict, sentence=sentence, value=value, low=low, high=high, needed_rows=needed)
-
-
-def _three_way(gate: Gate, value: float, bounds: tuple[float, float] | None) -> Verdict:
-    """Verdict of one comparison; see the module's text."""
-    if bounds is None or not all(map(math.isfinite, (value, *bounds))):
-        return "inconclusive"
-    low, high = bounds
-    if gate.not_worse_by is not None:
-        return "passed" if low >= -gate.not_worse_by else "rejected" if high < -gate.not_worse_by else "inconclusive"
-    margin = gate.better_by or 0.0
-    return "passed" if low > margin else "rejected" if high <= margin else "inconclusive"
-
-
-def _scarce(metric: Metric, evaluation: Evaluation) -> tuple[str, int] | None:
-    """Why these rows cannot carry an interval, and how many there are of what is scarce."""
-    if evaluation.rows < MIN_CLASS:
-        return f"the holdout has {evaluation.rows} rows", evaluation.rows
-    counts = evaluation.counts
-    # A mean over rows needs no rows of every single class when there are many.
-    if not counts or (len(counts) > 2 and metric.is_row_mean):
-        return None
-    rarest = min(counts, key=lambda c: counts[c])
-    if counts[rarest] < MIN_CLASS:
-        return f"class {rarest!r} has {counts[rarest]} holdout rows", counts[rarest]
-    return None
-
-
-def _needed(difference: Estimate, bounds: tuple[float, float] | None, limit: float) -> int | None:
-    """Rows at which an interval of this shape, which shrinks by √n, would leave the limit."""
-    if bounds is None:
-        return None
-    gap = difference.value - limit
-    half = difference.value - bounds[0] if gap > 0 else bounds[1] - difference.value
-    if gap == 0 or half <= 0:
-        return None
-    needed = difference.rows * (half / abs(gap)) ** (1 if difference.silent_rows is not None else 2)
-    return math.ceil(needed) if needed <= _MOST_ROWS else None
-
-
-def _more(needed: int | None, rows: int, low: float | None) -> str:
-    if low is None and needed is None:
-        return "; the rows give no interval"
-    if needed is None:
-        return "; so close to the limit that no realistic number of rows would decide"
-    more = max(needed - rows, 1)
-    step = 10 ** max(len(str(more)) - 2, 0)
-    return f"; about {math.ceil(more / step) * step:,} more rows would decide"
-
-
-def _conclusion(gate: Gate, verdict: Verdict, margin: float) -> str:
-    if verdict == "rejected" and gate.not_worse_by is not None:
-        return f"it is more than {_number(margin)} worse" if margin else "it is worse"
-    words = {"passed": "it is", "rejected": "it is not", "inconclusive": "cannot show it is"}[verdict]
-    if gate.not_worse_by is not None:
-        return f"{words} at most {_number(margin)} worse"
-    return f"{words} more than {_number(margin)} better" if margin else f"{words} better"
 
 
 # --- serving ---------------------------------------------------------------------------------------
@@ -363,7 +211,7 @@ def _serving(gate: Gate, limits: Serving, result: dict[str, Any]) -> GateResult:
             " same predictions in a fresh process"
         )
     return GateResult(
-        gate=_gate_dict(gate),
+        gate=gate_dict(gate),
         name="serving",
         verdict="rejected" if problems else "passed",
         sentence=sentence,
@@ -371,39 +219,3 @@ def _serving(gate: Gate, limits: Serving, result: dict[str, Any]) -> GateResult:
         threshold=limits.p95_ms,
         serving=result,
     )
-
-
-# --- words -----------------------------------------------------------------------------------------
-
-
-def _gate_dict(gate: Gate) -> dict[str, Any]:
-    return gate.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-
-
-def _name(gate: Gate) -> str:
-    for key in ("at_least", "at_most", "not_worse_by", "better_by"):
-        value = getattr(gate, key)
-        if value is not None:
-            by = f" by {', '.join(gate.slices)}" if gate.slices else " vs champion" if gate.versus else ""
-            return f"{gate.metric} {key} {value:g}{by}"
-    return str(gate.metric)
-
-
-def _decimals(value: float, *small: float) -> int:
-    """Digits after the point that keep the smallest of these differences visible."""
-    base = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
-    # The factor keeps 0.0099999999 from asking for one digit more than 0.01.
-    sizes = [abs(s) * (1 + 1e-6) for s in small if s and math.isfinite(s)]
-    return min(max([base, *(-math.floor(math.log10(s)) for s in sizes)]), 8)
-
-
-def _number(value: float, decimals: int | None = None) -> str:
-    if decimals is None:
-        text = f"{value:.6g}" if abs(value) < 1e6 else f"{value:,.0f}"
-    else:
-        text = f"{value:,.{decimals}f}"
-    return text.replace("-", "−")
-
-
-def _signed(value: float, decimals: int) -> str:
-    return _number(value, decimals) if value < 0 else "+" + _number(value, decimals)

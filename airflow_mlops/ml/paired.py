@@ -4,7 +4,7 @@ One estimate per metric, by the sharpest method that fits it:
 
 * ROC AUC: DeLong's structural components, ties exact, one sort a model.
 * means over rows (accuracy, log loss, Brier, squared and absolute error): paired per-row differences, Student's t.
-* RMSE and R²: the same on their influence functions (delta method).
+* RMSE, R², macro one-vs-rest ROC AUC: the same on their influence functions (delta method).
 * other metrics of predicted classes: multinomial bootstrap of the table (truth × candidate × champion).
 * everything else: paired bootstrap of rows, m out of n on large holdouts.
 
@@ -105,6 +105,8 @@ def _influence(metric: Metric, y: np.ndarray, predictions: Predictions) -> np.nd
     rows = metric.row_scores(y, predictions)
     if rows is not None:
         return rows
+    if metric.scorer_name == "roc_auc_ovr" and predictions.proba is not None:
+        return _one_vs_rest_influence(y, predictions.proba)
     if metric.scorer_name not in ("neg_root_mean_squared_error", "r2") or predictions.labels is None:
         return None
     squared = (predictions.labels - y) ** 2
@@ -114,6 +116,19 @@ def _influence(metric: Metric, y: np.ndarray, predictions: Predictions) -> np.nd
         total = spread.mean()
         return -squared / total + mean * spread / total**2 if total > 0 else None
     return -squared / (2 * math.sqrt(mean)) if mean > 0 else np.zeros(len(y))
+
+
+def _one_vs_rest_influence(y: np.ndarray, proba: np.ndarray) -> np.ndarray | None:
+    """DeLong's components of each class against the rest, averaged over classes."""
+    classes = proba.shape[1]
+    if np.bincount(y, minlength=classes).min() < 2:
+        return None
+    total = np.zeros(len(y))
+    for k in range(classes):
+        positive = y == k
+        auc, components = auc_components(positive, proba[:, k])
+        total += (components - auc) / np.where(positive, positive.mean(), 1 - positive.mean())
+    return total / classes
 
 
 def estimate(

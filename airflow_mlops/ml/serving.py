@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ import pandas as pd
 
 from airflow_mlops.config.models import Serving
 from airflow_mlops.exceptions import EvaluationError
+
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Artifact)\b")
 
 TIMEOUT = 120.0
 """Seconds for starting Python, loading the model and all predictions."""
@@ -72,9 +75,7 @@ def check_serving(
         except subprocess.TimeoutExpired:
             return result | {"error": f"the model gave no {rows} predictions within {timeout:g} s"}
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        reason = lines[-1].strip()[:500] if lines else f"exit code {done.returncode}"
-        return result | {"error": f"the model does not work in a fresh process: {reason}"}
+        return result | {"error": f"the model does not work in a fresh process: {_reason(done)}"}
     answer = json.loads(done.stdout.splitlines()[-1])
     if "error" in answer:
         return result | {"error": f"the model does not load in a fresh process: {answer['error']}"}
@@ -94,6 +95,15 @@ def same_predictions(got: np.ndarray, expected: np.ndarray) -> bool:
     if np.issubdtype(expected.dtype, np.floating) and np.issubdtype(got.dtype, np.number):
         return bool(np.allclose(got, expected, rtol=1e-6, atol=1e-9))
     return got.tolist() == expected.tolist()
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    """The exception that ended the process, on one line; else its exit code."""
+    lines = done.stderr.splitlines()
+    for i in range(len(lines) - 1, -1, -1):
+        if _EXCEPTION.match(lines[i]):
+            return " ".join(line.strip() for line in lines[i:] if line.strip())[:500]
+    return f"exit code {done.returncode}"
 
 
 def _environment() -> dict[str, str]:

@@ -14,7 +14,8 @@ from airflow_mlops.config.models import Gate, Serving
 from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.evaluation import Evaluation, MetricValue
 from airflow_mlops.ml.gate_report import gate_report_html
-from airflow_mlops.ml.gates import _three_way, decide, gate_metrics
+from airflow_mlops.ml.gates import decide, gate_metrics
+from airflow_mlops.ml.versus import three_way
 
 
 def evaluation(candidate, champion=None, *, y, classes=("ok", "late"), slices=None, same_model=False, metrics=()):
@@ -266,7 +267,7 @@ def test_a_wider_margin_never_makes_it_harder(value, small, more, half):
 
     def verdicts(kind):
         gates = [Gate(metric="r2", versus="champion", **{kind: m}) for m in (narrow, wide)]
-        return [order[_three_way(gate, value, interval)] for gate in gates]
+        return [order[three_way(gate, value, interval)] for gate in gates]
 
     tolerant, demanding = verdicts("not_worse_by"), verdicts("better_by")
     assert tolerant[0] <= tolerant[1]
@@ -281,8 +282,8 @@ def test_only_finite_numbers_pass(value, low, high, margin):
     for kind in ("not_worse_by", "better_by"):
         gate = Gate(metric="r2", versus="champion", **{kind: margin})
         if not all(map(math.isfinite, (value, low, high))):
-            assert _three_way(gate, value, (low, high)) == "inconclusive"
-    assert _three_way(gate, value, None) == "inconclusive"
+            assert three_way(gate, value, (low, high)) == "inconclusive"
+    assert three_way(gate, value, None) == "inconclusive"
 
 
 @settings(max_examples=30, deadline=None)

@@ -84,6 +84,22 @@ def test_delta_method_agrees_with_the_bootstrap(name):
     assert found.se == pytest.approx(np.std(draws), rel=0.15)
 
 
+def test_one_vs_rest_auc_agrees_with_the_bootstrap():
+    rng = np.random.default_rng(11)
+    y = rng.choice(3, size=400, p=[0.5, 0.3, 0.2])
+    a, b = (rng.dirichlet([1, 1, 1], size=400) + c * np.eye(3)[y] for c in (0.4, 0.3))
+    a, b = a / a.sum(axis=1, keepdims=True), b / b.sum(axis=1, keepdims=True)
+    metric = Metric("roc_auc_ovr")
+    found = estimate(metric, y, Predictions(proba=a), Predictions(proba=b), n_classes=3)
+    draws = []
+    for _ in range(200):
+        i = rng.integers(0, 400, 400)
+        mine, theirs = (metric.score(y[i], Predictions(proba=p[i]), n_classes=3) for p in (a, b))
+        draws.append(mine - theirs)
+    assert found.method == "delta method"
+    assert found.se == pytest.approx(np.std(draws), rel=0.2)
+
+
 @pytest.mark.parametrize("name", ["f1", "balanced_accuracy", "average_precision"])
 def test_bootstraps_are_seeded_and_centred(name, monkeypatch):
     monkeypatch.setattr("airflow_mlops.ml.paired.BOOTSTRAP_DRAWS", 100)

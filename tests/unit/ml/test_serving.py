@@ -60,7 +60,7 @@ def test_a_model_that_cannot_be_loaded_is_a_reason_not_a_crash(tmp_path):
 def test_a_model_that_fails_on_these_rows_is_a_reason(tmp_path):
     path = saved(tmp_path, LogisticRegression().fit(FRAME, Y))
     result = check_serving(path, FRAME[["a"]], np.zeros(60), Serving(rows=5))
-    assert "does not work in a fresh process: " in result["error"]
+    assert "does not work in a fresh process: ValueError: The feature names should match" in result["error"]
     assert "\n" not in result["error"]
 
 

@@ -1,0 +1,97 @@
+"""Outcomes of gates, and the words and numbers they are told in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from airflow_mlops.config.models import Gate
+
+Verdict = Literal["passed", "rejected", "inconclusive", "no_baseline"]
+
+
+@dataclass(frozen=True)
+class SliceResult:
+    """One value of a slice column; ``value`` as printed, ``None`` when it could not be computed."""
+
+    column: str
+    value_of: str
+    rows: int
+    value: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """The outcome of one gate.
+
+    :param value: what was judged: the printed metric (of the worst slice), or the difference to the champion.
+    :param low: one-sided bounds of the difference at the gate's confidence; ``None`` for absolute gates.
+    :param threshold: what ``value`` or a bound is held against.
+    :param needed_rows: estimated holdout rows, in all, that would decide; ``None`` when not inconclusive or hopeless.
+    """
+
+    gate: dict[str, Any]
+    name: str
+    verdict: Verdict
+    sentence: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    threshold: float | None = None
+    needed_rows: int | None = None
+    slices: tuple[SliceResult, ...] = ()
+    slices_too_small: int = 0
+    serving: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """All gates' outcomes and what follows from them."""
+
+    verdict: Verdict
+    sentence: str
+    results: tuple[GateResult, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, fit for XCom."""
+        return asdict(self) | {"results": [asdict(r) | {"slices": [asdict(s) for s in r.slices]} for r in self.results]}
+
+
+def gate_dict(gate: Gate) -> dict[str, Any]:
+    """The gate as it stands in the file, without defaults."""
+    return gate.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+
+
+def gate_name(gate: Gate) -> str:
+    """A short name for tables."""
+    for key in ("at_least", "at_most", "not_worse_by", "better_by"):
+        value = getattr(gate, key)
+        if value is not None:
+            by = f" by {', '.join(gate.slices)}" if gate.slices else " vs champion" if gate.versus else ""
+            return f"{gate.metric} {key} {value:g}{by}"
+    return str(gate.metric)
+
+
+def decimals(value: float, *small: float) -> int:
+    """Digits after the point that keep the smallest of these differences visible."""
+    base = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
+    # The factor keeps 0.0099999999 from asking for one digit more than 0.01.
+    sizes = [abs(s) * (1 + 1e-6) for s in small if s and math.isfinite(s)]
+    return min(max([base, *(-math.floor(math.log10(s)) for s in sizes)]), 8)
+
+
+def number(value: float, digits: int | None = None) -> str:
+    """A number with ``digits`` after the point; ``None``: as short as it is exact to six figures."""
+    if digits is None:
+        digits, short = 0, abs(value) < 1e6
+    else:
+        short = False
+    text = f"{value:.6g}" if short else f"{value:,.{digits}f}"
+    return text.replace("-", "−")
+
+
+def signed(value: float, digits: int) -> str:
+    """Like :func:`number`, with a sign."""
+    return number(value, digits) if value < 0 else "+" + number(value, digits)
