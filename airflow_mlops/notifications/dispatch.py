@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_mlops.exceptions import CodeNotAllowed, DataStale
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseNotifier
+    from airflow.sdk import BaseNotifier, Context
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +60,7 @@ def notify(
         from airflow_mlops.hooks.mlops import MLOpsHook
 
         allowed_imports = MLOpsHook().allowed_imports
-    ti = context.get("ti")
-    facts = {
-        **(details or {}),
-        "event": event,
-        "message": message,
-        **{name: getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id")},
-    }
+    facts = {**(details or {}), "event": event, "message": message, **_place(context)}
     sent = 0
     for entry in notifiers:
         try:
@@ -81,6 +75,17 @@ def notify(
     return sent
 
 
+def _place(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``dag_id``, ``run_id`` and ``task_id``; the last is ``None`` where a whole run failed."""
+    ti = context.get("ti")
+    return {
+        "dag_id": getattr(ti, "dag_id", None) or getattr(context.get("dag"), "dag_id", None),
+        "run_id": getattr(ti, "run_id", None) or context.get("run_id"),
+        # Airflow puts `reason` into a DAG's callback, with a task that need not be the one that failed.
+        "task_id": None if "reason" in context else getattr(ti, "task_id", None),
+    }
+
+
 def _is_stale(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, DataStale):
@@ -89,24 +94,41 @@ def _is_stale(error: BaseException | None) -> bool:
     return False
 
 
+def _is_silent(context: Mapping[str, Any]) -> bool:
+    """Whether the run is a replay of the past that nobody is to hear about (``promote: false``)."""
+    from airflow_mlops.operators.base import run_scope
+
+    try:
+        return not run_scope(cast("Context", context)).promote
+    except Exception as error:  # noqa: BLE001  whatever is odd about the run, its failure is worth telling
+        log.warning("cannot tell whether this run is a replay: %s: %s", type(error).__name__, error)
+        return False
+
+
 @dataclass(frozen=True)
 class FailureCallback:
-    """An ``on_failure_callback``: notifies of ``stale_data`` or ``failed``. Plain data, so it pickles.
+    """An ``on_failure_callback`` of a task (best in ``default_args``) or a DAG. Plain data, so it pickles.
 
-    Stale data that nobody asked to hear about as ``stale_data`` is reported as ``failed``.
+    Notifies of ``stale_data`` or ``failed``; stale data that nobody asked to hear about as
+    ``stale_data`` is reported as ``failed``. Only a task's callback knows the error; a DAG's says
+    that the run failed. A replay of the past without ``promote`` stays silent.
     """
 
     events: tuple[str, ...]
-    notifiers: tuple[Mapping[str, Any], ...] = field(default=())
+    notifiers: tuple[Mapping[str, Any], ...] = ()
 
     def __call__(self, context: Mapping[str, Any]) -> None:
         """Airflow calls this after the last try has failed; it never raises for a notifier."""
+        if not self.notifiers or not {"failed", "stale_data"} & set(self.events) or _is_silent(context):
+            return
         error = context.get("exception")
         event = "stale_data" if "stale_data" in self.events and _is_stale(error) else "failed"
-        ti = context.get("ti")
-        where = f"{getattr(ti, 'dag_id', '?')}.{getattr(ti, 'task_id', '?')}"
-        reason = str(error).strip() if error is not None else ""
-        notify(self.events, self.notifiers, event, context, f"{where} failed: {reason or 'see its log'}")
+        place = _place(context)
+        if place["task_id"] is None:
+            message = f"{place['dag_id']}, run {place['run_id']} failed: see its tasks"
+        else:
+            message = f"{place['dag_id']}.{place['task_id']} failed: {str(error or '').strip() or 'see its log'}"
+        notify(self.events, self.notifiers, event, context, message)
 
 
 def failure_callback(events: Sequence[str], notifiers: Sequence[Mapping[str, Any]]) -> FailureCallback:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import BaseNotifier
+from airflow.sdk import DAG, BaseNotifier
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_mlops.exceptions import CodeNotAllowed, DataStale
@@ -131,8 +131,27 @@ def test_the_failure_callback_tells_why(events: list[str], error: BaseException 
         assert str(error or "see its log") in SENT[0]["mlops"]["message"]
 
 
+def test_a_whole_runs_failure_is_told_without_naming_an_innocent_task() -> None:
+    last = SimpleNamespace(dag_id="churn__train", task_id="promote.champion", run_id="r1")
+    failure_callback(["failed"], [entry()])({"ti": last, "reason": "task_failure"})
+    failure_callback(["failed"], [entry()])(
+        {"dag": DAG("churn__train", schedule=None), "run_id": "r2", "reason": "timed_out"}
+    )
+    assert [s["mlops"]["message"] for s in SENT] == [
+        "churn__train, run r1 failed: see its tasks",
+        "churn__train, run r2 failed: see its tasks",
+    ]
+
+
+def test_a_replay_of_the_past_fails_silently() -> None:
+    callback = failure_callback(["failed"], [entry()])
+    callback({"ti": TI, "params": {"promote": False}})
+    assert SENT == []
+    callback({"ti": TI, "params": {"promote": True, "window_start": "nonsense", "window_end": "x"}})
+    assert len(SENT) == 1
+
+
 def test_a_dag_with_the_callback_serializes() -> None:
-    from airflow.sdk import DAG
     from airflow.sdk.bases.operator import BaseOperator
     from airflow.serialization.serialized_objects import DagSerialization
 
