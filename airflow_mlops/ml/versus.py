@@ -28,11 +28,11 @@ def versus(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
     :raises EvaluationError: when the metric cannot be computed for one of the models.
     """
     margin = float(gate.not_worse_by if gate.not_worse_by is not None else gate.better_by or 0.0)
-    limit = -margin if gate.not_worse_by is not None else margin
+    limit = 0.0 - margin if gate.not_worse_by is not None else margin
     base: dict[str, Any] = {"gate": gate_dict(gate), "name": gate_name(gate), "threshold": limit}
     mine = metric.printed(evaluation.value(metric))
     if not evaluation.has_champion:
-        sentence = f"{metric.name} {number(mine)}: there is no champion to compare with"
+        sentence = f"{metric.name} {number(mine, decimals(mine))}: there is no champion to compare with"
         return GateResult(**base, verdict="no_baseline", sentence=sentence, value=None)
     theirs = metric.printed(evaluation.value(metric, "champion"))
     if evaluation.same_model:
@@ -40,7 +40,7 @@ def versus(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
         return GateResult(
             **base,
             verdict="passed" if holds else "rejected",
-            sentence=f"{metric.name} {number(mine)}: the candidate is the champion, byte for byte, so "
+            sentence=f"{metric.name} {number(mine, decimals(mine))}: the candidate is the champion, byte for byte, so "
             + ("it is not worse" if holds else "it is not better"),
             value=0.0,
             low=0.0,
@@ -59,7 +59,7 @@ def versus(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
             needed = max(needed or 0, math.ceil(evaluation.rows * MIN_CLASS / max(scarce[1], 1)))
     value = difference.value
     low, high = bounds if bounds is not None else (None, None)
-    d = decimals(mine, margin, *((high - low) / 2 for _ in (0,) if low is not None and high is not None))
+    d = decimals(mine, margin, (high - low) / 2 if low is not None and high is not None else 0.0)
     sentence = f"{metric.name} {number(mine, d)} vs champion {number(theirs, d)}"
     sentence += " (lower is better): advantage " if metric.lower_is_better else ": "
     sentence += signed(value, d)
