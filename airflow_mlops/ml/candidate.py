@@ -165,7 +165,7 @@ def evaluate_candidate(
         positive=schema.positive,
         slices={c: raw[c] for c in dict.fromkeys(columns)},
         same_model=same,
-        log=log,  # type: ignore[arg-type]
+        log=log,
     )
     sample = mine.head(_MOST_SAMPLE_ROWS).reset_index(drop=True)
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
