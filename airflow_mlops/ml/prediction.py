@@ -18,6 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.pipeline import Pipeline
 
 from airflow_mlops.exceptions import CorruptObject, DataNotFound, ObjectNotFound, PredictionError
 from airflow_mlops.ml.features import FeatureSchema, apply_features, plain
@@ -119,20 +121,25 @@ class _Outputs:
             self._method, self.names = "decision_function", [SCORE]
 
     def of(self, inputs: pd.DataFrame) -> dict[str, pa.Array]:
-        values = self._ask("predict", inputs)
-        if self._classes is None:
-            columns = {PREDICTION: pa.array(self._finite("predict", values), pa.float64())}
+        said = None if self._method is None else self._finite(self._method, self._ask(self._method, inputs))
+        if said is not None and _likeliest(self._model):
+            columns = {PREDICTION: pa.array(self._known, self._type).take(pa.array(said.argmax(axis=1)))}
         else:
-            columns = {PREDICTION: pa.array([plain(v) for v in values.tolist()], self._type)}
-        if self._method is None:
+            columns = {PREDICTION: self._labels(self._ask("predict", inputs))}
+        if said is None:
             return columns
-        said = self._finite(self._method, self._ask(self._method, inputs))
         if self._method == "decision_function":
             columns[SCORE] = pa.array(said if self._known[1] == self._wanted[0] else -said)
             return columns
         for name, wanted in zip(self.names, self._wanted, strict=True):
             columns[name] = pa.array(said[:, self._known.index(wanted)])
         return columns
+
+    def _labels(self, values: np.ndarray) -> pa.Array:
+        if self._classes is None:
+            return pa.array(self._finite("predict", values), pa.float64())
+        codes, labels = pd.factorize(values)
+        return pa.array([plain(v) for v in labels], self._type).take(pa.array(codes))
 
     def _ask(self, method: str, inputs: pd.DataFrame) -> np.ndarray:
         try:
@@ -155,6 +162,15 @@ class _Outputs:
                 hint="look for inputs of extreme size",
             )
         return numbers
+
+
+def _likeliest(model: Any) -> bool:
+    """Whether ``predict`` is the likeliest class of ``predict_proba``, so that asking twice is waste.
+
+    Known of these classes only; others may apply a threshold of their own.
+    """
+    final = model.steps[-1][1] if isinstance(model, Pipeline) else model
+    return type(final) in (HistGradientBoostingClassifier, RandomForestClassifier, ExtraTreesClassifier)
 
 
 def _chunks(batches: Batches, chunk_rows: int) -> Iterator[pa.Table]:

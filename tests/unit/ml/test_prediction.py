@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.compose import make_column_transformer
 from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
@@ -142,6 +144,20 @@ def test_missing_columns_are_named():
         score(DummyRegressor(), clash, batches(rows(50)))
     with pytest.raises(PredictionError, match="the model knows the classes"):
         score(MODEL, FeatureSchema(FEATURES, "y", (0, 2)), batches(rows(50)))
+
+
+@pytest.mark.parametrize("kind", [HistGradientBoostingClassifier, RandomForestClassifier, ExtraTreesClassifier])
+@pytest.mark.parametrize("classes", [("b", "a"), (0, 1, 2), (False, True)])
+def test_the_likeliest_class_is_what_predict_says(kind, classes):
+    model, schema = trained(kind(random_state=0), classes)
+    frame = rows(300, 4)
+    assert (score(model, schema, batches(frame)).prediction == model.predict(schema.check(frame))).all()
+
+
+def test_a_threshold_of_its_own_is_kept():
+    model, schema = trained(FixedThresholdClassifier(LogisticRegression(), threshold=0.9), (0, 1))
+    out = score(model, schema, batches(rows(300)))
+    assert (out.prediction == (out.probability >= 0.9)).all()
 
 
 class _Broken(LogisticRegression):
