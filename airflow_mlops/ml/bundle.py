@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import skops.io
 
 from airflow_mlops.exceptions import TrainingError
 from airflow_mlops.ml.features import FeatureSchema
-from airflow_mlops.registry.artifacts import TRUSTED_TYPES
+from airflow_mlops.registry.artifacts import TRUSTED_TYPES, foreign_types, untrusted_types
 
 SCRIPT = Path(__file__).parent / "templates" / "predict.py"
 _NEEDED = ("scikit-learn", "skops", "numpy", "pandas", "scipy")
@@ -47,7 +46,7 @@ def write_bundle(
     :raises PredictionError: when the sample does not fit the schema.
     :raises TrainingError: when a package the model needs is not installed here.
     """
-    types = skops.io.get_untrusted_types(file=model_path)
+    types = untrusted_types(model_path)
     foreign = foreign_types(model_path)
     requirements = _requirements(record, foreign)
     environment = {
@@ -84,11 +83,6 @@ def predict_command(foreign: Sequence[str] = (), source: str = "sample_input.csv
     """The command, in the unzipped folder, that predicts ``source``; ``foreign`` is :func:`foreign_types`."""
     trust = [word for name in foreign for word in ("--trust", name)]
     return shlex.join(["python", "predict.py", source, "--out", "predictions.csv", *trust])
-
-
-def foreign_types(model_path: Path) -> list[str]:
-    """Types in the model file that are neither skops' nor this package's to trust: the user must name them."""
-    return sorted(set(skops.io.get_untrusted_types(file=model_path)) - set(TRUSTED_TYPES))
 
 
 def _requirements(record: dict[str, Any], foreign: Sequence[str]) -> dict[str, str]:

@@ -63,7 +63,7 @@ def model_card(
     :param gates: note with ``verdict``, ``sentence``, ``results`` (each with verdict and sentence).
     :param profile: of the training snapshot, with ``columns`` (name, type, nulls, …).
     :param approval: note with ``by`` and ``answer``.
-    :param foreign_types: what :func:`airflow_mlops.ml.bundle.foreign_types` found in the model file.
+    :param foreign_types: what :func:`airflow_mlops.registry.artifacts.foreign_types` found in the model file.
     """
     about = record.get("about") or {}
     values = {

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from airflow_mlops.ml.bundle import foreign_types, predict_command, write_bundle
+from airflow_mlops.ml.bundle import write_bundle
 from airflow_mlops.ml.candidate import read_sample
 from airflow_mlops.ml.card import model_card
 from airflow_mlops.ml.features import FeatureSchema
+from airflow_mlops.registry.artifacts import foreign_types
 from airflow_mlops.registry.registry import Version
 from airflow_mlops.store import get_blob_file
 from airflow_mlops.store.base import Store
@@ -31,9 +33,20 @@ def _notes(version: Version, kind: str) -> dict[str, Any]:
     return version.notes[kind][-1] if version.notes.get(kind) else {}
 
 
-def card_of(version: Version, *, command: str | None = None) -> tuple[str, str]:
-    """The version's model card, as (Markdown, HTML)."""
-    return model_card(version, _notes(version, "evaluation"), _notes(version, "gates"), command=command)
+def card_of(version: Version, *, foreign: Sequence[str] = ()) -> tuple[str, str]:
+    """The version's model card, as (Markdown, HTML).
+
+    :param foreign: types in the model file that whoever loads it must name.
+    """
+    return model_card(
+        version.record,
+        _notes(version, "evaluation"),
+        _notes(version, "gates"),
+        pipeline=version.pipeline,
+        version=version.number,
+        approval=_notes(version, "approval") or None,
+        foreign_types=foreign,
+    )
 
 
 def make_bundle(store: Store, version: Version, path: Path) -> Handover:
@@ -44,7 +57,7 @@ def make_bundle(store: Store, version: Version, path: Path) -> Handover:
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         model = Path(folder, "model.skops")
         get_blob_file(store, version.record["model"]["digest"], model)
-        markdown, html = card_of(version, command=predict_command(foreign_types(model)))
+        markdown, html = card_of(version, foreign=foreign_types(model))
         made = write_bundle(
             path,
             model_path=model,

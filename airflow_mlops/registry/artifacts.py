@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
@@ -12,11 +13,15 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
-import skops.io
-
 from airflow_mlops.exceptions import TrainingError, UntrustedArtifact
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import get_blob_file, put_blob_file
+
+with warnings.catch_warnings():
+    # While it is imported, skops looks for each of scipy's functions in every loaded module, and some of Airflow's
+    # answer each look with a deprecation warning: thousands of lines in a task's log.
+    warnings.simplefilter("ignore")
+    import skops.io
 
 FORMAT = "skops"
 MAX_BYTES = 2 << 30
@@ -133,6 +138,16 @@ def store_model(store: Store, model: Any) -> dict[str, Any]:
         dump_model(model, path)
         size = path.stat().st_size
         return {"format": FORMAT, "digest": put_blob_file(store, path), "bytes": size, "environment": environment()}
+
+
+def foreign_types(path: str | Path) -> list[str]:
+    """Types in a model file that neither skops nor this package trusts: whoever loads it must name them."""
+    return sorted(set(untrusted_types(path)) - set(TRUSTED_TYPES))
+
+
+def untrusted_types(path: str | Path) -> list[str]:
+    """Types in a model file that skops does not trust by itself."""
+    return sorted(set(skops.io.get_untrusted_types(file=Path(path))))
 
 
 def fetch_model(store: Store, info: dict[str, Any], *, trusted: Sequence[str] = ()) -> Any:

@@ -17,10 +17,11 @@ import pytest
 
 from airflow_mlops.config.models import Data, Train
 from airflow_mlops.exceptions import PredictionError
-from airflow_mlops.ml.bundle import foreign_types, write_bundle
+from airflow_mlops.ml.bundle import write_bundle
+from airflow_mlops.registry.artifacts import foreign_types
 from airflow_mlops.ml.features import infer_schema
 from airflow_mlops.ml.training import Trained, train
-from airflow_mlops.registry.artifacts import dump_model, environment
+from airflow_mlops.registry.artifacts import dump_model, environment, foreign_types
 
 # Runs the script as a fresh process would where neither Airflow nor this package is installed.
 BLOCKER = """
