@@ -18,7 +18,6 @@ import pytest
 from airflow_mlops.config.models import Data, Train
 from airflow_mlops.exceptions import PredictionError
 from airflow_mlops.ml.bundle import write_bundle
-from airflow_mlops.registry.artifacts import foreign_types
 from airflow_mlops.ml.features import infer_schema
 from airflow_mlops.ml.training import Trained, train
 from airflow_mlops.registry.artifacts import dump_model, environment, foreign_types
