@@ -139,6 +139,8 @@ def _dag(config: PipelineConfig, spec: DagSpec, assets: PipelineAssets, source: 
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "retry_exponential_backoff": True,
+        # On the tasks, not on the DAG: only a task's callback is told the exception.
+        "on_failure_callback": _on_failure(config),
         **settings.default_args,
     }
     for key in _DURATIONS:
@@ -161,7 +163,6 @@ def _dag(config: PipelineConfig, spec: DagSpec, assets: PipelineAssets, source: 
         default_args=default_args,
         params={name: Param(**_FORM[name]) for name in spec.form},
         tags={"mlops", f"level-{config.level}", config.owner, *settings.tags},
-        on_failure_callback=_on_failure(config),
         # XComs are dicts: `{{ }}` around one argument must stay one.
         render_template_as_native_obj=False,
     ) as dag:

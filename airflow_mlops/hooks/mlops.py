@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook, conf
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_mlops.exceptions import ConfigError, DataError, DataUnavailable
 
@@ -53,7 +54,13 @@ class MLOpsHook(BaseHook):
             "aws_conn_id": option("aws_conn_id", "aws_default"),
         }
         if self.mlops_conn_id:
-            extra = self.get_connection(self.mlops_conn_id).extra_dejson
+            try:
+                extra = self.get_connection(self.mlops_conn_id).extra_dejson
+            except AirflowNotFoundException as e:
+                raise ConfigError(
+                    f"the connection {self.mlops_conn_id!r} does not exist",
+                    hint="create it with type mlops, or correct [mlops] mlops_conn_id",
+                ) from e
             settings.update({key: str(extra[key]) for key in CONNECTION_EXTRAS if extra.get(key)})
         return settings
 

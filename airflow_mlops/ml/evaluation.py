@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from airflow_mlops.exceptions import CorruptObject, EvaluationError
 from airflow_mlops.ml.metrics import Metric, Predictions, Task, default_metrics
 from airflow_mlops.ml.paired import Estimate, estimate
-from airflow_mlops.ml.scoring import predict, truth
+from airflow_mlops.ml.holdout import predict, truth
 
 _META = b"airflow_mlops.evaluation"
 _SLICE = "slice:"

@@ -74,7 +74,7 @@ class ParquetPart:
         self.warnings: list[str] = []
         if info.size == 0:
             raise DataNotFound(f"{self.name} is empty (0 bytes)", hint="check what writes it")
-        options = pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+        options = pads.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=False)
         file_format = pads.ParquetFileFormat(default_fragment_scan_options=options)
         try:
             with io_errors(self.name):

@@ -78,12 +78,14 @@ def _numbers(values: pa.ChunkedArray) -> dict[str, Any]:
     described: dict[str, Any] = {"infinite": int(len(numbers) - len(finite))}
     if len(finite):
         shares = (0.05, 0.25, 0.5, 0.75, 0.95)
+        with np.errstate(over="ignore", invalid="ignore"):  # sums and spans of huge numbers: shown as unknown
+            mean, std, quantiles = finite.mean(), finite.std(), np.quantile(finite, shares)
         described |= {
             "min": float(finite.min()),
             "max": float(finite.max()),
-            "mean": _finite(finite.mean()),
-            "std": _finite(finite.std()),
-            "quantiles": {f"{q:g}": float(v) for q, v in zip(shares, np.quantile(finite, shares), strict=True)},
+            "mean": _finite(mean),
+            "std": _finite(std),
+            "quantiles": {f"{q:g}": _finite(v) for q, v in zip(shares, quantiles, strict=True)},
             "histogram": _histogram(finite),
         }
     return described

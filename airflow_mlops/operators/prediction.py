@@ -47,7 +47,7 @@ class BatchPredictOperator(MLOpsOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Score the window's rows with the version that serves them."""
-        from airflow_mlops.ml.scoring import score
+        from airflow_mlops.ml.batch_inference import score
         from airflow_mlops.registry.checks import write_check
 
         form = context.get("params") or {}

@@ -1,0 +1,71 @@
+"""Batch inference from source to output: what a prediction task does, without Airflow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from airflow_mlops.config.models import Data, Features
+from airflow_mlops.ml.data import read_batches
+from airflow_mlops.ml.features import FeatureSchema
+from airflow_mlops.ml.files import Files
+from airflow_mlops.ml.prediction import CaptureWriter, predict_batches, write_predictions
+from airflow_mlops.registry.artifacts import fetch_model
+from airflow_mlops.registry.registry import Version
+from airflow_mlops.store.base import Store
+from airflow_mlops.window import Window
+
+
+def score(
+    store: Store,
+    version: Version,
+    *,
+    data: Data,
+    source: str | None,
+    output: str,
+    name: str,
+    window: Window | None,
+    files: Files,
+    sql: Any = None,
+    features: Features | None = None,
+    allowed_imports: Sequence[str] = (),
+    trusted_types: Sequence[str] = (),
+    log: Callable[..., None],
+) -> dict[str, Any]:
+    """Score the rows of ``source`` (default: the pipeline's own) and write one Parquet file below ``output``.
+
+    Inputs and predictions of a window are captured for monitoring; a run without a window is not.
+
+    :param name: names the output file; the same name is replaced whole.
+    :returns: ``{"version", "rows", "output", "capture": digest or None}``.
+    """
+    if source is not None:
+        data = data.model_copy(update={"source": source, "sql": None, "callable": None})
+    model = fetch_model(store, version.record["model"], trusted=trusted_types)
+    schema = FeatureSchema.from_dict(version.record["schema"])
+    batches = read_batches(
+        data, files=files, window=window, sql=sql, allowed_imports=allowed_imports, target_optional=True
+    )
+    uri = f"{output.rstrip('/')}/{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.parquet"
+    log("Scoring %s with v%d into %s", source or data.callable or "the query", version.number, uri)
+    capture = CaptureWriter(store, version.pipeline, window, model_version=version.number) if window else None
+    with capture or nullcontext():
+        scored = predict_batches(
+            model,
+            schema,
+            batches,
+            model_version=version.number,
+            id_column=data.id,
+            features=features.callable if features else None,
+            allowed_imports=allowed_imports,
+            on_chunk=capture.write if capture else None,
+        )
+        written = write_predictions(scored, files, uri)
+    return {
+        "version": version.number,
+        "rows": written["rows"],
+        "output": written["uri"],
+        "capture": capture.ref["capture"] if capture else None,
+    }
