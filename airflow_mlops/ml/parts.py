@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from airflow_mlops.exceptions import DataError, DataNotFound, DataTruncated
@@ -72,10 +73,10 @@ class ParquetPart:
     def __init__(self, filesystem: pafs.FileSystem, info: FileInfo) -> None:
         self.name = info.uri
         self.warnings: list[str] = []
+        self._filesystem, self._path = filesystem, info.path
         if info.size == 0:
             raise DataNotFound(f"{self.name} is empty (0 bytes)", hint="check what writes it")
-        options = pads.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=False)
-        file_format = pads.ParquetFileFormat(default_fragment_scan_options=options)
+        file_format = pads.ParquetFileFormat()
         try:
             with io_errors(self.name):
                 self._fragment = file_format.make_fragment(info.path, filesystem=filesystem)
@@ -93,9 +94,15 @@ class ParquetPart:
         """Yield the rows with ``columns``; a filter by ``bounds`` is a help, not a promise."""
         try:
             with io_errors(self.name):
-                yield from self._fragment.to_batches(
-                    columns=list(columns), filter=self._filter(bounds), batch_size=BATCH_ROWS, batch_readahead=4
-                )
+                condition = self._filter(bounds)
+                groups = [g.id for f in self._fragment.split_by_row_group(condition) for g in f.row_groups]
+                # Read one row group after the other: a dataset scan runs ahead of a slow consumer without a bound.
+                with (
+                    self._filesystem.open_input_file(self._path) as raw,
+                    pq.ParquetFile(raw, page_checksum_verification=True, pre_buffer=False) as parquet,
+                ):
+                    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=groups, columns=list(columns)):
+                        yield batch.select(list(columns))
         except (pa.ArrowException, OSError) as e:
             raise DataError(f"{self.name} is damaged: {e}", hint="deliver the file again") from e
 
