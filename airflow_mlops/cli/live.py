@@ -243,12 +243,20 @@ def _first(session: Session, query: Any) -> str | None:
     return str(found) if found is not None else None
 
 
+def readable(message: Mapping[str, Any]) -> str:
+    """The text of one structured log message, with the errors it carries."""
+    errors = [f"{e.get('exc_type')}: {e.get('exc_value')}" for e in message.get("error_detail") or ()]
+    return "\n".join([str(message.get("event", "")), *errors])
+
+
 def _log_tail(ti: Any, lines: int = 25) -> str:
     from airflow.utils.log.log_reader import TaskLogReader
 
     try:
-        stream, _ = TaskLogReader().read_log_chunks(ti, ti.try_number, {"download_logs": True})
-        texts = [str(getattr(message, "event", message)) for message in stream]
+        stream, _ = TaskLogReader().read_log_chunks(ti, ti.try_number, {"end_of_log": False, "log_pos": 0})
+        texts = [readable(m.model_dump()) if hasattr(m, "model_dump") else str(m) for m in stream]
     except Exception as e:  # noqa: BLE001 - whatever a log backend raises, the failed run is the news
         return f"(its log cannot be read: {type(e).__name__}: {e})"
+    # What Airflow itself says around a task tells nothing here.
+    texts = [text for text in texts if not text.startswith(("::group::", "::endgroup::"))]
     return "\n".join("\n".join(texts).splitlines()[-lines:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from airflow_mlops.window import Window
 
 NONE = "–"
+WIDE = 130
+"""Characters from which on the reasons fit beside the other columns."""
 
 
 @dataclass(frozen=True)
@@ -122,23 +125,29 @@ def line(found: Row) -> str:
     return "  ".join(parts)
 
 
-def render(found: Iterable[Row], *, width: int, title: str | None = None) -> str:
-    """Lay the rows out as a table of at most ``width`` characters; long text wraps within its column."""
+def render(found: Iterable[Row], *, width: int) -> str:
+    """Lay the rows out in at most ``width`` (80 or more) characters; in a narrow terminal the reasons follow the table."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), show_lines=False)
-    for field in fields(Row):
+    rows, wide = list(found), width >= WIDE
+    names = [field.name for field in fields(Row) if wide or field.name != "reason"]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in names:
         table.add_column(
-            HEADINGS[field.name],
-            justify="right" if field.name == "rows" else "left",
-            no_wrap=field.name in ("window", "rows", "champion"),
-            ratio=None,
-            min_width=24 if field.name == "reason" else None,
+            HEADINGS[name],
+            justify="right" if name == "rows" else "left",
+            no_wrap=name in ("window", "rows", "champion"),
+            min_width=40 if name == "reason" else None,
         )
-    for one in found:
-        table.add_row(*(getattr(one, field.name) for field in fields(Row)))
+    for one in rows:
+        table.add_row(*(getattr(one, name) for name in names))
     out = io.StringIO()
     Console(file=out, width=max(width, 80), markup=False, highlight=False, color_system=None).print(table)
-    return "\n".join(text.rstrip() for text in out.getvalue().splitlines())
+    lines = [text.rstrip() for text in out.getvalue().splitlines()]
+    if not wide:
+        for one in rows:
+            indent = " " * (len(one.window) + 2)
+            lines += textwrap.wrap(f"{one.window}  {one.reason}", max(width, 80), subsequent_indent=indent)
+    return "\n".join(lines)

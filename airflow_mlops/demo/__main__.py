@@ -69,12 +69,9 @@ def _demo(options: argparse.Namespace, say: Callable[[str], None]) -> int:
 
 
 def _leave_open(live: LiveAirflow) -> None:
-    print(
-        f"\nAirflow's UI:  {live.url}   login admin, password admin\n"
-        f"Commands:      . {os.path.relpath(live.home / 'env')} && {os.path.relpath(sys.executable)} -m airflow mlops status "
-        "flight_delays\nCtrl-C ends it.",
-        flush=True,
-    )
+    airflow = f". {os.path.relpath(live.home / 'env')} && {os.path.relpath(sys.executable)} -m airflow"
+    print(f"\nAirflow's UI:  {live.url}   login admin, password admin", flush=True)
+    print(f"Commands:      {airflow} mlops status flight_delays\nCtrl-C ends it.", flush=True)
     try:
         while True:
             time.sleep(2)

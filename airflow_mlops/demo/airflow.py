@@ -25,6 +25,7 @@ from typing import Any, Self
 import httpx
 import psutil
 
+from airflow_mlops.cli.live import readable
 from airflow_mlops.exceptions import MLOpsError
 
 COMPONENTS = {
@@ -104,7 +105,8 @@ class LiveAirflow:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{here}/execution/",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
+            # Seconds to wait for another process's transaction; SQLite's 5 are few on a busy disk.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}?timeout=60",
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__BASE_URL": self.url,
@@ -115,6 +117,8 @@ class LiveAirflow:
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            # Tasks share few cores: threads of a fit that wait shall sleep, not spin.
+            "OMP_WAIT_POLICY": "PASSIVE",
             "NO_PROXY": ",".join(filter(None, (own.get("NO_PROXY", ""), "127.0.0.1,localhost"))),
             "PYTHONUNBUFFERED": "1",
         }
@@ -336,7 +340,7 @@ class LiveAirflow:
         content = self.get(path, full_content=True)["content"]
         if isinstance(content, str):
             return content
-        return "\n".join(str(line.get("event", "")) if isinstance(line, dict) else str(line) for line in content)
+        return "\n".join(readable(line) if isinstance(line, dict) else str(line) for line in content)
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """Return an XCom value."""

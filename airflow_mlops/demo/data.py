@@ -91,8 +91,8 @@ def flights_frame() -> pd.DataFrame:
         {
             "scheduled_departure": day + _clock(raw["sched_dep_time"]),
             "day_of_week": day.dt.dayofweek + 1,
-            "departure_hour": _clock(raw["sched_dep_time"]) / pd.Timedelta(hours=1),
-            "arrival_hour": _clock(raw["sched_arr_time"]) / pd.Timedelta(hours=1),
+            "departure_hour": _clock(raw["sched_dep_time"]).dt.total_seconds() / 3600,
+            "arrival_hour": _clock(raw["sched_arr_time"]).dt.total_seconds() / 3600,
             "carrier": raw["carrier"],
             "origin": raw["origin"],
             "dest": raw["dest"],

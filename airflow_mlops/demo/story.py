@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import queue
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from airflow_mlops.demo.airflow import LiveAirflow, ended_on_exit
 from airflow_mlops.exceptions import MLOpsError
@@ -69,16 +75,18 @@ def breast_cancer(live: LiveAirflow, say: Say) -> list[Step]:
     scored = live.xcom(predict, run, "predict.batch")
     say(f"{predict}: {scored['rows']} rows scored with v{scored['version']}")
     steps.append(Step(predict, "success", f"{scored['rows']} rows with v{scored['version']} → {scored['output']}"))
-    steps.append(use_handover(str(handover["command"]), live.home.parent, say))
+    steps.append(use_handover(str(handover["uri"]), str(handover["command"]), live.home.parent / "handover", say))
     return steps
 
 
-def use_handover(command: str, folder: Path, say: Say) -> Step:
-    """Run the command of the handover in a fresh process.
+def use_handover(uri: str, command: str, folder: Path, say: Say) -> Step:
+    """Unzip the bundle at ``uri`` into ``folder`` and run its command there, in a fresh process.
 
-    :raises StoryError: it failed.
+    :raises StoryError: the command failed.
     """
-    say(f"handover: {command}")
+    with zipfile.ZipFile(Path(url2pathname(urlsplit(uri).path))) as bundle:
+        bundle.extractall(folder)
+    say(f"handover: unzipped into {folder}, running {command}")
     # The command says `python`: the one that runs the demo, with nothing of Airflow in its environment.
     path = str(Path(sys.executable).parent)
     done = subprocess.run(
@@ -106,9 +114,10 @@ def months(count: int) -> tuple[str, str]:
     return "2013-01-01", date(2013 + years, month + 1, 1).isoformat()
 
 
-def flight_delays(live: LiveAirflow, count: int, say: Say) -> list[str]:
+def flight_delays(live: LiveAirflow, count: int, say: Say, beside: Future[list[Step]]) -> list[str]:
     """Level 1: replay ``count`` months; returns the lines of the table that the command prints at its end.
 
+    :param beside: what runs at the same time; its error ends this too.
     :raises StoryError: the command failed.
     """
     start, end = months(count)
@@ -117,17 +126,45 @@ def flight_delays(live: LiveAirflow, count: int, say: Say) -> list[str]:
     table: list[str] = []
     last: list[str] = []
     with ended_on_exit(live.command(*args)) as process:
-        for raw in process.stdout or ():
-            line = raw.rstrip()
+        for line in _lines(process, lambda: _check(live, beside)):
             last = [*last[-60:], line]
-            if line.startswith("[") and "/" in line.split("]")[0]:
+            if re.match(r"\[\d+/\d+\] ", line):
                 say(f"flight_delays {line}")
                 table = []
             else:
                 table.append(line)
+        process.wait()
     if process.returncode:
         raise StoryError(f"the backfill ended with exit code {process.returncode}:\n" + "\n".join(last))
     return [line for line in table if line]
+
+
+def _check(live: LiveAirflow, beside: Future[list[Step]]) -> None:
+    """Raise what has ended Airflow or went wrong in the other pipeline, if anything."""
+    live.check_alive()
+    if beside.done():
+        beside.result()
+
+
+def _lines(process: subprocess.Popen[str], check: Callable[[], None]) -> Iterator[str]:
+    """Yield the lines that a process prints until it closes its output; calls ``check`` every second."""
+    found: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        for line in process.stdout or ():
+            found.put(line.rstrip())
+        found.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = found.get(timeout=1)
+        except queue.Empty:
+            check()
+            continue
+        if line is None:
+            return
+        yield line
 
 
 def tell(live: LiveAirflow, count: int, say: Say) -> tuple[list[Step], list[str]]:
@@ -137,10 +174,18 @@ def tell(live: LiveAirflow, count: int, say: Say) -> tuple[list[Step], list[str]
     """
     live.wait_for_dags(*LEVEL_0, *LEVEL_1)
     live.unpause(*LEVEL_0, *LEVEL_1)
-    with ThreadPoolExecutor(1) as pool:
-        zero: Future[list[Step]] = pool.submit(breast_cancer, live, say)
-        table = flight_delays(live, count, say)
-        steps = zero.result()
+    zero: Future[list[Step]] = Future()
+
+    def level_0() -> None:
+        try:
+            zero.set_result(breast_cancer(live, say))
+        except Exception as e:  # noqa: BLE001 - handed to the thread that asks for the result
+            zero.set_exception(e)
+
+    # A daemon: when level 1 fails there is nothing to wait for.
+    threading.Thread(target=level_0, daemon=True).start()
+    table = flight_delays(live, count, say, zero)
+    steps = zero.result()
     live.check_alive()
     if errors := live.import_errors():
         raise StoryError("Airflow could not read: " + ", ".join(errors))

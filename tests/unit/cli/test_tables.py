@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_mlops.cli import tables
+from airflow_mlops.window import Window
+
+FEB = Window.of("2013-02-01", "2013-03-01").to_dict()
+
+
+def checks(**more: Any) -> dict[str, Any]:
+    return {
+        "window": FEB,
+        "prediction": {"rows": 24951, "version": 1},
+        "drift": {
+            "verdict": "drift",
+            "columns": [{"name": "wind_speed", "drifted": True}, {"name": "dest", "drifted": False}],
+        },
+        "performance": {"verdict": "ok", "metric": "roc_auc", "value": 0.6412},
+        **more,
+    }
+
+
+def test_a_window_that_retrained_and_promoted() -> None:
+    row = tables.row(
+        checks(
+            training={"go": True, "start": "retrain", "reasons": ["drift", "performance"], "sentence": "claimed"},
+            gates={"verdict": "passed", "version": 2, "sentence": "passed: all gates"},
+            promotion={"version": 2, "previous": 1},
+        )
+    )
+    assert row == tables.Row(
+        window="2013-02", rows="24,951", drift="drift: wind_speed", champion="v1", metric="roc_auc 0.641",
+        retrain="drift, performance", verdict="passed", reason="v2: passed: all gates. v2 is champion.",
+    )  # fmt: skip
+
+
+def test_a_wish_that_was_not_granted_stands_in_brackets_with_its_reason() -> None:
+    row = tables.row(
+        checks(suppressed={"go": False, "start": "new_data", "reasons": [], "sentence": "cool-down until March 18"})
+    )
+    assert (row.retrain, row.verdict, row.reason) == ("(new data)", tables.NONE, "cool-down until March 18")
+    row = tables.row(checks(request={"granted": False, "reasons": ["drift"], "sentence": "cool-down"}))
+    assert (row.retrain, row.reason) == ("(drift)", "cool-down")
+
+
+def test_the_first_window_has_no_champion_yet() -> None:
+    row = tables.row(
+        {
+            "window": FEB,
+            "training": {"go": True, "start": "initial", "reasons": ["initial"], "sentence": ""},
+            "gates": {"verdict": "no_baseline", "version": 1, "sentence": "nothing to compare with"},
+        }
+    )
+    assert (row.rows, row.champion, row.metric, row.retrain, row.verdict) == ("–", "–", "–", "initial", "no baseline")
+
+
+def test_labels_that_are_not_there_yet() -> None:
+    assert tables.row(checks(performance={"verdict": "pending_labels", "value": None})).metric == "pending labels"
+
+
+def test_windows_are_named_shortly() -> None:
+    assert tables.short(Window.of("2013-12-01", "2014-01-01")) == "2013-12"
+    assert tables.short(Window.of("2013-12-31", "2014-01-01")) == "2013-12-31"
+    assert tables.short(Window.of("2013-12-02", "2013-12-09")) == "2013-12-02 … 2013-12-09"
+
+
+def test_the_table_fits_its_width_and_loses_no_words() -> None:
+    long = "rejected: roc_auc 0.628 is 0.016 below the champion's, between 0.024 and 0.007 with 95 % confidence"
+    row = tables.row(checks(gates={"verdict": "rejected", "version": 3, "sentence": long}))
+    for width in (80, 110, 160):
+        text = tables.render([row], width=width)
+        assert max(len(line) for line in text.splitlines()) <= width
+        assert set(long.split()) <= set(text.split())
+    assert "24,951" in tables.line(row)
