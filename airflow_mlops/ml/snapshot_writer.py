@@ -88,7 +88,13 @@ class SnapshotWriter:
         self._pending, self._pending_rows = rest.to_batches(), rest.num_rows
         if self._parquet is None:
             self._sink = _HashingFile(self._folder / f"{len(self.files):06d}.parquet")
-            self._parquet = pq.ParquetWriter(self._sink, self._schema, write_page_checksum=True)
+            self._parquet = pq.ParquetWriter(
+                self._sink,
+                self._schema,
+                write_page_checksum=True,
+                # Measures hardly repeat: looking for repeats costs more than all the rest.
+                use_dictionary=[f.name for f in self._schema if not pa.types.is_floating(f.type)] or False,
+            )
         self._parquet.write_table(group.combine_chunks(), row_group_size=self._group)
         self._file_rows += rows
         if self._sink is not None and (self._file_rows >= FILE_ROWS or self._sink.tell() >= FILE_BYTES):

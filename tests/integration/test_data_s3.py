@@ -72,7 +72,7 @@ def test_output_appears_whole_or_not_at_all(lake, files):
     with files.open_output(lake + "/out/p.bin") as out:
         out.write(b"x" * 12_000_000)
     assert files.expand(lake + "/out/p.bin")[0].size == 12_000_000
-    with pytest.raises(RuntimeError), files.open_output(lake + "/out/q.bin") as out:
+    with pytest.raises(RuntimeError), files.open_output(lake + "/out/q.bin") as out:  # noqa: PT012
         out.write(b"half")
         raise RuntimeError("stopped")
     with pytest.raises(DataNotFound):

@@ -81,7 +81,7 @@ def test_output_appears_whole_or_not_at_all(tmp_path):
     with files.open_output("deep/er/x.bin") as out:
         out.write(b"one")
         assert not (tmp_path / "deep/er/x.bin").exists()
-    with pytest.raises(RuntimeError), files.open_output("deep/er/x.bin") as out:
+    with pytest.raises(RuntimeError), files.open_output("deep/er/x.bin") as out:  # noqa: PT012
         out.write(b"two")
         raise RuntimeError("stopped")
     assert (tmp_path / "deep/er/x.bin").read_bytes() == b"one"

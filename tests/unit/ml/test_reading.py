@@ -203,7 +203,7 @@ def test_times_must_be_times(tmp_path):
 
 def test_nothing_in_the_window(tmp_path):
     lake(tmp_path, 1)
-    with pytest.raises(DataNotFound, match="none of the 500 rows .* lies in the window 2030-01-01 … 2030-01-02"):
+    with pytest.raises(DataNotFound, match=r"none of the 500 rows .* lies in the window 2030-01-01 … 2030-01-02"):
         read(tmp_path, data(timestamp="t"), Window.of("2030-01-01", "2030-01-02"))
 
 

@@ -17,9 +17,7 @@ def store(tmp_path):
 
 def snapshot(store, **columns):
     table = pa.table(columns)
-    return write_snapshots(
-        store, "p", [(table.to_batches()[0],)], table.schema, window=None, sources=[{"kind": "sql"}]
-    )[0]
+    return write_snapshots(store, "p", batches, table.schema, window=None, sources=[{"kind": "sql"}])[0]
 
 
 def data(**more):
