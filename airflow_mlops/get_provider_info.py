@@ -12,7 +12,11 @@ def get_provider_info() -> dict[str, Any]:
         "name": "MLOps",
         "description": "Machine learning on Apache Airflow: training, gates, promotion, prediction and monitoring.",
         "integrations": [
-            {"integration-name": "MLOps", "external-doc-url": "https://pypi.org/project/airflow-mlops/", "tags": ["software"]}
+            {
+                "integration-name": "MLOps",
+                "external-doc-url": "https://pypi.org/project/airflow-mlops/",
+                "tags": ["software"],
+            }
         ],
         "operators": [
             {

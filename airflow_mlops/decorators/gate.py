@@ -56,7 +56,9 @@ class _GateDecoratedOperator(DecoratedOperator, GateOperator):
                     f"the gate {name}() returned {answer!r}",
                     hint="return True or False, or (verdict, sentence) with passed, rejected or inconclusive",
                 )
-            return GateResult(gate={"function": name}, name=name, verdict=verdict, sentence=sentence or f"{name}: {verdict}")
+            return GateResult(
+                gate={"function": name}, name=name, verdict=verdict, sentence=sentence or f"{name}: {verdict}"
+            )
 
         return judge
 

@@ -44,7 +44,7 @@ class _TrainDecoratedOperator(DecoratedOperator, TrainOperator):
         own = {name: value for name, value in self.op_kwargs.items() if name not in PROVIDED}
         takes_seed = "seed" in inspect.signature(self.python_callable).parameters
 
-        def fit(X: Any, y: Any, *, seed: int, **params: Any) -> Any:  # noqa: N803
+        def fit(X: Any, y: Any, *, seed: int, **params: Any) -> Any:
             if takes_seed:
                 params["seed"] = seed
             return self.python_callable(X, y, **own, **params)

@@ -108,7 +108,7 @@ def _build(files: list[Path], only: str | None, customise: Customise | None) -> 
                     customise(dag, config)
         except ConfigError as e:
             dags = invalid_dag(file, str(e))
-        except Exception as e:  # noqa: BLE001 - whatever one pipeline raises, the others stay alive
+        except Exception as e:
             log.exception("%s cannot be built", file)
             dags = invalid_dag(file, f"{file}: Airflow refuses this pipeline: {type(e).__name__}: {e}")
         yield from dags.items()
@@ -166,12 +166,11 @@ def _dag(config: PipelineConfig, spec: DagSpec, assets: PipelineAssets, source: 
         # XComs are dicts: `{{ }}` around one argument must stay one.
         render_template_as_native_obj=False,
     ) as dag:
-        _tasks(config, spec, assets)
+        _tasks(config, spec, StepContext(config, assets, source))
     return dag
 
 
-def _tasks(config: PipelineConfig, spec: DagSpec, assets: PipelineAssets) -> None:
-    context = StepContext(config, assets)
+def _tasks(config: PipelineConfig, spec: DagSpec, context: StepContext) -> None:
     groups: dict[str, TaskGroup] = {}
     for step in spec.steps_for(config):
         group, task_id = step.name.split(".")
@@ -191,9 +190,7 @@ def _on_failure(config: PipelineConfig) -> Any:
         return None
     from airflow_mlops.notifications.dispatch import failure_callback
 
-    return failure_callback(
-        list(config.notify.events), [n.model_dump(by_alias=True) for n in config.notify.notifiers]
-    )
+    return failure_callback(list(config.notify.events), [n.model_dump(by_alias=True) for n in config.notify.notifiers])
 
 
 def _dag_doc(config: PipelineConfig, spec: DagSpec, source: Path | None) -> str:

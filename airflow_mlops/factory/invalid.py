@@ -32,7 +32,7 @@ def invalid_dag(file: Path, message: str) -> dict[str, DAG]:
         dag_id=f"{name}__invalid",
         dag_display_name=f"⚠ {file.name} cannot be used",
         description=message.splitlines()[0][:500],
-        doc_md=f"**`{file.name}` cannot be used.** Mend it; the DAGs come back by themselves.\n\n~~~text\n{message}\n~~~",
+        doc_md=f"**`{file.name}` cannot be used.** Mend it; the DAGs come back.\n\n~~~text\n{message}\n~~~",
         schedule=None,
         catchup=False,
         default_args={"retries": 0},

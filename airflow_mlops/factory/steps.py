@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseOperator, TriggerRule
 
-from airflow_mlops.config.models import PipelineConfig, Resources, length
+from airflow_mlops.config.models import PipelineConfig, Resources, Retrain, length
 from airflow_mlops.factory.assets import PipelineAssets
 
 APPROVAL = "approve.ask"
@@ -30,10 +31,11 @@ The gate report is linked from the task `evaluate.gates`, the data profile from 
 
 @dataclass
 class StepContext:
-    """What a step function works with: the configuration, the assets, and the tasks made so far."""
+    """What a step function works with: configuration, assets, the pipeline's file, and the tasks made so far."""
 
     config: PipelineConfig
     assets: PipelineAssets
+    source: Path | None = None
     tasks: dict[str, BaseOperator] = field(default_factory=dict)
 
     def common(self, resources: Resources | None) -> dict[str, Any]:
@@ -100,6 +102,7 @@ def _fit(c: StepContext, task_id: str) -> BaseOperator:
         features=config.features,
         evaluate=config.evaluate,
         task=config.task,
+        folder=str(c.source.parent) if c.source else None,
         about={"owner": config.owner, "description": config.description, "level": config.level},
         **c.common(config.train.resources),
     )
@@ -211,7 +214,7 @@ def _request(c: StepContext, task_id: str) -> BaseOperator:
     return RequestRetrainOperator(
         task_id=task_id,
         checks=checks,
-        retrain=config.retrain,
+        retrain=config.retrain or Retrain(),
         monitor=config.monitor,
         outlets=[c.assets.retrain],
         # A check that was skipped (labels still to come) does not silence the others.
@@ -223,7 +226,7 @@ def _request(c: StepContext, task_id: str) -> BaseOperator:
 def _claim(c: StepContext, task_id: str) -> BaseOperator:
     from airflow_mlops.operators.retrain import ClaimRetrainOperator
 
-    return ClaimRetrainOperator(task_id=task_id, retrain=c.config.retrain, **c.common(c.config.resources))
+    return ClaimRetrainOperator(task_id=task_id, retrain=c.config.retrain or Retrain(), **c.common(c.config.resources))
 
 
 STEPS: dict[str, tuple[Callable[[StepContext, str], BaseOperator], str]] = {

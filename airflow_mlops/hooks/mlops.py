@@ -47,7 +47,9 @@ class MLOpsHook(BaseHook):
 
     @cached_property
     def _settings(self) -> dict[str, str]:
-        home = os.path.expanduser(os.environ.get("AIRFLOW_HOME") or conf.get("core", "airflow_home", fallback="~/airflow"))
+        home = os.path.expanduser(
+            os.environ.get("AIRFLOW_HOME") or conf.get("core", "airflow_home", fallback="~/airflow")
+        )
         settings = {
             "store": option("store", f"file://{home}/mlops"),
             "data_root": option("data_root", f"{home}/data"),

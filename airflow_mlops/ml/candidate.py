@@ -65,6 +65,7 @@ def train_candidate(
     log: Log,
     timeout: float | None = None,
     function: Callable[..., Any] | None = None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Train on the training part of a snapshot, store the model, and return the version's record.
 
@@ -91,6 +92,7 @@ def train_candidate(
         trusted_types=trusted_types,
         timeout=timeout,
         function=function,
+        cwd=folder,
     )
     settings = {
         "data": data.model_dump(mode="json", exclude={"resources"}),
@@ -129,8 +131,8 @@ def evaluate_candidate(
 ) -> dict[str, Any]:
     """Score a candidate and the champion on the candidate's holdout.
 
-    :returns: ``{"champion": number or None, "evaluation", "sample", "expected": digests, "metrics": {name: {...}}, "rows"}``;
-        ``evaluation`` holds the row-by-row predictions of both, ``sample`` some holdout rows as the model takes them,
+    :returns: ``{"champion": number or None, "evaluation", "sample", "expected": digests, "metrics", "rows"}``;
+        ``metrics`` by name; ``evaluation`` holds the row-by-row predictions of both, ``sample`` some holdout rows as the model takes them,
         ``expected`` the candidate's predictions of these.
     :raises EvaluationError: a metric cannot be computed on this holdout.
     """

@@ -107,6 +107,21 @@ def check_drift(reference: pd.DataFrame, current: pd.DataFrame, kinds: Mapping[s
     }
     limit = critical_p([s.p_value for signals in found.values() for s in signals], config.alpha, config.correction)
     columns = tuple(_judge(name, kinds[name], signals, limit) for name, signals in found.items())
+    return _report(columns, rows, skipped)
+
+
+def join_reports(reports: Sequence[DriftReport]) -> DriftReport:
+    """Make one report of several on different columns; each was checked at its share of ``alpha``."""
+    columns = tuple(c for report in reports for c in report.columns)
+    rows = reports[0].rows
+    skipped = [name for report in reports for name in report.skipped]
+    short = [report for report in reports if report.verdict == "not_enough_data"]
+    if short and not any(c.drifted for c in columns):
+        return DriftReport("not_enough_data", columns, short[0].sentence, rows, tuple(skipped))
+    return _report(columns, rows, skipped)
+
+
+def _report(columns: tuple[ColumnDrift, ...], rows: tuple[int, int], skipped: Sequence[str]) -> DriftReport:
     drifted = sorted((c for c in columns if c.drifted), key=lambda c: (c.p_value, -c.effect))
     return DriftReport(
         "drift" if drifted else "no_drift", columns, _summary(drifted, len(columns), skipped), rows, tuple(skipped)

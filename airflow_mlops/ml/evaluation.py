@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_mlops.exceptions import CorruptObject, EvaluationError
+from airflow_mlops.ml.holdout import predict, truth
 from airflow_mlops.ml.metrics import Metric, Predictions, Task, default_metrics
 from airflow_mlops.ml.paired import Estimate, estimate
-from airflow_mlops.ml.holdout import predict, truth
 
 _META = b"airflow_mlops.evaluation"
 _SLICE = "slice:"

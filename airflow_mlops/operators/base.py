@@ -91,7 +91,8 @@ def run_scope(context: Context) -> RunScope:
         window = Window.of(params["window_start"], params["window_end"])
     elif params.get("window_start") or params.get("window_end"):
         raise WindowError(
-            "only one of window_start and window_end is given", hint="give both, or neither to use the run's own interval"
+            "only one of window_start and window_end is given",
+            hint="give both, or neither to use the run's own interval",
         )
     elif spans := [e for _, e in events if e.get("window_start") and e.get("window_end")]:
         windows = [Window.of(e["window_start"], e["window_end"]) for e in spans]

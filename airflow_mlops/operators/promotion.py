@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from airflow_mlops.links.reports import HandoverBundleLink, ModelCardLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_mlops.registry.registry import Version
 
@@ -29,7 +29,7 @@ class PromoteOperator(MLOpsOperator):
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "decision", "approval")
-    operator_extra_links = (ModelCardLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (ModelCardLink(),)
 
     def __init__(self, *, decision: Any, approval: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -44,7 +44,9 @@ class PromoteOperator(MLOpsOperator):
         if self.approval:
             by = approver(self.approval)
             operation = self.operation(context, "approval", number, by)
-            registry.annotate(number, "approval", {"by": by, "answer": self.approval.get("chosen_options")}, op_id=operation)
+            registry.annotate(
+                number, "approval", {"by": by, "answer": self.approval.get("chosen_options")}, op_id=operation
+            )
         version = registry.promote(
             number,
             expected=decision["champion"],

@@ -45,13 +45,15 @@ class RequestRetrainOperator(MLOpsOperator):
 
     def _reasons(self, scope: RunScope) -> dict[str, str]:
         """Alarm → its sentence, for the alarms that this pipeline retrains on."""
-        reasons = {
+        reasons: dict[str, str] = {
             name: result["sentence"]
             for name, result in self.checks.items()
             if result and name in self.retrain.when and result["verdict"] == ALARMS[name]
         }
         max_age = length(self.monitor.max_age)
-        champion = self.hook.registry(self.pipeline).champion() if max_age and "staleness" in self.retrain.when else None
+        champion = (
+            self.hook.registry(self.pipeline).champion() if max_age and "staleness" in self.retrain.when else None
+        )
         trained_on = ((champion.record["snapshot"].get("window") or {}) if champion else {}).get("end")
         if max_age and trained_on:
             from airflow_mlops.window import Window
@@ -60,6 +62,11 @@ class RequestRetrainOperator(MLOpsOperator):
             if age > max_age:
                 reasons["staleness"] = f"the champion's data ends {age.days} days before this window's end"
         return reasons
+
+    def _evidence(self, window: str, reasons: Mapping[str, str]) -> str:
+        """What was seen: the same alarms of the same version in the same window are one request."""
+        versions = sorted({str(self.checks[name].get("version")) for name in reasons if name in self.checks})
+        return f"{window}:{','.join(sorted(reasons))}:v{','.join(versions)}"
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Ask; announce a grant."""
@@ -72,7 +79,7 @@ class RequestRetrainOperator(MLOpsOperator):
             raise AirflowSkipException("no alarm that this pipeline retrains on")
         decision = Ledger(store, self.pipeline).request(
             sorted(reasons),
-            evidence=f"{window.key}:{','.join(sorted(reasons))}",
+            evidence=self._evidence(window.key, reasons),
             at=window.end,
             config=self.retrain,
             op_id=self.operation(context, "request", window.key, sorted(reasons)),
@@ -86,9 +93,8 @@ class RequestRetrainOperator(MLOpsOperator):
         self.log.info("Retrain granted: %s", decision.sentence)
         self.tell(context, scope, "retrain", f"{self.pipeline}: retrain, because of {', '.join(sorted(reasons))}")
         for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = {
-                **scope.event_extra(), "grant": decision.grant, "reasons": sorted(reasons),
-            }  # fmt: skip
+            why: list[Any] = sorted(reasons)
+            context["outlet_events"][outlet].extra = {**scope.event_extra(), "grant": decision.grant, "reasons": why}
         return {"grant": decision.grant, "reasons": sorted(reasons), "sentence": decision.sentence}
 
 
@@ -112,7 +118,9 @@ class ClaimRetrainOperator(MLOpsOperator):
         store, window, ti = self.hook.store(), scope.required_window, context["ti"]
         claim = self._claim(Ledger(store, self.pipeline), scope, context)
         result = {"go": claim.go, "start": scope.start, "reasons": list(claim.reasons), "sentence": claim.sentence}
-        write_check(store, self.pipeline, window, "training" if claim.go else "suppressed", result | {"run_id": ti.run_id})
+        write_check(
+            store, self.pipeline, window, "training" if claim.go else "suppressed", result | {"run_id": ti.run_id}
+        )
         if not claim.go:
             raise AirflowSkipException(claim.sentence)
         self.log.info("Training goes on: %s", claim.sentence)

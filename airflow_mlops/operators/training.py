@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.config.models import Data, Evaluate, Features, Train
@@ -23,6 +24,7 @@ class TrainOperator(MLOpsOperator):
     :param features: the ``features`` section as in YAML.
     :param metrics: scikit-learn scorers; the first one steers a search.
     :param task: ``classification`` or ``regression``; default: what the estimator is.
+    :param folder: where ``train.command`` runs; default: the task's own folder.
     :param about: what the pipeline says of itself, kept in the record: owner, description, config hash.
     """
 
@@ -37,6 +39,7 @@ class TrainOperator(MLOpsOperator):
         features: Features | Mapping[str, Any] | None = None,
         evaluate: Evaluate | Mapping[str, Any] | None = None,
         task: str | None = None,
+        folder: str | None = None,
         about: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -47,6 +50,7 @@ class TrainOperator(MLOpsOperator):
         self.features = section(Features, features) if features else None
         self.evaluate = section(Evaluate, evaluate)
         self.task = task
+        self.folder = folder
         self.about = dict(about or {})
 
     def _function(self) -> Callable[..., Any] | None:
@@ -78,6 +82,7 @@ class TrainOperator(MLOpsOperator):
             trusted_types=self.hook.trusted_types,
             log=self.log.info,
             function=self._function(),
+            folder=Path(self.folder) if self.folder else None,
             timeout=self.execution_timeout.total_seconds() if self.execution_timeout else None,
         )
         record |= {"about": self.about, "run": {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay}}

@@ -27,7 +27,9 @@ def test_provider_info_fits_airflows_schema() -> None:
 
 
 def _dotted() -> list[str]:
-    modules = [m for key in ("operators", "sensors", "hooks", "triggers") for e in INFO[key] for m in e["python-modules"]]
+    modules = [
+        m for key in ("operators", "sensors", "hooks", "triggers") for e in INFO[key] for m in e["python-modules"]
+    ]
     return [
         *modules,
         *INFO["extra-links"],
@@ -50,7 +52,9 @@ def test_every_dotted_path_exists(dotted: str) -> None:
 @pytest.mark.parametrize("kind", ["operators", "sensors", "triggers"])
 def test_every_module_of_a_kind_is_listed(kind: str) -> None:
     listed = {m for e in INFO[kind] for m in e["python-modules"]}
-    there = {f"airflow_mlops.{kind}.{p.stem}" for p in (PACKAGE / kind).glob("*.py")} - {f"airflow_mlops.{kind}.__init__"}
+    there = {f"airflow_mlops.{kind}.{p.stem}" for p in (PACKAGE / kind).glob("*.py")} - {
+        f"airflow_mlops.{kind}.__init__"
+    }
     helpers = {f"airflow_mlops.{kind}.base", f"airflow_mlops.{kind}.polling"}
     assert listed == there - helpers
 

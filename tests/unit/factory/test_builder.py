@@ -100,7 +100,9 @@ def test_settings_reach_every_task(tmp_path: Path) -> None:
     dag = load_dags(_write(tmp_path, churn=LEVEL_0))["churn__train"]
     assert dag.tags == {"mlops", "level-0", "ana", "crm"}
     # FAB's permissions are sets.
-    assert {k: {r: set(p) for r, p in v.items()} for k, v in dag.access_control.items()} == {"Op": {"DAGs": {"can_read"}}}
+    assert {k: {r: set(p) for r, p in v.items()} for k, v in dag.access_control.items()} == {
+        "Op": {"DAGs": {"can_read"}}
+    }
     for task in dag.tasks:
         assert (task.owner, task.retries, task.retry_delay) == ("ana", 5, timedelta(minutes=2)), task.task_id
     assert dag.get_task("data.snapshot").pool == "ml"
