@@ -17,6 +17,7 @@ def store(tmp_path):
 
 def snapshot(store, **columns):
     table = pa.table(columns)
+    batches = [(table.to_batches()[0],)]
     return write_snapshots(store, "p", batches, table.schema, window=None, sources=[{"kind": "sql"}])[0]
 
 
@@ -28,7 +29,8 @@ def data(**more):
     ("kind", "expected"),
     [
         (pa.int8(), "number"), (pa.uint64(), "number"), (pa.float32(), "number"), (pa.decimal128(5, 2), "number"),
-        (pa.string(), "text"), (pa.large_string(), "text"), (pa.bool_(), "boolean"), (pa.timestamp("us", "UTC"), "time"),
+        (pa.string(), "text"), (pa.large_string(), "text"), (pa.bool_(), "boolean"),
+        (pa.timestamp("us", "UTC"), "time"),
         (pa.date32(), "time"), (pa.time64("us"), "time"), (pa.duration("s"), "time"), (pa.null(), "empty"),
         (pa.list_(pa.int64()), "other"), (pa.binary(), "other"), (pa.struct([("a", pa.int8())]), "other"),
     ],
