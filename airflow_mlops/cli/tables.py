@@ -126,7 +126,7 @@ def line(found: Row) -> str:
 
 
 def render(found: Iterable[Row], *, width: int) -> str:
-    """Lay the rows out in at most ``width`` (80 or more) characters; in a narrow terminal the reasons follow the table."""
+    """Lay the rows out in at most ``width`` (80 or more) characters; where narrow, the reasons follow the table."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
