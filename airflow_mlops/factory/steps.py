@@ -156,8 +156,9 @@ def _promote(c: StepContext, task_id: str) -> BaseOperator:
         decision=c.output("evaluate.gates"),
         approval=c.output(APPROVAL),
         outlets=[c.assets.champion],
-        # Runs where the question was skipped because nobody needed to be asked; a rejection skips it by name.
-        trigger_rule=TriggerRule.NONE_FAILED,
+        # Runs where the question was skipped because nobody needed to be asked, not where the whole run was;
+        # a rejection skips it by name.
+        trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         **c.common(c.config.resources),
     )
 

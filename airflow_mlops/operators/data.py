@@ -98,5 +98,5 @@ class ProfileOperator(MLOpsOperator):
         from airflow_mlops.ml.profile import profile, profile_html
 
         store = self.hook.store()
-        result = profile(Snapshot.load(store, self.snapshot), store)
+        result = profile(Snapshot.load(store, self.snapshot), store, target=self.data.target)
         return {"report": self.keep_report(context, "Data profile", profile_html(result)), "rows": result["rows"]}
