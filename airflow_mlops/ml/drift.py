@@ -167,8 +167,12 @@ def _judge(name: str, kind: str, signals: list[Signal], limit: float) -> ColumnD
     shown = max(alarms, key=lambda s: s.effect / s.threshold) if alarms else signals[0]
     texts = "; ".join(s.text for s in alarms) if alarms else shown.text
     verdict = "drifted" if alarms else "no drift"
-    sentence = f"{name}: {verdict}, {texts} (limit {shown.threshold:.3g}, p {shown.p_value:.1g})"
+    sentence = f"{name}: {verdict}, {texts} (limit {shown.threshold:.3g}, {_p(shown.p_value)})"
     return ColumnDrift(name, kind, shown.statistic, float(shown.effect), float(shown.p_value), bool(alarms), sentence)
+
+
+def _p(value: float) -> str:
+    return f"p {value:.1g}" if value >= 1e-16 else "p < 1e-16"
 
 
 def _summary(drifted: list[ColumnDrift], count: int, skipped: Sequence[str]) -> str:
@@ -177,7 +181,7 @@ def _summary(drifted: list[ColumnDrift], count: int, skipped: Sequence[str]) -> 
         return f"no drift in {count} columns{tail}"
     units = {"W1": "W1 {:.2g} σ"}
     parts = [
-        f"{c.name} ({units.get(c.statistic, c.statistic + ' {:.2g}').format(c.effect)}, p {c.p_value:.1g})"
+        f"{c.name} ({units.get(c.statistic, c.statistic + ' {:.2g}').format(c.effect)}, {_p(c.p_value)})"
         for c in drifted[:_NAMED]
     ]
     more = f" and {len(drifted) - _NAMED} more" if len(drifted) > _NAMED else ""
