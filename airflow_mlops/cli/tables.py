@@ -106,12 +106,17 @@ def _reason(checks: Mapping[str, Any]) -> str:
     if gates := checks.get("gates"):
         promotion = checks.get("promotion")
         after = f" v{promotion['version']} is champion." if promotion else ""
-        return f"v{gates['version']}: {gates['sentence'].rstrip('.')}.{after}"
+        return f"v{gates['version']}: {_without(gates['sentence'], gates['verdict']).rstrip('.')}.{after}"
     for name in ("suppressed", "request"):
         found = checks.get(name)
         if found and not found.get("go") and not found.get("granted"):
-            return str(found["sentence"])
+            return _without(found["sentence"], name)
     return NONE
+
+
+def _without(sentence: str, prefix: str) -> str:
+    """Leave out the verdict where a sentence starts with it: it has a column of its own."""
+    return sentence.removeprefix(f"{prefix}: ")
 
 
 def line(found: Row) -> str:

@@ -86,6 +86,7 @@ def use_handover(uri: str, command: str, folder: Path, say: Say) -> Step:
     """
     with zipfile.ZipFile(Path(url2pathname(urlsplit(uri).path))) as bundle:
         bundle.extractall(folder)
+    before = {path.name for path in folder.iterdir()}
     say(f"handover: unzipped into {folder}, running {command}")
     # The command says `python`: the one that runs the demo, with nothing of Airflow in its environment.
     path = str(Path(sys.executable).parent)
@@ -102,10 +103,9 @@ def use_handover(uri: str, command: str, folder: Path, say: Say) -> Step:
         raise StoryError(
             f"the handover command failed with exit code {done.returncode}: {command}\n{done.stderr[-3000:]}"
         )
-    lines = done.stdout.strip().splitlines()
-    return Step(
-        "handover", "success", f"a fresh process without Airflow predicted: {lines[-1] if lines else '(no output)'}"
-    )
+    made = sorted(path.name for path in folder.iterdir() if path.name not in before)
+    told = ", ".join([*done.stdout.strip().splitlines()[-1:], *made])
+    return Step("handover", "success", f"a fresh process without Airflow predicted: {told}")
 
 
 def months(count: int) -> tuple[str, str]:

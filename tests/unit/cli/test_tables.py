@@ -31,7 +31,7 @@ def test_a_window_that_retrained_and_promoted() -> None:
     )
     assert row == tables.Row(
         window="2013-02", rows="24,951", drift="drift: wind_speed", champion="v1", metric="roc_auc 0.641",
-        retrain="drift, performance", verdict="passed", reason="v2: passed: all gates. v2 is champion.",
+        retrain="drift, performance", verdict="passed", reason="v2: all gates. v2 is champion.",
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_windows_are_named_shortly() -> None:
 
 
 def test_the_table_fits_its_width_and_loses_no_words() -> None:
-    long = "rejected: roc_auc 0.628 is 0.016 below the champion's, between 0.024 and 0.007 with 95 % confidence"
+    long = "roc_auc 0.628 is 0.016 below the champion's, between 0.024 and 0.007 with 95 % confidence"
     row = tables.row(checks(gates={"verdict": "rejected", "version": 3, "sentence": long}))
     for width in (80, 110, 160):
         text = tables.render([row], width=width)
