@@ -39,6 +39,7 @@ class RunScope:
     :param replay: id of the replay of the past that this run belongs to.
     :param start: what started it: ``manual``, ``schedule``, ``retrain``, ``new_data``, ``event`` or ``replay``.
     :param extra: extra of the asset event that started the run.
+    :param passed_over: windows of events that Airflow joined into this run and that are not its window.
     """
 
     window: Window | None
@@ -46,6 +47,7 @@ class RunScope:
     replay: str | None
     start: str
     extra: dict[str, Any]
+    passed_over: tuple[str, ...] = ()
 
     @property
     def required_window(self) -> Window:
@@ -71,8 +73,8 @@ class RunScope:
 def run_scope(context: Context) -> RunScope:
     """Read the scope of a run: trigger form, else asset events, else the data interval.
 
-    Several events in one run (Airflow joins those that arrive together) are one scope: from the
-    first window's start to the last one's end.
+    Airflow joins events that arrive together into one run. A granted retrain goes before new data, and
+    of several the newest window counts; the others are named in ``passed_over``.
     """
     params = dict(context.get("params") or {})
     events = [
@@ -80,9 +82,9 @@ def run_scope(context: Context) -> RunScope:
         for asset, group in dict(context.get("triggering_asset_events") or {}).items()
         for event in group
     ]
-    # The newest event last, so that its grant and capture are the ones used.
-    events.sort(key=lambda named: str(named[1].get("window_end") or ""))
-    extra = events[-1][1] if events else {}
+    events.sort(key=lambda named: (named[0].endswith(".retrain"), str(named[1].get("window_end") or "")))
+    name, extra = events[-1] if events else ("", {})
+    passed_over: list[str] = []
     dag_run = context.get("dag_run")
     run_type = str(getattr(dag_run, "run_type", "") or "").rpartition(".")[2].lower()
 
@@ -94,17 +96,17 @@ def run_scope(context: Context) -> RunScope:
             "only one of window_start and window_end is given",
             hint="give both, or neither to use the run's own interval",
         )
-    elif spans := [e for _, e in events if e.get("window_start") and e.get("window_end")]:
-        windows = [Window.of(e["window_start"], e["window_end"]) for e in spans]
-        window = Window.of(min(w.start for w in windows), max(w.end for w in windows))
+    elif extra.get("window_start") and extra.get("window_end"):
+        window = Window.of(extra["window_start"], extra["window_end"])
+        spans = {str(Window.of(e["window_start"], e["window_end"])) for _, e in events if e.get("window_start")}
+        passed_over = sorted(spans - {str(window)})
     elif dag_run is not None:
         start, end = getattr(dag_run, "data_interval_start", None), getattr(dag_run, "data_interval_end", None)
         if start is not None and end is not None and start < end:
             window = Window.of(start, end)
 
     if events:
-        names = {name.rpartition(".")[2] for name, _ in events}
-        start_kind = "retrain" if "retrain" in names else "new_data" if "data" in names else "event"
+        start_kind = {"retrain": "retrain", "data": "new_data"}.get(name.rpartition(".")[2], "event")
     elif run_type == "scheduled":
         start_kind = "schedule"
     else:
@@ -115,6 +117,7 @@ def run_scope(context: Context) -> RunScope:
         replay=params.get("replay") or extra.get("replay"),
         start=start_kind,
         extra=extra,
+        passed_over=tuple(passed_over),
     )
 
 
@@ -177,7 +180,14 @@ class MLOpsOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Run :meth:`work`; turn its errors into Airflow's: with or without a retry."""
         with self._errors():
-            return self.work(run_scope(context), context)
+            scope = run_scope(context)
+            if scope.passed_over:
+                self.log.warning(
+                    "Events for several windows arrived together; this run works on %s and passes over %s",
+                    scope.window,
+                    ", ".join(scope.passed_over),
+                )
+            return self.work(scope, context)
 
     @abstractmethod
     def work(self, scope: RunScope, context: Context) -> Any:

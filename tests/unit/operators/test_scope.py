@@ -67,9 +67,15 @@ def test_half_a_window_is_an_error() -> None:
         run_scope(_context({"window_start": "2013-01-01"}))
 
 
-def test_events_that_airflow_joined_are_one_window() -> None:
+def test_of_events_that_airflow_joined_the_newest_counts_and_the_others_are_named() -> None:
     scope = run_scope(_context(events={"p.predictions": [FEBRUARY, JANUARY]}))
-    assert str(scope.window) == "2013-01-01 … 2013-03-01"
+    assert str(scope.window) == "2013-02-01 … 2013-03-01"
+    assert scope.passed_over == ("2013-01-01 … 2013-02-01",)
+
+
+def test_a_granted_retrain_goes_before_newer_data() -> None:
+    scope = run_scope(_context(events={"p.data": [FEBRUARY], "p.retrain": [{**JANUARY, "grant": "g"}]}))
+    assert (scope.start, scope.extra["grant"], str(scope.window)) == ("retrain", "g", "2013-01-01 … 2013-02-01")
 
 
 @pytest.mark.parametrize(
