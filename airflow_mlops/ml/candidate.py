@@ -132,8 +132,8 @@ def evaluate_candidate(
     """Score a candidate and the champion on the candidate's holdout.
 
     :returns: ``{"champion": number or None, "evaluation", "sample", "expected": digests, "metrics", "rows"}``;
-        ``metrics`` by name; ``evaluation`` holds the row-by-row predictions of both, ``sample`` some holdout rows as the model takes them,
-        ``expected`` the candidate's predictions of these.
+        ``metrics`` by name; ``evaluation`` holds the row-by-row predictions of both, ``sample`` some holdout
+        rows as the model takes them, ``expected`` the candidate's predictions of these.
     :raises EvaluationError: a metric cannot be computed on this holdout.
     """
     frame = Snapshot.load(store, record["snapshot"]).to_pandas(store)

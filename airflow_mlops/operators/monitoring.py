@@ -66,7 +66,7 @@ class QualityCheckOperator(CheckOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Run the expectations on the window's inputs."""
-        from airflow_mlops.ml.monitoring import quality
+        from airflow_mlops.ml.quality import quality
 
         capture, version = self._capture(scope)
         result, html = quality(self.hook.store(), capture, version, self.validate, self.data)
@@ -84,7 +84,7 @@ class DriftCheckOperator(CheckOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Decide by effect and significance; draw the report."""
-        from airflow_mlops.ml.monitoring import drift
+        from airflow_mlops.ml.served_drift import drift
 
         capture, version = self._capture(scope)
         result, html = drift(
@@ -118,7 +118,7 @@ class PerformanceCheckOperator(CheckOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Join outcomes to predictions and compare with the score at promotion."""
-        from airflow_mlops.ml.monitoring import labelled_capture, performance
+        from airflow_mlops.ml.outcomes import labelled_capture, performance
 
         if self.monitor.labels is None:
             raise AirflowSkipException("the pipeline has no monitor.labels: performance cannot be known")

@@ -1,0 +1,83 @@
+"""Performance of what was served, once its outcomes are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pandas as pd
+
+from airflow_mlops.config.models import Data, Labels, Performance
+from airflow_mlops.exceptions import ConfigError, EvaluationError
+from airflow_mlops.ml.data import read_batches
+from airflow_mlops.ml.features import FeatureSchema
+from airflow_mlops.ml.files import Files
+from airflow_mlops.ml.metrics import default_metrics
+from airflow_mlops.ml.performance import check_performance
+from airflow_mlops.ml.prediction import read_capture
+from airflow_mlops.registry.registry import Version
+from airflow_mlops.store import layout
+from airflow_mlops.store.base import Store
+from airflow_mlops.window import Window
+
+
+def labelled_capture(
+    store: Store, pipeline: str, window: Window, delay: timedelta | None, capture: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The newest capture whose outcomes are complete at the window's end; ``None`` while there is none.
+
+    Without a delay that is the window's own ``capture``.
+    """
+    if not delay:
+        return capture
+    prefix = layout.captures_prefix(pipeline)
+    limit = Window.of(window.end - delay - timedelta(seconds=1), window.end - delay).key.partition("-")[2]
+    known = [k for k in store.list(prefix) if k.removeprefix(prefix).removesuffix(".json").partition("-")[2] <= limit]
+    newest = max(known, key=lambda k: k.removesuffix(".json").rpartition("-")[2], default=None)
+    found: dict[str, Any] | None = json.loads(store.get(newest)) if newest else None
+    return found
+
+
+def performance(
+    store: Store,
+    capture: dict[str, Any],
+    version: Version,
+    *,
+    data: Data,
+    labels: Labels,
+    config: Performance,
+    metrics: Sequence[str],
+    files: Files,
+) -> dict[str, Any]:
+    """Score captured predictions by their outcomes, against the score at promotion.
+
+    :returns: ``{"verdict", "sentence", "metric", "value", "baseline", "rows", "coverage", "version", "window"}``.
+    :raises ConfigError: ``data.id`` is not set, so that nothing can be joined.
+    :raises EvaluationError: the metric was not measured at promotion.
+    """
+    if data.id is None:
+        raise ConfigError("monitor.labels needs data.id: the column that names a row", hint="set data.id")
+    schema = FeatureSchema.from_dict(version.record["schema"])
+    task = version.record["task"]
+    metric = config.metric or (metrics[0] if metrics else default_metrics(task, len(schema.classes or ()) or None)[0])
+    measured = version.notes["evaluation"][-1]["metrics"]
+    if metric not in measured:
+        raise EvaluationError(
+            f"{metric!r} was not measured when v{version.number} was promoted",
+            hint=f"name it in evaluate.metrics, or watch one of {', '.join(measured)}",
+        )
+    source = Data(source=labels.source, target=data.target)
+    outcomes = read_batches(source, files=files, window=None, columns=[labels.join_on, data.target])
+    report = check_performance(
+        read_capture(store, capture),
+        pd.concat([batch.to_pandas() for batch in outcomes], ignore_index=True),
+        metric=metric,
+        baseline=measured[metric]["candidate"],
+        config=config,
+        schema=schema,
+        id_column=data.id,
+        join_on=labels.join_on,
+    )
+    return {**report.to_dict(), "version": version.number, "window": capture["window"]}

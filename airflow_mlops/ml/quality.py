@@ -1,0 +1,53 @@
+"""Data quality of what was served: the pipeline's expectations on captured inputs."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import pyarrow as pa
+
+from airflow_mlops.config.models import Data, Validate
+from airflow_mlops.ml.data import write_snapshots
+from airflow_mlops.ml.features import FeatureSchema
+from airflow_mlops.ml.prediction import read_capture
+from airflow_mlops.ml.validation import validate
+from airflow_mlops.registry.registry import Version
+from airflow_mlops.store import LocalStore
+from airflow_mlops.store.base import Store
+from airflow_mlops.window import Window
+
+
+def quality(
+    store: Store, capture: dict[str, Any], version: Version, config: Validate, data: Data
+) -> tuple[dict[str, Any], str]:
+    """Run the pipeline's expectations on captured inputs; those on columns that were not captured wait.
+
+    :returns: ``{"verdict": "passed" or "failed", "sentence", "version", "rows"}`` and the report's page.
+    """
+    frame = read_capture(store, capture)
+    names = [f.name for f in FeatureSchema.from_dict(version.record["schema"]).features]
+    columns = [c for c in ([data.id] if data.id else []) + names if c in frame]
+    known = [e for e in config.expectations if _column(e) is None or _column(e) in columns]
+    checked = config.model_copy(update={"expectations": known, "schema_": "off", "on_failure": "warn"})
+    table = pa.Table.from_pandas(frame[columns], preserve_index=False)
+    window = Window.from_dict(capture["window"])
+    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        # The capture is already in the store; its form as a snapshot is needed only here.
+        scratch = LocalStore(folder)
+        (snapshot,) = write_snapshots(
+            scratch,
+            version.pipeline,
+            ((batch,) for batch in table.to_batches()),
+            table.schema,
+            window=window,
+            sources=[{"kind": "capture", "capture": capture["capture"]}],
+        )
+        result = validate(snapshot, scratch, checked, data, target_optional=True)
+    verdict = "passed" if result.success else "failed"
+    return {"verdict": verdict, "sentence": result.sentence, "version": version.number, "rows": len(frame)}, result.html
+
+
+def _column(expectation: dict[str, dict[str, Any]]) -> str | None:
+    column: str | None = next(iter(expectation.values())).get("column")
+    return column

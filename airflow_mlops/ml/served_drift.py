@@ -1,0 +1,85 @@
+"""Drift of what was served against what its version was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from airflow_mlops.config.models import Data, Drift, Features
+from airflow_mlops.ml.candidate import featured
+from airflow_mlops.ml.data import Snapshot
+from airflow_mlops.ml.drift import check_drift, join_reports
+from airflow_mlops.ml.drift_report import drift_html
+from airflow_mlops.ml.features import FeatureSchema
+from airflow_mlops.ml.prediction import PREDICTION, VERSION, capture_kinds, predict_batches, read_capture
+from airflow_mlops.ml.splitting import split_mask
+from airflow_mlops.registry.artifacts import fetch_model
+from airflow_mlops.registry.registry import Version
+from airflow_mlops.store.base import Store
+
+_SEED = 7
+
+
+def reference_frame(
+    store: Store, version: Version, *, allowed_imports: Sequence[str], trusted_types: Sequence[str]
+) -> pd.DataFrame:
+    """What drift is measured against: the version's snapshot, rows × (features, what the version predicts).
+
+    Predictions are given for the holdout only and missing elsewhere: on rows that it was trained on a
+    model is surer of itself than on any new row, which would look like drift.
+    """
+    record = version.record
+    config = record["config"]
+    data = Data.model_validate(config["data"])
+    features = Features.model_validate(config["features"]) if config["features"] else None
+    frame = Snapshot.load(store, record["snapshot"]).to_pandas(store)
+    holdout = split_mask(frame, data, record["seed"])
+    schema = FeatureSchema.from_dict(record["schema"])
+    inputs = schema.check(featured(frame, data, features, allowed_imports))
+    model = fetch_model(store, record["model"], trusted=trusted_types)
+    rows = pa.Table.from_pandas(inputs[holdout], preserve_index=False).to_batches()
+    said = pa.Table.from_batches(predict_batches(model, schema, rows, model_version=version.number)).to_pandas()
+    said.index = inputs.index[holdout]
+    return inputs.join(said.drop(columns=VERSION))
+
+
+def drift(
+    store: Store,
+    capture: dict[str, Any],
+    version: Version,
+    config: Drift,
+    *,
+    allowed_imports: Sequence[str] = (),
+    trusted_types: Sequence[str] = (),
+) -> tuple[dict[str, Any], bytes]:
+    """Compare captured inputs and predictions with the version's training data.
+
+    Inputs are compared with the whole snapshot, predictions with those on its holdout; each gets its
+    share of ``alpha``.
+
+    :returns: ``{"verdict", "sentence", "version", "rows", "columns": […]}`` and the report's page.
+    """
+    current = read_capture(store, capture)
+    reference = reference_frame(store, version, allowed_imports=allowed_imports, trusted_types=trusted_types)
+    schema = FeatureSchema.from_dict(version.record["schema"])
+    kinds = capture_kinds(schema, [c for c in reference.columns if c in current.columns])
+    outputs = {n: k for n, k in kinds.items() if n not in schema.names}
+    inputs = {n: k for n, k in kinds.items() if n in schema.names}
+    reports = [
+        check_drift(rows, current, part, config.model_copy(update={"alpha": config.alpha * len(part) / len(kinds)}))
+        for part, rows in ((inputs, reference), (outputs, reference.dropna(subset=[PREDICTION])))
+        if part
+    ]
+    report = join_reports(reports)
+    page = drift_html(reference[list(kinds)], current[list(kinds)], report, seed=_SEED)
+    result = {
+        "verdict": report.verdict,
+        "sentence": report.sentence,
+        "version": version.number,
+        "rows": len(current),
+        "columns": report.to_dict()["columns"],
+    }
+    return result, page
