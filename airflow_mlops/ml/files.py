@@ -78,10 +78,13 @@ def io_errors(uri: str) -> Iterator[None]:
         raise
 
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+
+
 class Files:
     """Opens, lists and writes data files.
 
-    :param root: folder for relative paths (``[mlops] data_root``).
+    :param root: folder or URI for relative paths (``[mlops] data_root``).
     :param s3: Arrow file system for ``s3://``, or a function that makes it; default: AWS's own chain of credentials.
     """
 
@@ -116,17 +119,23 @@ class Files:
                 raise DataError(f"{uri!r} names a host", hint="write file:///absolute/path")
             # A glob may hold '?' and '#', which are no query and fragment here.
             path = unquote(uri[len("file://") + len(parts.netloc) :])
-        elif re.match(r"[A-Za-z][A-Za-z0-9+.\-]*://", uri):
+        elif _SCHEME.match(uri):
             scheme = uri.split("://", 1)[0]
             raise DataError(f"{scheme}:// is not supported", hint="use s3://, file:// or a path, or `callable`")
         else:
             path = uri
+            if self.root is not None and "://" in self.root and not os.path.isabs(path):
+                # The data root may be a URI itself; in that of a local folder % begins an escape.
+                below = path.replace("%", "%25") if self.root.startswith("file:") else path
+                return self.resolve(f"{self.root.rstrip('/')}/{below}")
         if not os.path.isabs(path):
             if self.root is None:
                 raise DataError(
                     f"{uri!r} is relative and no data root is set",
                     hint="set [mlops] data_root or write an absolute path",
                 )
+            if _SCHEME.match(self.root):  # a root on S3
+                return self.resolve(f"{self.root.rstrip('/')}/{path}")
             path = os.path.join(self.root, path)
         return self._local, os.path.normpath(path)
 

@@ -5,6 +5,7 @@ import errno
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow.fs import LocalFileSystem
 
 from airflow_mlops.exceptions import DataError, DataNotFound, DataUnavailable
 from airflow_mlops.ml.files import Files, _pattern, io_errors
@@ -44,6 +45,19 @@ def test_expand(lake, uri, expected):
 def test_expand_of_absolute_path_and_file_uri(lake):
     for uri in (f"{lake}/*.csv", f"file://{lake}/*.csv", f"file://localhost{lake}/*.csv"):
         assert names(Files(), uri, lake) == ["a.csv", "b.csv"]
+
+
+@pytest.mark.parametrize("root", ["s3://lake/data", "s3://lake/data/"])
+def test_a_root_on_s3(root):
+    s3 = LocalFileSystem()
+    files = Files(root, s3)
+    assert files.resolve("flights/*.parquet") == (s3, "lake/data/flights/*.parquet")
+    assert files.resolve("s3://other/x.csv") == (s3, "other/x.csv")
+    assert files.resolve("/tmp/x.csv")[1] == "/tmp/x.csv"
+
+
+def test_a_root_that_is_a_file_uri(lake):
+    assert names(Files(f"file://{lake}"), "*.csv", lake) == ["a.csv", "b.csv"]
 
 
 def test_version_changes_with_the_file(lake):
