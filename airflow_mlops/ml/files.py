@@ -124,17 +124,13 @@ class Files:
             raise DataError(f"{scheme}:// is not supported", hint="use s3://, file:// or a path, or `callable`")
         else:
             path = uri
-            if self.root is not None and "://" in self.root and not os.path.isabs(path):
-                # The data root may be a URI itself; in that of a local folder % begins an escape.
-                below = path.replace("%", "%25") if self.root.startswith("file:") else path
-                return self.resolve(f"{self.root.rstrip('/')}/{below}")
         if not os.path.isabs(path):
             if self.root is None:
                 raise DataError(
                     f"{uri!r} is relative and no data root is set",
                     hint="set [mlops] data_root or write an absolute path",
                 )
-            if _SCHEME.match(self.root):  # a root on S3
+            if _SCHEME.match(self.root):  # the root is a URI itself
                 return self.resolve(f"{self.root.rstrip('/')}/{path}")
             path = os.path.join(self.root, path)
         return self._local, os.path.normpath(path)
