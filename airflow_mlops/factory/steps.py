@@ -16,7 +16,7 @@ APPROVAL = "approve.ask"
 
 APPROVAL_BODY = """\
 {% set gates = ti.xcom_pull(task_ids='evaluate.gates') %}\
-**PIPELINE, version {{ gates.version }}**: {{ gates.verdict }}. {{ gates.sentence }}
+**PIPELINE, version {{ gates.version }}**: {{ gates.sentence }}
 
 | gate | verdict | what was found |
 |---|---|---|

@@ -164,7 +164,7 @@ def _metrics(evaluation: dict[str, Any]) -> _Section:
 
 
 def _gates(gates: dict[str, Any], approval: dict[str, Any] | None) -> _Section:
-    lines = [f"Verdict: {gates['verdict']}. {gates.get('sentence', '')}" if gates.get("verdict") else "Not recorded."]
+    lines = [f"Verdict: {gates.get('sentence') or gates['verdict']}" if gates.get("verdict") else "Not recorded."]
     if approval:
         answer = approval.get("answer")
         said = ", ".join(map(str, answer)) if isinstance(answer, list | tuple) else answer

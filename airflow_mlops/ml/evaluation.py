@@ -237,7 +237,7 @@ def _value(evaluation: Evaluation, metric: Metric) -> MetricValue:
         found = evaluation.estimate(metric, of)
         bounds = found.bounds((1 + INTERVAL) / 2)
         # Turning the sign turns the interval's ends around too.
-        ends = sorted(metric.printed(b) for b in bounds) if bounds is not None else [None, None]
+        ends = sorted(metric.limited(metric.printed(b)) for b in bounds) if bounds is not None else [None, None]
         numbers += [metric.printed(found.value), *ends]
     value, *rest = numbers
     if value is None:

@@ -166,6 +166,11 @@ class Metric:
         """Whether the score is a plain mean over rows."""
         return self.scorer_name in _ROW_MEANS
 
+    def limited(self, value: float) -> float:
+        """Bring the end of an interval back into the metric's range: no area or share is above one."""
+        shares = ("roc_auc", "accuracy", "average_precision", "precision", "recall", "f1", "jaccard", "balanced_acc")
+        return min(max(value, 0.0), 1.0) if self.scorer_name.startswith(shares) else value
+
     def printed(self, score: float) -> float:
         """Turn a score into the value people read, and back."""
         return -score if self.lower_is_better else score

@@ -131,7 +131,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
         registry.annotate(version.number, "gates", result, op_id=operation)
         for line in report["results"]:
             self.log.info("Gate %s: %s", line["verdict"], line["sentence"])
-        self.log.info("Verdict on version %d: %s. %s", version.number, report["verdict"], report["sentence"])
+        self.log.info("Verdict on version %d: %s", version.number, report["sentence"])
         if scope.window:
             write_check(store, self.pipeline, scope.window, "gates", {k: result[k] for k in
                 ("version", "champion", "verdict", "sentence", "go")} | {"run_id": context["ti"].run_id})  # fmt: skip

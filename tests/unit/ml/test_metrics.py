@@ -159,3 +159,10 @@ def test_row_means_work_when_a_class_is_absent():
     y = np.array([0, 1] * 20)
     value = Metric("log_loss").score(y, predictions, n_classes=3)
     assert value == pytest.approx(np.log(predictions.proba[np.arange(40), y]).mean())
+
+
+def test_an_interval_ends_where_the_metric_ends() -> None:
+    assert Metric("roc_auc").limited(1.003) == 1.0
+    assert Metric("recall").limited(-0.01) == 0.0
+    assert Metric("rmse").limited(1.5) == 1.5
+    assert Metric("r2").limited(-2.0) == -2.0
