@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import importlib.util
 import json
 import re
 import sys
@@ -21,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # importmode=importlib leaves th
 from services import COMPOSE_FILE, REPOSITORY, interpolate, read_compose
 
 import airflow_mlops
+from airflow_mlops.exceptions import StoreError
+from airflow_mlops.store import LocalStore
 
 COMPOSE = read_compose()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -240,6 +243,35 @@ def test_secrets_reach_both_sides() -> None:
         assert all(f"secret-{name}" in json.dumps(found["services"][service]) for service in services), name
     identity = json.loads(found["configs"]["s3"]["content"])["identities"][0]
     assert identity["credentials"][0]["secretKey"] == "secret-S3_SECRET_KEY"
+
+
+def prepare_module() -> Any:
+    specification = importlib.util.spec_from_file_location("mlops_prepare", REPOSITORY / "docker/prepare.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_prepare_accepts_a_store_where_one_writer_wins(tmp_path) -> None:
+    store = LocalStore(tmp_path)
+    prepare_module().check_conditional_writes(store)
+    assert list(store.list("")) == []
+
+
+def test_prepare_refuses_a_store_where_every_writer_wins(tmp_path) -> None:
+    class Careless(LocalStore):
+        def put_if_absent(self, key: str, data: bytes) -> None:
+            self.put(key, data)
+
+    with pytest.raises(StoreError, match="8 of 8 concurrent writers"):
+        prepare_module().check_conditional_writes(Careless(tmp_path))
+
+
+def test_prepare_keeps_the_login_to_itself(tmp_path) -> None:
+    place = tmp_path / "login/passwords.json"
+    prepare_module().write_login(place, "p")
+    assert json.loads(place.read_text()) == {"admin": "p"}
+    assert place.stat().st_mode & 0o077 == 0
 
 
 def test_mlflow_is_asked_what_it_knows() -> None:
