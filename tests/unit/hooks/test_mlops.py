@@ -1,0 +1,78 @@
+"""MLOpsHook: where store and data are, by configuration and by connection."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from airflow_mlops.exceptions import ConfigError, DataError
+from airflow_mlops.hooks.mlops import MLOpsHook
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    for name in ("STORE", "DATA_ROOT", "MLOPS_CONN_ID", "ALLOWED_IMPORTS"):
+        monkeypatch.delenv(f"AIRFLOW__MLOPS__{name}", raising=False)
+
+
+def test_without_settings_everything_is_in_airflow_home(tmp_path: Path) -> None:
+    hook = MLOpsHook()
+    assert (hook.store_uri, hook.data_root) == (f"file://{tmp_path}/mlops", f"{tmp_path}/data")
+    assert hook.allowed_imports == ()
+
+
+def test_configuration_and_then_the_connection_go_before_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__MLOPS__STORE", "s3://a/b")
+    monkeypatch.setenv("AIRFLOW__MLOPS__DATA_ROOT", "/lake")
+    monkeypatch.setenv("AIRFLOW__MLOPS__ALLOWED_IMPORTS", " my.features , my.models,")
+    hook = MLOpsHook()
+    assert (hook.store_uri, hook.data_root) == ("s3://a/b", "/lake")
+    assert hook.allowed_imports == ("my.features", "my.models")
+    extra = {"store": "s3://c/d", "aws_conn_id": "other", "trusted_types": "os.system", "allowed_imports": "os"}
+    monkeypatch.setenv("AIRFLOW_CONN_TEAM", json.dumps({"conn_type": "mlops", "extra": extra}))
+    hook = MLOpsHook("team")
+    assert (hook.store_uri, hook.data_root) == ("s3://c/d", "/lake")
+    # A connection says where things are, never what may be imported or trusted.
+    assert hook.allowed_imports == ("my.features", "my.models")
+    assert hook.trusted_types == ()
+
+
+def test_a_connection_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    def missing(cls: type, conn_id: str) -> None:
+        raise AirflowNotFoundException(conn_id)
+
+    monkeypatch.setattr(MLOpsHook, "get_connection", classmethod(missing))
+    with pytest.raises(ConfigError, match="'nowhere' does not exist"):
+        _ = MLOpsHook("nowhere").store_uri
+
+
+def test_rows_come_through_an_airflow_connection_in_arrow_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "x.db") as db:
+        db.execute("CREATE TABLE t (id INTEGER, name TEXT)")
+        db.executemany("INSERT INTO t VALUES (?, ?)", [(i, f"n{i}") for i in range(70_000)])
+
+    class Hook:
+        def get_conn(self) -> sqlite3.Connection:
+            return sqlite3.connect(tmp_path / "x.db")
+
+        def get_records(self) -> None: ...
+
+    class Connection:
+        def get_hook(self) -> Hook:
+            return Hook()
+
+    monkeypatch.setattr(MLOpsHook, "get_connection", classmethod(lambda cls, conn_id: Connection()))
+    tables = list(MLOpsHook().sql("warehouse", "SELECT id, name FROM t ORDER BY id"))
+    assert [t.num_rows for t in tables] == [50_000, 20_000]
+    assert tables[1].slice(0, 1).to_pylist() == [{"id": 50_000, "name": "n50000"}]
+    with pytest.raises(DataError, match="no such table"):
+        list(MLOpsHook().sql("warehouse", "SELECT * FROM nowhere"))
