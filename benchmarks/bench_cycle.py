@@ -121,8 +121,8 @@ def bare(folder: Path) -> dict[str, float]:
     own = [e for e in EXPECTATIONS if next(iter(e.values()))["column"] != "y"]
     check_with_great_expectations(new, own)
     done("quality")
-    reference = frame.assign(probability=model.predict_proba(frame[FEATURES])[:, 1])
-    compare(reference, new.assign(probability=out["probability"]), [*NUMBERS, "age", "probability"])
+    compare(frame, new, [*NUMBERS, "age"], [*CATEGORIES, "online"])
+    compare(test.assign(probability=proba), out, ["probability"], [])
     done("drift")
     return marks
 
@@ -145,7 +145,7 @@ def check_with_great_expectations(frame: object, expectations: list[dict[str, di
         raise SystemExit(f"the generated data does not meet the expectations: {result}")
 
 
-def compare(reference: object, current: object, numbers: list[str]) -> None:
+def compare(reference: Any, current: Any, numbers: list[str], categories: list[str]) -> None:
     import pandas as pd
     from scipy.stats import chi2_contingency, ks_2samp, wasserstein_distance
 
@@ -153,7 +153,7 @@ def compare(reference: object, current: object, numbers: list[str]) -> None:
         a, b = reference[name].dropna(), current[name].dropna()
         wasserstein_distance(a, b)
         ks_2samp(a, b, method="asymp")
-    for name in [*CATEGORIES, "online"]:
+    for name in categories:
         counts = pd.concat([reference[name].value_counts(), current[name].value_counts()], axis=1).fillna(0)
         chi2_contingency(counts.T)
 
