@@ -86,6 +86,7 @@ class Replay:
     :param promote: whether it promotes, notifies and spends the retrain budget.
     :param has_champion: asks the registry whether there is a champion now.
     :param say: where progress goes.
+    :raises BackfillError: the pipeline is of level 0.
     """
 
     scheduler: LiveScheduler
@@ -94,6 +95,13 @@ class Replay:
     promote: bool
     has_champion: Callable[[], bool]
     say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        if self.config.level == 0:
+            raise BackfillError(
+                f"{self.config.pipeline} is of level 0: a person starts its runs, so there is no past to replay",
+                hint="start its DAGs in Airflow's UI, or make it `level: 1`",
+            )
 
     @property
     def _train(self) -> str:
@@ -114,13 +122,8 @@ class Replay:
     def run(self, todo: list[Window]) -> Iterator[Window]:
         """Replay the windows in order; yields each one when all its runs have ended.
 
-        :raises BackfillError: the level is not 1, the scheduler is not ready, or a run failed.
+        :raises BackfillError: the scheduler is not ready, or a run failed.
         """
-        if self.config.level == 0:
-            raise BackfillError(
-                f"{self.config.pipeline} is of level 0: a person starts its runs, so there is no past to replay",
-                hint="start its DAGs in Airflow's UI, or make it `level: 1`",
-            )
         self.scheduler.require(*self.dags())
         for window in todo:
             self._window(window)

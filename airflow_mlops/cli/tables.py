@@ -11,6 +11,7 @@ from typing import Any
 from airflow_mlops.window import Window
 
 NONE = "–"
+WIDEST = {"drift": 24, "metric": 16, "retrain": 20, "verdict": 12}
 WIDE = 130
 """Characters from which on the reasons fit beside the other columns."""
 
@@ -131,20 +132,20 @@ def line(found: Row) -> str:
 
 
 def render(found: Iterable[Row], *, width: int) -> str:
-    """Lay the rows out in at most ``width`` (80 or more) characters; where narrow, the reasons follow the table."""
+    """Lay the rows out in at most ``width`` (80 or more) characters; where narrow, drift and reason follow."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     rows, wide = list(found), width >= WIDE
-    names = [field.name for field in fields(Row) if wide or field.name != "reason"]
+    names = [field.name for field in fields(Row) if wide or field.name not in ("drift", "reason")]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in names:
         table.add_column(
             HEADINGS[name],
             justify="right" if name == "rows" else "left",
             no_wrap=name in ("window", "rows", "champion"),
-            min_width=40 if name == "reason" else None,
+            max_width=WIDEST.get(name),
         )
     for one in rows:
         table.add_row(*(getattr(one, name) for name in names))
@@ -154,5 +155,9 @@ def render(found: Iterable[Row], *, width: int) -> str:
     if not wide:
         for one in rows:
             indent = " " * (len(one.window) + 2)
-            lines += textwrap.wrap(f"{one.window}  {one.reason}", max(width, 80), subsequent_indent=indent)
+            lines += textwrap.wrap(
+                f"{one.window}  {one.drift if one.drift != NONE else 'no monitoring'}. {one.reason}",
+                max(width, 80),
+                subsequent_indent=indent,
+            )
     return "\n".join(lines)

@@ -35,6 +35,21 @@ COMPONENTS = {
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
 AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+PRELOAD = '''"""LocalExecutor forks the scheduler for each task: what it has imported, no task has to import again."""
+import importlib
+import sys
+import warnings
+
+LIBRARIES = """
+pyarrow.parquet pandas scipy.stats sklearn.ensemble sklearn.pipeline sklearn.impute sklearn.linear_model sklearn.metrics
+skops.io great_expectations evidently
+"""
+if "scheduler" in sys.argv:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for library in LIBRARIES.split():
+            importlib.import_module(library)
+'''
 FINAL = ("success", "failed")
 
 
@@ -153,6 +168,9 @@ class LiveAirflow:
         environment = self.home / "env"
         environment.touch(mode=0o600)
         environment.write_text(exports)
+        config = self.home / "config"
+        config.mkdir(exist_ok=True)
+        (config / "airflow_local_settings.py").write_text(PRELOAD)
         self.say("creating Airflow's database")
         done = subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"],
