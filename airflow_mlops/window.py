@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from airflow_mlops.exceptions import WindowError
 
@@ -38,7 +38,7 @@ def _window_time(value: datetime | str) -> WindowTime:
                 f"{value!r} is not a date or time", hint="write it as 2013-01-31 or 2013-01-31T06:00:00+00:00"
             ) from e
     if value.tzinfo is None:
-        value = value.replace(tzinfo=timezone.utc)
+        value = value.replace(tzinfo=UTC)
     return WindowTime(
         value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond, value.tzinfo
     )
@@ -78,7 +78,7 @@ class Window:
     @property
     def key(self) -> str:
         """Sorts by time and is usable in a store key: ``20130101T000000Z-20130201T000000Z``."""
-        first, last = (t.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%SZ") for t in (self.start, self.end))
+        first, last = (t.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ") for t in (self.start, self.end))
         return f"{first}-{last}"
 
     def reaching_back(self, length: timedelta) -> Window:
