@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,7 @@ class ComposeAirflow(LiveAirflow):
         """Run a service that ends by itself; returns what it printed."""
         done = subprocess.run(
             self.argv(service),
+            cwd=self.folder,
             env=self.environment(service),
             capture_output=True,
             text=True,
@@ -271,12 +273,14 @@ class ComposeAirflow(LiveAirflow):
         :raises AirflowDown: a service failed, or ``timeout`` seconds went by.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for service in self.ONCE:
-            self.say(self.run(service))
+        with ThreadPoolExecutor() as pool:
+            for said in pool.map(self.run, self.ONCE):
+                self.say(said)
         for service in self.LASTING:
             with (self.folder / f"{service}.log").open("ab") as log:
                 self._processes[service] = subprocess.Popen(
                     self.argv(service),
+                    cwd=self.folder,  # a stray relative path must not end up in the repository
                     env=self.environment(service),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
