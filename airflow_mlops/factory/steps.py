@@ -116,7 +116,6 @@ def _score(c: StepContext, task_id: str) -> BaseOperator:
         candidate=c.output("train.fit"),
         data=c.config.data,
         evaluate=c.config.evaluate,
-        features=c.config.features,
         **c.common(c.config.evaluate.resources),
     )
 
@@ -183,7 +182,6 @@ def _predict(c: StepContext, task_id: str) -> BaseOperator:
         task_id=task_id,
         data=c.config.data,
         batch=batch,
-        features=c.config.features,
         skip_without_champion=c.config.level > 0,
         inlets=[c.assets.champion],
         outlets=[c.assets.predictions],

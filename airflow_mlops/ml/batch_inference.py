@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from airflow_mlops.config.models import Data, Features
+from airflow_mlops.config.models import Data
 from airflow_mlops.ml.data import read_batches
-from airflow_mlops.ml.features import FeatureSchema
+from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.files import Files
 from airflow_mlops.ml.prediction import CaptureWriter, predict_batches, write_predictions
 from airflow_mlops.registry.artifacts import fetch_model
@@ -29,7 +29,6 @@ def score(
     window: Window | None,
     files: Files,
     sql: Any = None,
-    features: Features | None = None,
     allowed_imports: Sequence[str] = (),
     trusted_types: Sequence[str] = (),
     log: Callable[..., None],
@@ -58,7 +57,7 @@ def score(
             batches,
             model_version=version.number,
             id_column=data.id,
-            features=features.callable if features else None,
+            features=recorded_code(version.record),
             allowed_imports=allowed_imports,
             on_chunk=capture.write if capture else None,
         )

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import platform
-import shlex
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from airflow_mlops.exceptions import TrainingError
+from airflow_mlops.ml.card import predict_command
 from airflow_mlops.ml.features import FeatureSchema
 from airflow_mlops.registry.artifacts import TRUSTED_TYPES, foreign_types, untrusted_types
 
@@ -77,12 +77,6 @@ def write_bundle(
     finally:
         part.unlink(missing_ok=True)
     return {"digest": _digest(path_zip), "files": files, "command": predict_command(foreign)}
-
-
-def predict_command(foreign: Sequence[str] = (), source: str = "sample_input.csv") -> str:
-    """The command, in the unzipped folder, that predicts ``source``; ``foreign`` is :func:`foreign_types`."""
-    trust = [word for name in foreign for word in ("--trust", name)]
-    return shlex.join(["python", "predict.py", source, "--out", "predictions.csv", *trust])
 
 
 def _requirements(record: dict[str, Any], foreign: Sequence[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from airflow_mlops.config.models import Data, Evaluate, Features, Serving, Train
 from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.data import Snapshot
 from airflow_mlops.ml.evaluation import Evaluation, evaluate
-from airflow_mlops.ml.features import FeatureSchema, apply_features, infer_schema
+from airflow_mlops.ml.features import FeatureSchema, apply_features, infer_schema, recorded_code
 from airflow_mlops.ml.gate_report import gate_report_html
 from airflow_mlops.ml.gates import GateResult, decide, gate_metrics
 from airflow_mlops.ml.serving import check_serving, predictions
@@ -37,12 +37,12 @@ Log = Callable[..., None]
 _MOST_SAMPLE_ROWS = 1000
 
 
-def featured(frame: pd.DataFrame, data: Data, features: Features | None, allowed: Sequence[str]) -> pd.DataFrame:
-    """Run the pipeline's feature code, where it has one; id, time and target stay as they were."""
-    if features is None:
+def featured(frame: pd.DataFrame, data: Data, code: str | None, allowed: Sequence[str]) -> pd.DataFrame:
+    """Run feature code (``module:function``), where there is some; id, time and target stay as they were."""
+    if code is None:
         return frame
     keep = [c for c in (data.id, data.timestamp, data.split.column) if c and c in frame.columns]
-    return apply_features(features.callable, frame, allowed, target=data.target, keep=keep)
+    return apply_features(code, frame, allowed, target=data.target, keep=keep)
 
 
 def _sources(*paths: str | None) -> list[str]:
@@ -75,7 +75,7 @@ def train_candidate(
     frame = Snapshot.load(store, snapshot_ref).to_pandas(store)
     holdout = split_mask(frame, data, train_config.seed)
     source_columns = [str(c) for c in frame.columns]
-    frame = featured(frame, data, features, allowed_imports)
+    frame = featured(frame, data, features.callable if features else None, allowed_imports)
     part = frame[~holdout]
     schema = infer_schema(part, data, source_columns=source_columns)
     log("Training on %s rows, %d features; %s rows held out", f"{len(part):,}", len(schema.names), f"{holdout.sum():,}")
@@ -124,7 +124,6 @@ def evaluate_candidate(
     *,
     data: Data,
     config: Evaluate,
-    features: Features | None,
     allowed_imports: Sequence[str],
     trusted_types: Sequence[str],
     log: Log,
@@ -139,7 +138,7 @@ def evaluate_candidate(
     frame = Snapshot.load(store, record["snapshot"]).to_pandas(store)
     holdout = split_mask(frame, data, record["seed"])
     raw = frame[holdout]
-    rows = featured(frame, data, features, allowed_imports)[holdout]
+    rows = featured(frame, data, recorded_code(record), allowed_imports)[holdout]
     columns = [c for gate in config.gates for c in gate.slices]
     missing = sorted({c for c in columns if c not in raw.columns})
     if missing:
@@ -153,7 +152,9 @@ def evaluate_candidate(
     other = None
     if champion is not None:
         other_schema = FeatureSchema.from_dict(champion.record["schema"])
-        other = (fetch_model(store, champion.record["model"], trusted=trusted_types), other_schema.check(rows))
+        code = recorded_code(champion.record)
+        theirs = rows if code == recorded_code(record) else featured(frame, data, code, allowed_imports)[holdout]
+        other = (fetch_model(store, champion.record["model"], trusted=trusted_types), other_schema.check(theirs))
         log("Champion is v%d; both are scored on the same %s rows", champion.number, f"{len(rows):,}")
     same = champion is not None and champion.record["model"]["digest"] == record["model"]["digest"]
     result = evaluate(

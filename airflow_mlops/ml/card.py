@@ -6,6 +6,7 @@ Sections after Mitchell et al., "Model Cards for Model Reporting" (2019), as far
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from airflow_mlops.ml.bundle import predict_command
 from airflow_mlops.ml.html import render, short
+from airflow_mlops.registry.registry import Version
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PAGE = """<p>{{ purpose }}</p>
@@ -40,6 +41,33 @@ class _Section:
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     code: str = ""
+
+
+def note(version: Version, kind: str) -> dict[str, Any]:
+    """The newest note of a kind, or ``{}``."""
+    return version.notes[kind][-1] if version.notes.get(kind) else {}
+
+
+def card_of(version: Version, *, foreign: Sequence[str] = ()) -> tuple[str, str]:
+    """The version's model card, as (Markdown, HTML).
+
+    :param foreign: types in the model file that whoever loads it must name.
+    """
+    return model_card(
+        version.record,
+        note(version, "evaluation"),
+        note(version, "gates"),
+        pipeline=version.pipeline,
+        version=version.number,
+        approval=note(version, "approval") or None,
+        foreign_types=foreign,
+    )
+
+
+def predict_command(foreign: Sequence[str] = (), source: str = "sample_input.csv") -> str:
+    """The command, in the unzipped folder, that predicts ``source``; ``foreign`` is :func:`foreign_types`."""
+    trust = [word for name in foreign for word in ("--trust", name)]
+    return shlex.join(["python", "predict.py", source, "--out", "predictions.csv", *trust])
 
 
 def model_card(

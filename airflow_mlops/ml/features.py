@@ -306,6 +306,12 @@ def _listed(items: Iterable[str], most: int = 12) -> str:
     return ", ".join(all_items[:most]) + (f" and {len(all_items) - most} more" if len(all_items) > most else "")
 
 
+def recorded_code(record: dict[str, Any]) -> str | None:
+    """The feature code a version was trained with, ``module:function``; it goes with the model, whatever the file says now."""
+    features = record["config"]["features"]
+    return features["callable"] if features else None
+
+
 def apply_features(
     path: str, frame: pd.DataFrame, allowed: Sequence[str], *, target: str | None = None, keep: Sequence[str] = ()
 ) -> pd.DataFrame:

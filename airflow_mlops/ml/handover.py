@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from airflow_mlops.ml.bundle import write_bundle
 from airflow_mlops.ml.candidate import read_sample
-from airflow_mlops.ml.card import model_card
+from airflow_mlops.ml.card import card_of, note
 from airflow_mlops.ml.features import FeatureSchema
 from airflow_mlops.registry.artifacts import foreign_types
 from airflow_mlops.registry.registry import Version
@@ -28,27 +26,6 @@ class Handover:
     card_html: str
 
 
-def _notes(version: Version, kind: str) -> dict[str, Any]:
-    """The newest note of a kind, or ``{}``."""
-    return version.notes[kind][-1] if version.notes.get(kind) else {}
-
-
-def card_of(version: Version, *, foreign: Sequence[str] = ()) -> tuple[str, str]:
-    """The version's model card, as (Markdown, HTML).
-
-    :param foreign: types in the model file that whoever loads it must name.
-    """
-    return model_card(
-        version.record,
-        _notes(version, "evaluation"),
-        _notes(version, "gates"),
-        pipeline=version.pipeline,
-        version=version.number,
-        approval=_notes(version, "approval") or None,
-        foreign_types=foreign,
-    )
-
-
 def make_bundle(store: Store, version: Version, path: Path) -> Handover:
     """Write the bundle of ``version`` to the zip file ``path``.
 
@@ -63,7 +40,7 @@ def make_bundle(store: Store, version: Version, path: Path) -> Handover:
             model_path=model,
             record=version.record,
             schema=FeatureSchema.from_dict(version.record["schema"]),
-            sample=read_sample(store, _notes(version, "evaluation")["sample"]),
+            sample=read_sample(store, note(version, "evaluation")["sample"]),
             card_md=markdown,
             card_html=html,
         )

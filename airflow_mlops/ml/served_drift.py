@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from airflow_mlops.config.models import Data, Drift, Features
+from airflow_mlops.config.models import Data, Drift
 from airflow_mlops.ml.candidate import featured
 from airflow_mlops.ml.data import Snapshot
 from airflow_mlops.ml.drift import check_drift, join_reports
 from airflow_mlops.ml.drift_report import drift_html
-from airflow_mlops.ml.features import FeatureSchema
+from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.prediction import PREDICTION, VERSION, capture_kinds, predict_batches, read_capture
 from airflow_mlops.ml.splitting import split_mask
 from airflow_mlops.registry.artifacts import fetch_model
@@ -32,13 +32,11 @@ def reference_frame(
     model is surer of itself than on any new row, which would look like drift.
     """
     record = version.record
-    config = record["config"]
-    data = Data.model_validate(config["data"])
-    features = Features.model_validate(config["features"]) if config["features"] else None
+    data = Data.model_validate(record["config"]["data"])
     frame = Snapshot.load(store, record["snapshot"]).to_pandas(store)
     holdout = split_mask(frame, data, record["seed"])
     schema = FeatureSchema.from_dict(record["schema"])
-    inputs = schema.check(featured(frame, data, features, allowed_imports))
+    inputs = schema.check(featured(frame, data, recorded_code(record), allowed_imports))
     model = fetch_model(store, record["model"], trusted=trusted_types)
     rows = pa.Table.from_pandas(inputs[holdout], preserve_index=False).to_batches()
     said = pa.Table.from_batches(predict_batches(model, schema, rows, model_version=version.number)).to_pandas()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import SkipMixin
 
-from airflow_mlops.config.models import Data, Evaluate, Features
+from airflow_mlops.config.models import Data, Evaluate
 from airflow_mlops.links.reports import GateReportLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
@@ -27,7 +27,6 @@ class EvaluateOperator(MLOpsOperator):
     :param candidate: XCom of :class:`~airflow_mlops.operators.training.TrainOperator`.
     :param data: the ``data`` section as in YAML.
     :param evaluate: the ``evaluate`` section as in YAML.
-    :param features: the ``features`` section as in YAML.
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "candidate")
@@ -38,14 +37,12 @@ class EvaluateOperator(MLOpsOperator):
         candidate: Any,
         data: Data | Mapping[str, Any],
         evaluate: Evaluate | Mapping[str, Any] | None = None,
-        features: Features | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.candidate = candidate
         self.data = section(Data, data)
         self.evaluate = section(Evaluate, evaluate)
-        self.features = section(Features, features) if features else None
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Score both, record the evaluation on the version."""
@@ -59,7 +56,6 @@ class EvaluateOperator(MLOpsOperator):
             registry.champion(),
             data=self.data,
             config=self.evaluate,
-            features=self.features,
             allowed_imports=self.hook.allowed_imports,
             trusted_types=self.hook.trusted_types,
             log=self.log.info,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_mlops.config.models import Batch, Data, Features
+from airflow_mlops.config.models import Batch, Data
 from airflow_mlops.exceptions import VersionNotFound
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
@@ -23,7 +23,6 @@ class BatchPredictOperator(MLOpsOperator):
 
     :param data: the ``data`` section as in YAML.
     :param batch: the ``deploy.batch`` section as in YAML.
-    :param features: the ``features`` section as in YAML.
     :param skip_without_champion: skip (a scheduled run before the first training) instead of failing.
     """
 
@@ -34,14 +33,12 @@ class BatchPredictOperator(MLOpsOperator):
         *,
         data: Data | Mapping[str, Any],
         batch: Batch | Mapping[str, Any] | None = None,
-        features: Features | Mapping[str, Any] | None = None,
         skip_without_champion: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.data = section(Data, data)
         self.batch = section(Batch, batch)
-        self.features = section(Features, features) if features else None
         self.skip_without_champion = skip_without_champion
         self.source = self.batch.source or self.data.source
 
@@ -72,7 +69,6 @@ class BatchPredictOperator(MLOpsOperator):
             window=scope.window,
             files=self.hook.files(source, output),
             sql=self.hook.sql,
-            features=self.features,
             allowed_imports=self.hook.allowed_imports,
             trusted_types=self.hook.trusted_types,
             log=self.log.info,

@@ -76,7 +76,7 @@ class PromoteOperator(MLOpsOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Promote, keep the model card, and tell the assets and whoever asked."""
-        from airflow_mlops.ml.handover import card_of
+        from airflow_mlops.ml.card import card_of
 
         version = self._promote(scope, context)
         self.keep_report(context, "Model card", card_of(version)[1])

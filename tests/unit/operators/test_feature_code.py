@@ -1,0 +1,54 @@
+"""Feature code goes with the version that was trained with it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_mlops.operators.data import SnapshotOperator
+from airflow_mlops.operators.evaluation import EvaluateOperator
+from airflow_mlops.operators.prediction import BatchPredictOperator
+from airflow_mlops.operators.promotion import PromoteOperator
+from airflow_mlops.operators.training import TrainOperator
+
+DATA: dict[str, Any] = {"source": "people.csv", "target": "target", "id": "id"}
+TRAIN = {"estimator": "sklearn.linear_model.LogisticRegression", "params": {"max_iter": 2000}}
+CODE = """
+def old(frame):
+    return frame.assign(ratio=frame.area / frame.perimeter).drop(columns=["area", "perimeter"])
+
+def new(frame):
+    return frame.assign(size=frame.area * frame.perimeter).drop(columns=["area", "perimeter"])
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "house_features.py").write_text(CODE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__MLOPS__ALLOWED_IMPORTS", "house_features")
+    monkeypatch.delitem(sys.modules, "house_features", raising=False)
+
+
+def _train(execute, run_id: str, code: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    ref = execute(SnapshotOperator(task_id="snapshot", pipeline="people", data=DATA), run_id=run_id)
+    fit = TrainOperator(
+        task_id="fit", pipeline="people", snapshot=ref, data=DATA, train=TRAIN, features={"callable": code}
+    )
+    candidate = execute(fit, run_id=run_id)
+    score = EvaluateOperator(task_id="score", pipeline="people", candidate=candidate, data=DATA)
+    return candidate, execute(score, run_id=run_id)
+
+
+def test_champion_and_candidate_each_get_their_own_features(lake, execute) -> None:
+    first, alone = _train(execute, "manual__1", "house_features:old")
+    decision = {"version": first["version"], "champion": None, "sentence": "for the test"}
+    execute(PromoteOperator(task_id="promote", pipeline="people", decision=decision))
+    _, beside = _train(execute, "manual__2", "house_features:new")
+    # The champion scores the same holdout as when it was the candidate, and gets the same number.
+    assert beside["metrics"]["roc_auc"]["champion"] == pytest.approx(alone["metrics"]["roc_auc"]["candidate"])
+    scored = execute(BatchPredictOperator(task_id="predict", pipeline="people", data=DATA))
+    assert (scored["version"], scored["rows"]) == (1, 569)
