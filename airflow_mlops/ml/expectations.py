@@ -22,13 +22,13 @@ from airflow_mlops.exceptions import ExpectationError
 
 # Read when Great Expectations is imported: no call home from a task.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
+# It tells of each expectation that it registers, also while it is imported.
+logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
 import great_expectations as gx
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations import expectation as gx_classes
 from great_expectations.expectations import registry as gx_registry
-
-logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
 MAX_EXAMPLES = 5
 _COLUMN_KEYS = ("column", "column_A", "column_B", "column_list", "column_set")

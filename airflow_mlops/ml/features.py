@@ -307,7 +307,7 @@ def _listed(items: Iterable[str], most: int = 12) -> str:
 
 
 def recorded_code(record: dict[str, Any]) -> str | None:
-    """The feature code a version was trained with, ``module:function``; it goes with the model, whatever the file says now."""
+    """The feature code (``module:function``) of a version's training; it goes with the model."""
     features = record["config"]["features"]
     return features["callable"] if features else None
 

@@ -56,7 +56,8 @@ def decide(
     if not results:
         sentence = "passed: no gates are configured"
     elif overall == "passed":
-        sentence = f"passed: all {len(results)} gates. " + ". ".join(r.sentence for r in results)
+        many = f"all {len(results)} gates. " if len(results) > 1 else ""
+        sentence = f"passed: {many}" + ". ".join(r.sentence for r in results)
     else:
         sentence = f"{overall}: " + ". ".join(r.sentence for r in deciding)
     if evaluation.same_model:
