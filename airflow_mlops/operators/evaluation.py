@@ -78,6 +78,8 @@ class GateOperator(MLOpsOperator, SkipMixin):
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "evaluation")
     operator_extra_links = (GateReportLink(),)
+    # Airflow does not see it by the base class, and else runs what was skipped when somebody clears it.
+    inherits_from_skipmixin = True
 
     def __init__(
         self,
@@ -115,6 +117,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
             own_gate=self._own_gate(),
         )
         go, ask = follow_up(report["verdict"], self.evaluate, self.approval)
+        ask = ask and scope.promote
         result = {
             "version": version.number,
             "champion": self.evaluation["champion"],
@@ -131,10 +134,10 @@ class GateOperator(MLOpsOperator, SkipMixin):
         if scope.window:
             write_check(store, self.pipeline, scope.window, "gates", {k: result[k] for k in
                 ("version", "champion", "verdict", "sentence", "go")} | {"run_id": context["ti"].run_id})  # fmt: skip
-        if go:
-            registry.set_challenger(version.number, op_id=self.operation(context, "challenger", version.number))
-        else:
+        if not go:
             self.tell(context, scope, "rejected", f"{self.pipeline} v{version.number}: {report['sentence']}")
+        elif scope.promote:
+            registry.set_challenger(version.number, op_id=self.operation(context, "challenger", version.number))
         self._skip(context, go, ask, result)
         return result
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from airflow_mlops.exceptions import RegistryError
 from airflow_mlops.links.reports import HandoverBundleLink, ModelCardLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_mlops.registry.registry import Version
+
+YES = "Approve"
+"""The option of Airflow's ``ApprovalOperator`` that means yes."""
 
 
 class PromoteOperator(MLOpsOperator):
@@ -39,6 +43,7 @@ class PromoteOperator(MLOpsOperator):
     def _promote(self, scope: RunScope, context: Context) -> Version:
         if not scope.promote:
             raise AirflowSkipException("this replay does not promote; start it with --promote to do so")
+        self._check_answers()
         registry, decision = self.hook.registry(self.pipeline), self.decision
         number, by = decision["version"], None
         if self.approval:
@@ -58,6 +63,21 @@ class PromoteOperator(MLOpsOperator):
         before = f"v{decision['champion']}" if decision["champion"] else "none"
         self.log.info("%s: champion is now v%d (was %s)", self.pipeline, version.number, before)
         return version
+
+    def _check_answers(self) -> None:
+        """Stop where gates or people said no: a task that Airflow skipped for that can be cleared and run."""
+        decision, answer = self.decision, (self.approval or {}).get("chosen_options")
+        what = f"{self.pipeline} v{decision['version']}"
+        if not decision.get("go", True):
+            raise AirflowSkipException(f"{what} did not pass its gates: {decision['sentence']}")
+        if answer and answer != [YES]:
+            raise AirflowSkipException(f"{what}: {approver(self.approval) or 'the time-out'} answered {answer[0]}")
+        if decision.get("approval") and not answer:
+            raise RegistryError(
+                f"{what} needs a person's yes, and there is no answer",
+                hint="let the approval task be answered (marking it as succeeded is no answer), and pass its XCom on "
+                "as `approval`",
+            )
 
     def _announce(self, scope: RunScope, context: Context, version: Version) -> dict[str, Any]:
         from airflow_mlops.registry.checks import write_check
