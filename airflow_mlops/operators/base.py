@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_mlops.exceptions import MLOpsError, WindowError
+from airflow_mlops.exceptions import DataError, MLOpsError, WindowError
 from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ class RunScope:
     def required_window(self) -> Window:
         """The window; raises :class:`WindowError` where the run has none."""
         if self.window is None:
-            raise WindowError(
-                "this run has no data window: it was started without one and has no data interval",
-                hint="start it with window_start and window_end in the trigger form, or put the DAG on a schedule",
-            )
+            raise _no_window()
         return self.window
 
     def event_extra(self) -> dict[str, Any]:
@@ -68,6 +65,22 @@ class RunScope:
             "promote": self.promote,
             "replay": self.replay,
         }
+
+
+def _no_window() -> WindowError:
+    return WindowError(
+        "this run has no data window: it was started without one and has no data interval",
+        hint="start it with window_start and window_end in the trigger form, or put the DAG on a schedule",
+    )
+
+
+class _NoWindow:
+    """What templates see as ``window`` in a run that has none."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _no_window()
 
 
 def run_scope(context: Context) -> RunScope:
@@ -173,9 +186,8 @@ class MLOpsOperator(BaseOperator):
         """Render with ``window`` added to Airflow's own template variables."""
         with self._errors():
             window = self.data_window(run_scope(context))
-        if window is not None:
-            context["window"] = window  # type: ignore[typeddict-unknown-key]
-        super().render_template_fields(context, jinja_env)
+            context["window"] = window or _NoWindow()  # type: ignore[typeddict-unknown-key]
+            super().render_template_fields(context, jinja_env)
 
     def execute(self, context: Context) -> Any:
         """Run :meth:`work`; turn its errors into Airflow's: with or without a retry."""
@@ -199,6 +211,23 @@ class MLOpsOperator(BaseOperator):
 
         ti = context["ti"]
         return op_id(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, action, *inputs)
+
+    def form_path(self, context: Context, field: str) -> str | None:
+        """A path or ``s3://`` URI of the trigger form, if one is given.
+
+        :raises DataError: it leaves the data root: whoever may start a run may not use any file of the worker.
+        """
+        asked: str | None = (context.get("params") or {}).get(field)
+        if not asked:
+            return None
+        # A template could become anything once it is filled in.
+        template = any(mark in asked for mark in ("{{", "{%", "{#"))
+        if template or asked.startswith(("/", "file:")) or ".." in asked.split("/"):
+            raise DataError(
+                f"the form's {field} {asked!r} leaves the data root",
+                hint=f"give a path below {self.hook.data_root}, or an s3:// URI",
+            )
+        return asked
 
     def keep_report(self, context: Context, name: str, html: str | bytes) -> str:
         """Store a readable report, link it from the task, and return its digest."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.config.models import Data, length
-from airflow_mlops.exceptions import DataError
 from airflow_mlops.links.reports import DataProfileLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
@@ -38,13 +37,7 @@ class SnapshotOperator(MLOpsOperator):
 
     def _resolved(self, context: Context) -> Data:
         """The data section with templates rendered and the trigger form's ``source`` put in."""
-        asked = (context.get("params") or {}).get("source")
-        if asked:
-            if asked.startswith("/") or ".." in asked.split("/") or asked.startswith("file:"):
-                raise DataError(
-                    f"the form's source {asked!r} leaves the data root",
-                    hint=f"give a path below {self.hook.data_root}, or an s3:// URI",
-                )
+        if asked := self.form_path(context, "source"):
             return self.data.model_copy(update={"source": asked, "sql": None, "callable": None})
         if self.data.source:
             return self.data.model_copy(update={"source": self.source})

@@ -47,8 +47,8 @@ class BatchPredictOperator(MLOpsOperator):
         from airflow_mlops.ml.batch_inference import score
         from airflow_mlops.registry.checks import write_check
 
-        form = context.get("params") or {}
-        source = form.get("source") or self.source
+        source = self.form_path(context, "source") or self.source
+        output = self.form_path(context, "output") or self.batch.output or f"predictions/{self.pipeline}"
         registry, store = self.hook.registry(self.pipeline), self.hook.store()
         serving = registry.serving()
         if not serving:
@@ -57,7 +57,6 @@ class BatchPredictOperator(MLOpsOperator):
                 raise AirflowSkipException(message)
             raise VersionNotFound(message, hint=f"run {self.pipeline}__train first, and let it promote a version")
         version = serving[0].version
-        output = form.get("output") or self.batch.output or f"predictions/{self.pipeline}"
         run = scope.window.key if scope.window else context["ti"].run_id
         result = score(
             store,

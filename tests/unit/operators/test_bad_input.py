@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -123,10 +124,35 @@ def test_a_task_that_runs_twice_registers_one_version(lake, execute) -> None:
 
 
 def test_the_form_cannot_read_outside_the_data_root(lake, execute, stored) -> None:
-    for source in ("/etc/passwd", "../store/x.csv", "file:///etc/passwd"):
+    for source in ("/etc/passwd", "../store/x.csv", "file:///etc/passwd", "{{ '/etc/passwd' }}"):
         with pytest.raises(AirflowFailException, match="leaves the data root"):
             execute(snapshot(), source=source)
     assert stored() == set()
+
+
+@pytest.mark.parametrize("path", ["/{}", "../store", "file://{}", "a/../../x"])
+@pytest.mark.parametrize("field", ["source", "output"])
+def test_the_form_of_prediction_stays_below_the_data_root(lake, execute, tmp_path, field, path) -> None:
+    _promoted(execute)
+    before = {p for p in tmp_path.rglob("*") if p.is_file()}
+    predict = BatchPredictOperator(task_id="predict", pipeline="people", data=DATA)
+    with pytest.raises(AirflowFailException, match=f"the form's {field} .* leaves the data root"):
+        execute(predict, **{field: path.format(tmp_path / "elsewhere")})
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("field", ["source", "output"])
+def test_a_form_of_prediction_may_name_places_below_the_data_root(lake, execute, people, field) -> None:
+    _promoted(execute)
+    predict = BatchPredictOperator(task_id="predict", pipeline="people", data=DATA)
+    assert execute(predict, **{field: {"source": "people.csv", "output": "mine/"}[field]})["rows"] == len(people)
+
+
+def test_a_source_that_needs_a_window_says_so_at_once(lake) -> None:
+    operator = snapshot(source="people-{{ window.start }}.csv")
+    run = SimpleNamespace(run_type="manual", data_interval_start=None, data_interval_end=None)
+    with pytest.raises(AirflowFailException, match=r"(?s)no data window.*trigger form"):
+        operator.render_template_fields({"params": {}, "dag_run": run})
 
 
 def test_nothing_to_score_with_yet(lake, execute) -> None:
