@@ -42,7 +42,7 @@ _FORM: dict[str, dict[str, Any]] = {
     },
     "output": {
         "default": None, "type": ["null", "string"], "title": "Output",
-        "description": "Write the predictions to this folder or URI instead of the pipeline's.",
+        "description": "Write the predictions to this folder (below the data root) or s3:// URI instead.",
     },
     "params": {
         "default": None, "type": ["null", "object"], "title": "Estimator parameters",
@@ -123,7 +123,14 @@ def _candidates(files: list[Path], only: str | None) -> list[Path]:
         return files
     name = re.escape(only.rpartition("__")[0])
     pattern = re.compile(rf"^\s*[\"']?pipeline[\"']?\s*:\s*[\"']?{name}[\"']?\s*(#.*)?$".encode(), re.MULTILINE)
-    return [f for f in files if f.stem == only.rpartition("__")[0] or pattern.search(f.read_bytes())] or files
+
+    def names_it(file: Path) -> bool:
+        try:
+            return bool(pattern.search(file.read_bytes()))
+        except OSError:  # a folder, a broken link: no pipeline is in there, and the others go on
+            return False
+
+    return [f for f in files if f.stem == only.rpartition("__")[0] or names_it(f)] or files
 
 
 def build_pipeline(config: PipelineConfig, *, source: Path | None = None) -> dict[str, DAG]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import DAG
@@ -176,6 +177,17 @@ def test_a_tasks_start_builds_only_its_own_pipeline(tmp_path: Path, monkeypatch:
     assert set(load_dags(folder)) == {"flights__train", "flights__predict", "flights__monitor"}
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "other__predict")
     assert set(load_dags(folder)) == {"other__train", "other__predict"}
+
+
+@pytest.mark.parametrize("only", [None, "churn__train"])
+def test_what_is_no_file_leaves_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only) -> None:
+    pipelines = _write(tmp_path, other=LEVEL_0)
+    (pipelines / "folder.yaml").mkdir()
+    (pipelines / "broken.yaml").symlink_to(tmp_path / "gone.yaml")
+    monkeypatch.setattr("airflow_mlops.factory.builder.get_parsing_context", lambda: SimpleNamespace(dag_id=only))
+    dags = load_dags(pipelines)
+    assert "churn__train" in dags
+    assert ("folder__invalid" in dags) == ("broken__invalid" in dags) == (only is None)
 
 
 def test_a_relative_folder_starts_at_the_calling_file(tmp_path: Path) -> None:
