@@ -55,14 +55,20 @@ def _positive_duration(value: str) -> str:
     return value
 
 
+_MARKS = ("{{", "{%", "{#")
 # The usual expressions need no parser.
 _PLAIN_WINDOW = re.compile(r"\{\{ ?window\.(?:start|end) ?\}\}")
 
 
 def _template(value: str) -> str:
     """Refuse any template expression but those on ``window``: a pipeline file is not code."""
-    if "{{{" not in value and not any(mark in _PLAIN_WINDOW.sub("", value) for mark in ("{{", "{%", "{#")):
-        return value
+    plain = value if "{{{" in value else _PLAIN_WINDOW.sub("", value)
+    if any(mark in plain for mark in _MARKS):
+        _template_on("window", "{{ window.start }} and {{ window.end }}", value)
+    return value
+
+
+def _template_on(name: str, usual: str, value: str) -> None:
     from jinja2 import Environment, TemplateSyntaxError, nodes
 
     # The syntax tree is only looked at: compiling, even for jinja2.meta, would compute {{ 9 ** 9 ** 9 }}.
@@ -73,13 +79,28 @@ def _template(value: str) -> str:
     except RecursionError as e:
         raise ValueError("the template is nested too deeply") from e
     allowed = (nodes.Output, nodes.TemplateData, nodes.Name, nodes.Getattr, nodes.Call, nodes.Const, nodes.Keyword)
-    names = sorted({n.name for n in found if isinstance(n, nodes.Name)} - {"window"})
-    private = any(isinstance(n, nodes.Getattr) and n.attr.startswith("_") for n in found)
+    names = sorted({n.name for n in found if isinstance(n, nodes.Name)} - {name})
+    # A text's own methods, format and ljust among them, are none of the window's.
+    private = any(
+        isinstance(n, nodes.Getattr) and (n.attr.startswith("_") or isinstance(n.node, nodes.Const)) for n in found
+    )
     if names or private or not all(isinstance(n, allowed) for n in found):
         raise ValueError(
-            "only {{ window.start }} and {{ window.end }}, with their attributes and methods, can be used here"
+            f"only {usual}, with their attributes and methods, can be used here"
             + (f", not {', '.join(names)}" if names else "")
         )
+
+
+def _message_templates(value: Any) -> Any:
+    """Refuse templates in a notifier's arguments but those on ``mlops``: Airflow's own could send a password away."""
+    if isinstance(value, str) and any(mark in value for mark in _MARKS):
+        _template_on("mlops", "{{ mlops.message }}, {{ mlops.event }}, {{ mlops.dag_id }} and their like", value)
+    elif isinstance(value, dict):
+        for inner in value.values():
+            _message_templates(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _message_templates(inner)
     return value
 
 
@@ -481,7 +502,9 @@ class Notifier(_Model):
     """An Airflow notifier."""
 
     cls: DottedPath = Field(alias="class", description="Dotted path of an Airflow notifier.")
-    args: dict[StrictStr, Any] = Field(default_factory=dict, description="Its arguments.")
+    args: Annotated[dict[StrictStr, Any], AfterValidator(_message_templates)] = Field(
+        default_factory=dict, description="Its arguments."
+    )
 
 
 Event = Literal["failed", "rejected", "promoted", "drift", "performance", "retrain", "stale_data"]

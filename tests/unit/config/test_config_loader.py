@@ -369,3 +369,34 @@ def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+NOTIFY = "notify: {{notifiers: [{{class: a.B, args: {args}}}]}}\n"
+
+
+def test_a_notifier_may_say_what_happened() -> None:
+    text = '{text: "{{ mlops.event }}: {{ mlops.message }}", to: [a, b], n: 3}'
+    args = load_text(CONTINUOUS + NOTIFY.format(args=text)).notify.notifiers[0].args
+    assert args["text"] == "{{ mlops.event }}: {{ mlops.message }}"
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "{{ conn.warehouse.password }}",
+        "{{ var.value.token }}",
+        "{{ ti.xcom_pull() }}",
+        "{{ mlops.__class__ }}",
+        "{% include 'secrets.txt' %}",
+        "{{ '{0.x}'.format(mlops) }}",
+    ],
+)
+@pytest.mark.parametrize("where", ['{{text: "{}"}}', '{{a: {{b: [1, "x {}"]}}}}'])
+def test_a_notifier_sends_no_secret_away(expression: str, where: str) -> None:
+    issue = one(CONTINUOUS + NOTIFY.format(args=where.format(expression)))
+    assert "only {{ mlops.message }}" in issue.message
+
+
+def test_a_source_is_no_place_for_texts_own_methods() -> None:
+    issue = one(CONTINUOUS.replace("{{ window.start }}", "{{ 'x'.ljust(999) }}"))
+    assert "only {{ window.start }}" in issue.message
