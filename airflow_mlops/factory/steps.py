@@ -144,6 +144,8 @@ def _ask(c: StepContext, task_id: str) -> BaseOperator:
         assigned_users=[{"id": user, "name": user} for user in approve.by] or None,
         response_timeout=length(approve.timeout),
         defaults=approve.on_timeout.capitalize() if approve.timeout else None,
+        # Airflow would take it for the time a person has.
+        execution_timeout=None,
     )
 
 

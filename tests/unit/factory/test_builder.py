@@ -211,6 +211,14 @@ def test_parsing_imports_nothing_heavy(tmp_path: Path) -> None:
     assert done.stdout.strip().endswith("[]"), done.stdout
 
 
+def test_a_time_limit_for_tasks_is_none_for_people() -> None:
+    text = LEVEL_0.replace("retries: 5", "execution_timeout: 1h").replace(", timeout: 2d", "")
+    train = build_pipeline(load_text(text))["churn__train"]
+    ask = train.get_task("approve.ask")
+    assert (ask.response_timeout, ask.execution_timeout) == (None, None)
+    assert train.get_task("data.snapshot").execution_timeout == timedelta(hours=1)
+
+
 def test_later_resources_go_before_earlier_ones() -> None:
     from airflow_mlops.config.models import Resources
 
