@@ -37,7 +37,7 @@ class RunScope:
     :param window: the half-open window, or ``None`` for a run about all the data.
     :param promote: whether the run may change what is served, notify, and spend the retrain budget.
     :param replay: id of the replay of the past that this run belongs to.
-    :param start: what started it: ``manual``, ``schedule``, ``retrain``, ``new_data``, ``event`` or ``replay``.
+    :param start: ``schedule``, ``retrain``, ``new_data``, ``event``, ``manual``, or the ``reason`` of the trigger form.
     :param extra: extra of the asset event that started the run.
     :param passed_over: windows of events that Airflow joined into this run and that are not its window.
     """
@@ -123,7 +123,9 @@ def run_scope(context: Context) -> RunScope:
     elif run_type == "scheduled":
         start_kind = "schedule"
     else:
-        start_kind = str(params.get("reason") or "manual")
+        reason = str(params.get("reason") or "manual")
+        # Only an event can bring a grant, whatever a person writes.
+        start_kind = "manual" if reason in ("retrain", "new_data", "event") else reason
     return RunScope(
         window=window,
         promote=bool(params.get("promote", True)) and bool(extra.get("promote", True)),

@@ -88,12 +88,15 @@ def test_a_granted_retrain_goes_before_newer_data() -> None:
         ({}, "scheduled", JANUARY, "schedule"),
         ({}, "manual", JANUARY, "manual"),
         ({}, "manual", {**JANUARY, "reason": "initial"}, "initial"),
+        ({}, "manual", {**JANUARY, "reason": "new labels"}, "new labels"),
+        ({}, "manual", {**JANUARY, "reason": "retrain"}, "manual"),
+        ({}, "manual", {**JANUARY, "reason": "new_data"}, "manual"),
     ],
 )
 def test_what_started_a_run(events: Any, run_type: str, params: Any, start: str) -> None:
     scope = run_scope(_context(params, events, run_type=run_type))
     assert scope.start == start
-    assert scope.extra.get("grant") == ("g" if start == "retrain" else None)
+    assert scope.extra.get("grant") == ("g" if "p.retrain" in events else None)
 
 
 @given(form=st.booleans(), event=st.booleans())
