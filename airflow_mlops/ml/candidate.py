@@ -7,6 +7,7 @@ and a local run do the same.
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -49,6 +50,12 @@ def _sources(*paths: str | None) -> list[str]:
     """Source files of the user's code named by ``module:function`` paths."""
     modules = [sys.modules.get(path.partition(":")[0]) for path in paths if path]
     return [module.__file__ for module in modules if module is not None and module.__file__]
+
+
+def _scripts(command: str | None, folder: Path | None) -> list[str]:
+    """Files that a training command names: its script, its settings."""
+    paths = [(folder or Path()) / word for word in shlex.split(command or "")]
+    return [str(path) for path in paths if path.is_file()]
 
 
 def train_candidate(
@@ -107,7 +114,12 @@ def train_candidate(
         "rows": {"train": len(part), "holdout": int(holdout.sum())},
         "config": settings,
         "config_hash": config_hash(settings),
-        "code": code_version(_sources(features.callable if features else None, train_config.callable)),
+        "code": code_version(
+            [
+                *_sources(features.callable if features else None, train_config.callable),
+                *_scripts(train_config.command, folder),
+            ]
+        ),
         "seed": train_config.seed,
         "estimator": train_config.estimator or train_config.callable or train_config.command,
         "params": trained.params,

@@ -60,7 +60,7 @@ class EvaluateOperator(MLOpsOperator):
             trusted_types=self.hook.trusted_types,
             log=self.log.info,
         )
-        operation = self.operation(context, "evaluation", version.number, result["champion"])
+        operation = self.operation(context, "evaluation", version.number, result)
         registry.annotate(version.number, "evaluation", result, op_id=operation)
         return {"version": version.number, **result}
 
@@ -126,7 +126,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
             "approval": ask,
             "report": self.keep_report(context, "Gate report", html),
         }
-        operation = self.operation(context, "gates", version.number, self.evaluation["champion"])
+        operation = self.operation(context, "gates", version.number, result)
         registry.annotate(version.number, "gates", result, op_id=operation)
         for line in report["results"]:
             self.log.info("Gate %s: %s", line["verdict"], line["sentence"])

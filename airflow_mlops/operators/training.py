@@ -86,7 +86,8 @@ class TrainOperator(MLOpsOperator):
             timeout=self.execution_timeout.total_seconds() if self.execution_timeout else None,
         )
         record |= {"about": self.about, "run": {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay}}
-        operation = self.operation(context, "register", record["snapshot"]["fingerprint"], record["config_hash"])
+        inputs = record["snapshot"]["fingerprint"], record["config_hash"], sorted(record["code"]["files"].values())
+        operation = self.operation(context, "register", *inputs)
         version = registry.register(record, op_id=operation)
         self.log.info("Registered %s version %d", self.pipeline, version.number)
         return {

@@ -91,3 +91,29 @@ def test_a_run_that_must_not_promote_asks_nobody_and_names_no_challenger(registr
     with pytest.raises(AirflowSkipException, match="does not promote"):
         execute(promote(decision), promote=False)
     assert registry.champion() is None
+
+
+def test_gates_that_were_changed_and_run_again_are_what_the_version_says(registry, evaluation, execute) -> None:
+    execute(gate(evaluation, at_least=0.5))
+    execute(gate(evaluation, at_least=0.6))
+    execute(gate(evaluation, at_least=0.6))
+    notes = registry.get(1).notes["gates"]
+    assert [note["results"][0]["threshold"] for note in notes] == [0.5, 0.6]
+
+
+def test_a_script_that_was_changed_and_run_again_is_another_version(lake, tmp_path, registry, execute) -> None:
+    script = tmp_path / "fit.py"
+    code = (
+        "import sys, pandas, skops.io\nfrom sklearn.tree import DecisionTreeClassifier\n"
+        "frame = pandas.read_parquet(sys.argv[1])[['radius', 'texture', 'target']]\n"
+        "tree = DecisionTreeClassifier(max_depth=DEPTH).fit(frame.drop(columns='target'), frame['target'])\n"
+        "skops.io.dump(tree, sys.argv[2] + '/model.skops')\n"
+    )
+    script.write_text(code.replace("DEPTH", "2"))
+    ref = execute(SnapshotOperator(task_id="snapshot", pipeline="people", data=DATA))
+    train = {"command": "python fit.py {train} {model_dir}"}
+    fit = TrainOperator(task_id="fit", pipeline="people", snapshot=ref, data=DATA, train=train, folder=str(tmp_path))
+    assert execute(fit)["version"] == execute(fit)["version"] == 1
+    script.write_text(code.replace("DEPTH", "3"))
+    assert execute(fit)["version"] == 2
+    assert list(registry.get(2).record["code"]["files"]) == [str(script)]
