@@ -252,7 +252,7 @@ class Registry:
                 raise VersionNotFound(
                     f"{_model(self.pipeline, key)} has no version {version!r}; "
                     + (f"its newest is v{newest}" if newest else f"nothing is registered in {self.store.uri}"),
-                    hint="list the versions with `airflow mlops versions`, or run the training DAG first",
+                    hint=f"see `airflow mlops status {self.pipeline}`, or run the training DAG first",
                 )
 
         return check
