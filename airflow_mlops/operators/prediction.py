@@ -42,13 +42,18 @@ class BatchPredictOperator(MLOpsOperator):
         self.skip_without_champion = skip_without_champion
         self.source = self.batch.source or self.data.source
 
+    def _output(self, scope: RunScope) -> str:
+        output = self.batch.output or f"predictions/{self.pipeline}"
+        # Beside what is served: readers of a folder leave out names that begin with an underscore.
+        return output if scope.promote else f"{output.rstrip('/')}/_rehearsal"
+
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Score the window's rows with the version that serves them."""
         from airflow_mlops.ml.batch_inference import score
         from airflow_mlops.registry.checks import write_check
 
         source = self.form_path(context, "source") or self.source
-        output = self.form_path(context, "output") or self.batch.output or f"predictions/{self.pipeline}"
+        output = self.form_path(context, "output") or self._output(scope)
         registry, store = self.hook.registry(self.pipeline), self.hook.store()
         serving = registry.serving()
         if not serving:
