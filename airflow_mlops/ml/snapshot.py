@@ -247,7 +247,7 @@ def take_snapshot(
     """
     say = log or (lambda message: None)
     for warning in batches.warnings:
-        say(f"warning: {warning}")
+        say(f"Warning: {warning}")
     target = None if batches.target_optional else TargetCheck(data)
 
     def stream() -> Iterator[tuple[pa.RecordBatch]]:
@@ -284,7 +284,8 @@ def take_snapshot(
         store, pipeline, stream(), batches.schema, window=window, sources=[source], check=check
     )
     say(
-        f"snapshot of {snapshot.rows} rows × {len(snapshot.columns)} columns, fingerprint {snapshot.fingerprint[:12]}, "
+        f"Snapshot {snapshot.digest[:12]} of {snapshot.rows:,} rows × {len(snapshot.columns)} columns, "
+        f"fingerprint {snapshot.fingerprint[:12]}, "
         f"{sum(f.bytes for f in snapshot.files)} bytes in {len(snapshot.files)} files; "
         f"{batches.rows_outside} of {batches.rows_read} rows lay outside the window"
     )

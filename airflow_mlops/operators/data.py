@@ -62,11 +62,9 @@ class SnapshotOperator(MLOpsOperator):
         if data.max_row_drop:
             champion = self.hook.registry(self.pipeline).champion()
             previous = champion.record["snapshot"]["rows"] if champion else None
-        snapshot = take_snapshot(store, self.pipeline, batches, data=data, window=window, previous_rows=previous)
-        self.log.info(
-            "Snapshot %s: %s rows, %d columns, fingerprint %s",
-            snapshot.digest[:12], f"{snapshot.rows:,}", len(snapshot.columns), snapshot.fingerprint[:12],
-        )  # fmt: skip
+        snapshot = take_snapshot(
+            store, self.pipeline, batches, data=data, window=window, previous_rows=previous, log=self.log.info
+        )
         return snapshot.to_ref()
 
 

@@ -71,7 +71,7 @@ def test_round_trip(store, tmp_path):
     assert list(frame.columns) == ["c", "x"]
     assert frame.x.isna().sum() == 143
     assert len(json.dumps(snapshot.to_ref())) < 600
-    assert "1000 rows × 5 columns" in said[-1]
+    assert "1,000 rows × 5 columns" in said[-1]
 
 
 def test_window_and_source_are_recorded(store, tmp_path):

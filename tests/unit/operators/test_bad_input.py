@@ -103,7 +103,7 @@ def test_prediction_says_which_column_is_missing_and_writes_nothing(lake, execut
     people.drop(columns=["target", "area"]).to_csv(lake / "new.csv", index=False)
     with pytest.raises(AirflowFailException, match="area"):
         execute(BatchPredictOperator(task_id="predict", pipeline="people", data=DATA, batch={"source": "new.csv"}))
-    assert not list((lake / "predictions").rglob("*.parquet")) if (lake / "predictions").exists() else True
+    assert not list(lake.rglob("*.parquet*"))
 
 
 def test_a_new_category_is_scored(lake, execute, people) -> None:
@@ -153,6 +153,21 @@ def test_a_source_that_needs_a_window_says_so_at_once(lake) -> None:
     run = SimpleNamespace(run_type="manual", data_interval_start=None, data_interval_end=None)
     with pytest.raises(AirflowFailException, match=r"(?s)no data window.*trigger form"):
         operator.render_template_fields({"params": {}, "dag_run": run})
+
+
+def test_a_run_that_must_not_promote_leaves_the_served_predictions_alone(lake, execute) -> None:
+    _promoted(execute)
+    predict = BatchPredictOperator(task_id="predict", pipeline="people", data=DATA)
+    served = execute(predict)["output"]
+    rehearsed = execute(predict, promote=False)["output"]
+    assert rehearsed == served.replace("people/", "people/_rehearsal/")
+    assert sorted(p.name for p in (lake / "predictions" / "people").iterdir()) == ["_rehearsal", "manual__1.parquet"]
+
+
+def test_what_is_odd_about_the_source_is_in_the_log(lake, execute, people, capsys) -> None:
+    people.sample(frac=1, random_state=7).to_parquet(lake / "people.parquet")
+    execute(snapshot(source="people.parquet"))
+    assert "index stored as" in capsys.readouterr().out
 
 
 def test_nothing_to_score_with_yet(lake, execute) -> None:
