@@ -60,6 +60,12 @@ class PromoteOperator(MLOpsOperator):
             by=by,
             window=scope.window.to_dict() if scope.window else None,
         )
+        if version.status != "champion":
+            champion = registry.champion()
+            raise AirflowSkipException(
+                f"{self.pipeline} v{number} was promoted by this task before; the champion now is "
+                f"v{champion.number if champion else '?'}"
+            )
         before = f"v{decision['champion']}" if decision["champion"] else "none"
         self.log.info("%s: champion is now v%d (was %s)", self.pipeline, version.number, before)
         return version

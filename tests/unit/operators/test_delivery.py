@@ -117,3 +117,13 @@ def test_a_script_that_was_changed_and_run_again_is_another_version(lake, tmp_pa
     script.write_text(code.replace("DEPTH", "3"))
     assert execute(fit)["version"] == 2
     assert list(registry.get(2).record["code"]["files"]) == [str(script)]
+
+
+def test_a_promotion_cleared_after_a_later_one_announces_nothing(registry, evaluation, execute) -> None:
+    earlier = execute(gate(evaluation))
+    execute(promote(earlier))
+    registry.register(registry.get(1).record, op_id="other")
+    registry.promote(2, expected=1, op_id="later", reason="better")
+    with pytest.raises(AirflowSkipException, match=r"v1 was promoted .* champion now is v2"):
+        execute(promote(earlier))
+    assert registry.champion().number == 2
