@@ -144,10 +144,12 @@ class MLOpsHook(BaseHook):
     def sql(self, conn_id: str, query: str) -> Iterator[pa.Table]:
         """Run a query through an Airflow connection; yields Arrow tables of up to 50,000 rows.
 
-        :raises DataUnavailable: the database cannot be reached.
+        :raises DataUnavailable: the database cannot be reached, or no longer.
         :raises DataError: the query is refused.
         """
         import pyarrow as pa
+
+        from airflow_mlops.ml.reading import may_pass
 
         hook = self.get_connection(conn_id).get_hook()
         if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
@@ -167,7 +169,7 @@ class MLOpsHook(BaseHook):
                     columns = list(zip(*rows, strict=True))
                     yield pa.table({name: list(values) for name, values in zip(names, columns, strict=True)})
             except Exception as e:  # as above: every driver has its own errors
-                raise DataError(
+                raise (DataUnavailable if may_pass(e) else DataError)(
                     f"the query through {conn_id!r} failed: {type(e).__name__}: {e}", hint="run it in a SQL client"
                 ) from e
         finally:

@@ -296,14 +296,17 @@ def _call(path: str, window: Window | None, allowed: Sequence[str]) -> Iterable[
     return [result] if isinstance(result, (pd.DataFrame, pa.Table, pa.RecordBatch)) else result
 
 
+def may_pass(error: Exception) -> bool:
+    """Whether an error of a database's driver, or of the network, says that a connection was lost."""
+    # Drivers share these class names (PEP 249), not a base class. SQLite, which has no connection to lose, calls
+    # a missing table so.
+    names = {c.__name__ for c in type(error).__mro__ if c.__module__ != "sqlite3"}
+    return isinstance(error, (ConnectionError, TimeoutError)) or bool(names & {"OperationalError", "InterfaceError"})
+
+
 def _failed(error: Exception, what: str) -> DataError:
     """What a query's or callable's own error means: a lost connection may come back, anything else is a fault."""
-    # Database drivers share these class names (PEP 249), not a base class.
-    passing = isinstance(error, (ConnectionError, TimeoutError)) or type(error).__name__ in (
-        "OperationalError",
-        "InterfaceError",
-    )
-    kind = DataUnavailable if passing else DataError
+    kind = DataUnavailable if may_pass(error) else DataError
     return kind(f"{what}: {type(error).__name__}: {error}", hint="its own traceback is above this one")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
-from airflow_mlops.exceptions import ConfigError, DataError
+from airflow_mlops.exceptions import ConfigError, DataError, DataUnavailable
 from airflow_mlops.hooks.mlops import MLOpsHook
 
 
@@ -76,3 +78,28 @@ def test_rows_come_through_an_airflow_connection_in_arrow_tables(
     assert tables[1].slice(0, 1).to_pylist() == [{"id": 50_000, "name": "n50000"}]
     with pytest.raises(DataError, match="no such table"):
         list(MLOpsHook().sql("warehouse", "SELECT * FROM nowhere"))
+
+
+def test_a_connection_lost_in_the_middle_of_a_query_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OperationalError(Exception):
+        """As database drivers name it (PEP 249)."""
+
+    class AdminShutdown(OperationalError):
+        """As psycopg names one kind of it."""
+
+    class Cursor:
+        description = (("id",),)
+        batches: ClassVar = [[(1,), (2,)]]
+
+        def execute(self, query: str) -> None: ...
+
+        def fetchmany(self, most: int) -> list[tuple[int]]:
+            if not self.batches:
+                raise AdminShutdown("terminating connection")
+            return self.batches.pop()
+
+    connection = SimpleNamespace(cursor=Cursor, close=lambda: None)
+    database = SimpleNamespace(get_conn=lambda: connection, get_records=None)
+    monkeypatch.setattr(MLOpsHook, "get_connection", lambda *_: SimpleNamespace(get_hook=lambda: database))
+    with pytest.raises(DataUnavailable, match="terminating connection"):
+        list(MLOpsHook().sql("warehouse", "SELECT id FROM t"))
