@@ -91,8 +91,3 @@ def report(dag_id: str, digest: str) -> str:
 def handover(dag_id: str, digest: str) -> str:
     """Key of a handover bundle made by ``dag_id``; whoever may read that DAG may download it."""
     return f"handover/{_name(dag_id)}/{_digest(digest)}.zip"
-
-
-def pipelines_prefix() -> str:
-    """Prefix under which every pipeline has a folder."""
-    return "pipelines/"
