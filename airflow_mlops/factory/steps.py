@@ -16,11 +16,12 @@ APPROVAL = "approve.ask"
 
 APPROVAL_BODY = """\
 {% set gates = ti.xcom_pull(task_ids='evaluate.gates') %}\
-**PIPELINE, version {{ gates.version }}**: {{ gates.sentence }}
+{% macro cell(text) %}{{ text | replace('|', '¦') | replace('\n', ' ') }}{% endmacro %}\
+**PIPELINE, version {{ gates.version }}**: {{ cell(gates.sentence) }}
 
 | gate | verdict | what was found |
 |---|---|---|
-{% for line in gates.results %}| {{ line.name }} | {{ line.verdict }} | {{ line.sentence }} |
+{% for line in gates.results %}| {{ line.name }} | {{ line.verdict }} | {{ cell(line.sentence) }} |
 {% endfor %}
 The champion now is {{ 'version ' ~ gates.champion if gates.champion else 'none' }}. \
 The gate report is linked from the task `evaluate.gates`, the data profile from `data.profile`.

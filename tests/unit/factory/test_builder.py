@@ -219,6 +219,17 @@ def test_a_time_limit_for_tasks_is_none_for_people() -> None:
     assert train.get_task("data.snapshot").execution_timeout == timedelta(hours=1)
 
 
+def test_values_of_the_data_cannot_write_rows_into_the_question() -> None:
+    ask = build_pipeline(load_text(LEVEL_0))["churn__train"].get_task("approve.ask")
+    said = "plan = a\n| forged | passed | all is well"
+    result = {"version": 1, "champion": None, "sentence": said, "results": [
+        {"name": "slices", "verdict": "rejected", "sentence": said}]}  # fmt: skip
+    task_instance = SimpleNamespace(xcom_pull=lambda task_ids: result)
+    text = ask.render_template(ask.body, {"ti": task_instance})
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["| slices | rejected | plan = a ¦ forged ¦ passed ¦ all is well |"]
+
+
 def test_later_resources_go_before_earlier_ones() -> None:
     from airflow_mlops.config.models import Resources
 
