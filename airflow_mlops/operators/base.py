@@ -82,6 +82,12 @@ class _NoWindow:
             raise AttributeError(name)
         raise _no_window()
 
+    def __str__(self) -> str:
+        raise _no_window()
+
+    def __bool__(self) -> bool:
+        return False
+
 
 def run_scope(context: Context) -> RunScope:
     """Read the scope of a run: trigger form, else asset events, else the data interval.

@@ -148,8 +148,9 @@ def test_a_form_of_prediction_may_name_places_below_the_data_root(lake, execute,
     assert execute(predict, **{field: {"source": "people.csv", "output": "mine/"}[field]})["rows"] == len(people)
 
 
-def test_a_source_that_needs_a_window_says_so_at_once(lake) -> None:
-    operator = snapshot(source="people-{{ window.start }}.csv")
+@pytest.mark.parametrize("expression", ["window.start", "window"])
+def test_a_source_that_needs_a_window_says_so_at_once(lake, expression) -> None:
+    operator = snapshot(source=f"people-{{{{ {expression} }}}}.csv")
     run = SimpleNamespace(run_type="manual", data_interval_start=None, data_interval_end=None)
     with pytest.raises(AirflowFailException, match=r"(?s)no data window.*trigger form"):
         operator.render_template_fields({"params": {}, "dag_run": run})
