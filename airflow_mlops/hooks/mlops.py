@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook, conf
-from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
 from airflow_mlops.exceptions import ConfigError, DataError, DataUnavailable
 
@@ -144,6 +144,7 @@ class MLOpsHook(BaseHook):
     def sql(self, conn_id: str, query: str) -> Iterator[pa.Table]:
         """Run a query through an Airflow connection; yields Arrow tables of up to 50,000 rows.
 
+        :raises ConfigError: there is no such connection, it is not a database, or its provider is not installed.
         :raises DataUnavailable: the database cannot be reached, or no longer.
         :raises DataError: the query is refused.
         """
@@ -151,7 +152,19 @@ class MLOpsHook(BaseHook):
 
         from airflow_mlops.ml.reading import may_pass
 
-        hook = self.get_connection(conn_id).get_hook()
+        try:
+            connected = self.get_connection(conn_id)
+        except AirflowNotFoundException as e:
+            raise ConfigError(
+                f"the connection {conn_id!r} does not exist", hint="create it in Airflow, or correct data.sql.conn_id"
+            ) from e
+        try:
+            hook = connected.get_hook()
+        except (AirflowException, ImportError) as e:
+            raise ConfigError(
+                f"connection {conn_id!r} of type {connected.conn_type!r} cannot be used: {e}",
+                hint="install Airflow's provider for that type where tasks run: apache-airflow-providers-…",
+            ) from e
         if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
             raise ConfigError(f"connection {conn_id!r} is not a database", hint="data.sql needs a SQL connection")
         try:

@@ -103,3 +103,19 @@ def test_a_connection_lost_in_the_middle_of_a_query_may_come_back(monkeypatch: p
     monkeypatch.setattr(MLOpsHook, "get_connection", lambda *_: SimpleNamespace(get_hook=lambda: database))
     with pytest.raises(DataUnavailable, match="terminating connection"):
         list(MLOpsHook().sql("warehouse", "SELECT id FROM t"))
+
+
+def test_a_query_through_no_connection_or_one_without_its_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    def missing(cls: type, conn_id: str) -> None:
+        raise AirflowNotFoundException(conn_id)
+
+    monkeypatch.setattr(MLOpsHook, "get_connection", classmethod(missing))
+    with pytest.raises(ConfigError, match=r"(?s)'nowhere' does not exist.*data\.sql\.conn_id"):
+        list(MLOpsHook().sql("nowhere", "SELECT 1"))
+    unknown = Connection(conn_id="shop", conn_type="no_such_database")
+    monkeypatch.setattr(MLOpsHook, "get_connection", classmethod(lambda cls, conn_id: unknown))
+    with pytest.raises(ConfigError, match=r"(?s)'shop' of type 'no_such_database'.*install Airflow's provider"):
+        list(MLOpsHook().sql("shop", "SELECT 1"))
