@@ -16,13 +16,28 @@ APPROVAL = "approve.ask"
 
 APPROVAL_BODY = """\
 {% set gates = ti.xcom_pull(task_ids='evaluate.gates') %}\
+{% set scores = ti.xcom_pull(task_ids='evaluate.score') %}\
 {% macro cell(text) %}{{ text | replace('|', '¦') | replace('\n', ' ') }}{% endmacro %}\
+{% macro number(m, of) %}\
+{% if m[of] is none %}–{% else %}{{ '%.4g' | format(m[of]) }}\
+{% if m[of ~ '_low'] is not none and m[of ~ '_high'] is not none %}\
+ ({{ '%.4g' | format(m[of ~ '_low']) }} … {{ '%.4g' | format(m[of ~ '_high']) }}){% endif %}{% endif %}\
+{% endmacro %}\
 **PIPELINE, version {{ gates.version }}**: {{ cell(gates.sentence) }}
 
+{% if gates.results %}\
 | gate | verdict | what was found |
 |---|---|---|
 {% for line in gates.results %}| {{ line.name }} | {{ line.verdict }} | {{ cell(line.sentence) }} |
 {% endfor %}
+{% endif %}\
+{% if scores.metrics is defined %}\
+| on {{ '{:,}'.format(scores.rows) }} holdout rows | this version | champion | better is |
+|---|---|---|---|
+{% for m in scores.metrics.values() %}| {{ m.name }} | {{ number(m, 'candidate') }} | {{ number(m, 'champion') }} | \
+{{ 'lower' if m.lower_is_better else 'higher' }} |
+{% endfor %}
+{% endif %}\
 The champion now is {{ 'version ' ~ gates.champion if gates.champion else 'none' }}. \
 The gate report is linked from the task `evaluate.gates`, the data profile from `data.profile`.
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import jinja2
 import pytest
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
@@ -74,6 +75,35 @@ def test_level_0_is_started_by_a_person_and_ends_in_a_handover(tmp_path: Path) -
     assert ask.response_timeout == timedelta(days=2)
     assert ask.assigned_users[0]["id"] == "lead"
     assert ask.defaults == ["Reject"]
+
+
+@pytest.mark.parametrize("gates", [[], [{"name": "roc_auc at_least 0.7", "verdict": "passed", "sentence": "it does"}]])
+def test_who_is_asked_sees_the_numbers_with_and_without_gates(gates: list[dict[str, str]]) -> None:
+    ask = build_pipeline(load_text(LEVEL_0))["churn__train"].get_task("approve.ask")
+    auc = {"candidate": 0.71491, "candidate_low": 0.659, "candidate_high": 0.7708}
+    none = {"champion": None, "champion_low": None, "champion_high": None}
+    loss = {"candidate": 0.561, "candidate_low": None, "candidate_high": None, "champion": 0.6,
+            "champion_low": 0.5, "champion_high": 0.7}  # fmt: skip
+    xcoms = {
+        "evaluate.gates": {"version": 2, "champion": 1, "sentence": "passed: so it is", "results": gates},
+        "evaluate.score": {
+            "rows": 1406,
+            "metrics": {
+                "roc_auc": {"name": "roc_auc", "lower_is_better": False, **auc, **none},
+                "log_loss": {"name": "log_loss", "lower_is_better": True, **loss},
+            },
+        },
+    }
+    ti = SimpleNamespace(xcom_pull=lambda task_ids: xcoms[task_ids])
+    lines = jinja2.Template(ask.body).render(ti=ti).splitlines()
+    header = lines.index("| on 1,406 holdout rows | this version | champion | better is |")
+    assert lines[header - 1] == ""
+    assert lines[header + 2 : header + 5] == [
+        "| roc_auc | 0.7149 (0.659 … 0.7708) | – | higher |",
+        "| log_loss | 0.561 | 0.6 (0.5 … 0.7) | lower |",
+        "",
+    ]
+    assert ("| gate | verdict | what was found |" in lines) == bool(gates)
 
 
 def test_level_1_chains_its_dags_by_assets(tmp_path: Path) -> None:
