@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Sequence
 
 from airflow_mlops.exceptions import CodeNotAllowed
@@ -49,7 +50,9 @@ def resolve(path: str, allowed: Sequence[str]) -> object:
             listed = ", ".join(prefixes) or "nothing"
             raise CodeNotAllowed(
                 f"{path!r} is not in [mlops] allowed_imports (allowed: {listed})",
-                hint=f"add its package, for example {components[0]}, to [mlops] allowed_imports",
+                hint="name code of your own"
+                if components[0] in sys.stdlib_module_names
+                else f"add its package, for example {components[0]}, to [mlops] allowed_imports",
             )
         if any(c.startswith("_") or c == "externals" for c in components):
             raise CodeNotAllowed(f"{path!r} is private to scikit-learn", hint="use the public name")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from airflow_mlops.config.models import Gate, Serving
+from airflow_mlops.config.models import Evaluate, Gate, Serving
 from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.evaluation import Evaluation
 from airflow_mlops.ml.gate_result import (
@@ -29,7 +29,7 @@ from airflow_mlops.ml.gate_result import (
 from airflow_mlops.ml.metrics import Metric
 from airflow_mlops.ml.versus import versus
 
-__all__ = ["GateReport", "GateResult", "SliceResult", "Verdict", "decide", "gate_metrics"]
+__all__ = ["GateReport", "GateResult", "SliceResult", "Verdict", "check_gates", "decide", "gate_metrics"]
 
 
 def decide(
@@ -63,6 +63,20 @@ def decide(
     if evaluation.same_model:
         sentence += ". The candidate is the champion, byte for byte"
     return GateReport(overall, sentence, results)
+
+
+def check_gates(config: Evaluate) -> None:
+    """Refuse, before anything is trained, metrics that nobody knows and thresholds on the wrong side.
+
+    :raises EvaluationError: as :func:`decide` would, later.
+    """
+    for name in config.metrics:
+        Metric(name)
+    for gate in config.gates:
+        if gate.metric:
+            metric = Metric(gate.metric)
+            if gate.versus is None:
+                _threshold(gate, metric)
 
 
 def gate_metrics(gates: Sequence[Gate]) -> list[str]:

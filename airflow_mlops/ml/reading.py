@@ -307,7 +307,7 @@ def may_pass(error: Exception) -> bool:
 def _failed(error: Exception, what: str) -> DataError:
     """What a query's or callable's own error means: a lost connection may come back, anything else is a fault."""
     kind = DataUnavailable if may_pass(error) else DataError
-    return kind(f"{what}: {type(error).__name__}: {error}", hint="its own traceback is above this one")
+    return kind(f"{what}: {type(error).__name__}: {error}", hint="its own traceback is in the log, after this one")
 
 
 def _tables(chunks: Iterable[Any], name: str) -> Iterator[pa.Table]:

@@ -208,7 +208,10 @@ def _guard(what: str, fit: Callable[[], Any]) -> Any:
         raise
     except Exception as e:
         raise TrainingError(
-            f"{what} failed: {type(e).__name__}: {e}", hint="check train.params against the documentation"
+            f"{what} failed: {type(e).__name__}: {e}",
+            hint="its own traceback is in the log, after this one"
+            if what.startswith("the callable ")
+            else "check train.params against the documentation",
         ) from e
 
 

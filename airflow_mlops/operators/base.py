@@ -184,7 +184,8 @@ class MLOpsOperator(BaseOperator):
             self.log.error("%s", e)
             if e.retryable:
                 raise
-            raise AirflowFailException(str(e)) from None
+            # Without the steps through this package, but with those of the code or library that raised.
+            raise AirflowFailException(str(e)) from e.__cause__
 
     def data_window(self, scope: RunScope) -> Window | None:
         """The window whose rows this operator reads; templates see it as ``window``."""

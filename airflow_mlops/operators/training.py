@@ -60,7 +60,9 @@ class TrainOperator(MLOpsOperator):
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Train, store the model, register the version."""
         from airflow_mlops.ml.candidate import train_candidate
+        from airflow_mlops.ml.gates import check_gates
 
+        check_gates(self.evaluate)
         form = context.get("params") or {}
         train = self.train.model_copy(
             update={

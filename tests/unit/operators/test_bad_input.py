@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -186,3 +187,40 @@ def test_an_unreachable_store_is_tried_again(lake: Path, execute, monkeypatch) -
     # Not AirflowFailException: the task's retries apply.
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9|bucket"):
         execute(snapshot())
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "message"),
+    [
+        ({"metrics": ["auc"]}, "(?s)no metric 'auc'.*roc_auc"),
+        ({"gates": [{"metric": "acuracy", "at_least": 0.5}]}, "(?s)no metric 'acuracy'.*accuracy"),
+        ({"gates": [{"metric": "log_loss", "at_least": 0.5}]}, "(?s)lower is better.*at_most"),
+    ],
+)
+def test_gates_that_nobody_can_judge_cost_no_training(lake, execute, stored, evaluate, message) -> None:
+    ref = execute(snapshot())
+    before = stored()
+    fit = TrainOperator(task_id="fit", pipeline="people", snapshot=ref, data=DATA, train=LOGISTIC, evaluate=evaluate)
+    with pytest.raises(AirflowFailException, match=message):
+        execute(fit)
+    assert stored() == before
+
+
+@pytest.mark.parametrize("section", ["data", "features", "train"])
+def test_where_a_users_code_failed_is_in_the_log(lake, execute, tmp_path, monkeypatch, section) -> None:
+    code = "def code(*args, **kwargs):\n    return fails()\n\n\ndef fails():\n    return {}['nothing']\n"
+    (tmp_path / f"broken_{section}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__MLOPS__ALLOWED_IMPORTS", f"broken_{section}")
+    own = {"callable": f"broken_{section}:code"}
+    if section == "data":
+        operator: Any = SnapshotOperator(task_id="snapshot", pipeline="people", data={**own, "target": "target"})
+    else:
+        sections: dict[str, Any] = {"train": LOGISTIC, section: own}
+        ref = execute(snapshot())
+        operator = TrainOperator(task_id="fit", pipeline="people", snapshot=ref, data=DATA, **sections)
+    with pytest.raises(AirflowFailException, match="KeyError: 'nothing'") as caught:
+        execute(operator)
+    cause = caught.value.__cause__
+    assert cause is not None
+    assert traceback.extract_tb(cause.__traceback__)[-1].name == "fails"
