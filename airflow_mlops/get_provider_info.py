@@ -131,6 +131,14 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "my_company.features,my_company.models",
                         "default": "",
                     },
+                    "allow_commands": {
+                        "description": "Whether pipelines may train with a command (train.command). A command can run "
+                        "anything that the worker's user may run; allowed_imports does not bind it.",
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "False",
+                    },
                     "trusted_types": {
                         "description": "Comma-separated types, beyond scikit-learn's, that a stored model may hold.",
                         "version_added": "0.1.0",

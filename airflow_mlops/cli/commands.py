@@ -90,7 +90,7 @@ def backfill(args: Namespace) -> None:
     registry = hook.registry(config.pipeline)
     name = args.replay or f"{todo[0].start}_{todo[-1].end}_{args.step}{'' if args.promote else '_dry'}"
     replay = Replay(
-        scheduler=LiveScheduler(),
+        scheduler=LiveScheduler(lambda text: print(f"  {text}", flush=True)),
         config=config,
         name=re.sub(r"[^A-Za-z0-9_.\-]", "-", name),
         promote=args.promote,
@@ -103,7 +103,7 @@ def backfill(args: Namespace) -> None:
     store, keys = hook.store(), {window.key for window in todo}
 
     def rows() -> dict[str, tables.Row]:
-        checks = read_checks(store, config.pipeline)
+        checks = read_checks(store, config.pipeline, rehearsal=not args.promote)
         return {key: tables.row(c) for c in checks if (key := tables.key(c)) in keys}
 
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,13 @@ class Failure:
 
 
 class LiveScheduler:
-    """Starts, finds and waits for runs; every question is a short database session of its own."""
+    """Starts, finds and waits for runs; every question is a short database session of its own.
+
+    :param say: where a wait says what it waits for.
+    """
+
+    def __init__(self, say: Callable[[str], None] = print) -> None:
+        self.say = say
 
     def require(self, *dag_ids: str) -> None:
         """Check that the scheduler lives and the DAGs are there, readable and switched on.
@@ -105,6 +111,7 @@ class LiveScheduler:
         :raises BackfillError: it failed, disappeared, or the scheduler has stopped.
         """
         alive = time.monotonic()
+        told = False
         while True:
             state = self.state(dag_id, run_id)
             if state == "success":
@@ -118,7 +125,25 @@ class LiveScheduler:
                 # Also checks that nobody has paused the DAG, which would leave the run queued for ever.
                 self.require(dag_id)
                 alive = time.monotonic()
+                if not told and (asking := self.waiting_for_a_person(dag_id, run_id)):
+                    told = True
+                    self.say(f"{dag_id}: {asking} waits for a person: answer it under Required Actions in Airflow's UI")
             time.sleep(POLL)
+
+    def waiting_for_a_person(self, dag_id: str, run_id: str) -> str | None:
+        """The task of a run that has asked a person and has no answer yet."""
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        with create_session() as session:
+            return session.scalar(
+                select(TaskInstance.task_id).where(
+                    TaskInstance.dag_id == dag_id,
+                    TaskInstance.run_id == run_id,
+                    TaskInstance.state == "awaiting_input",
+                )
+            )
 
     def _told(self, dag_id: str, run_id: str) -> str:
         text = f"the run {run_id} of {dag_id} failed"

@@ -195,6 +195,27 @@ class Resources(_Model):
     priority_weight: StrictInt | None = Field(None, description="Airflow's priority weight.")
 
 
+class DefaultArgs(_Model):
+    """Airflow's default_args, as far as they say how tasks run and not what they do."""
+
+    retries: Annotated[StrictInt, Field(ge=0)] | None = Field(None, description="Tries after the first; default 2.")
+    retry_delay: Duration | Number | None = Field(None, description="Wait before a retry: 30s, 5m, or seconds.")
+    max_retry_delay: Duration | Number | None = Field(None, description="Longest wait before a retry.")
+    retry_exponential_backoff: StrictBool | None = Field(None, description="Wait longer each time; default true.")
+    execution_timeout: Duration | Number | None = Field(None, description="A task that runs longer fails.")
+    depends_on_past: StrictBool | None = Field(None, description="Wait for the task's success in the run before.")
+    wait_for_downstream: StrictBool | None = Field(None, description="Wait for what follows it in the run before.")
+    email: StrictStr | list[StrictStr] | None = Field(None, description="Airflow's mails go here.")
+    email_on_failure: StrictBool | None = Field(None, description="Mail when a task fails.")
+    email_on_retry: StrictBool | None = Field(None, description="Mail when a task is tried again.")
+    pool: StrictStr | None = Field(None, description="Airflow pool; `resources` go before.")
+    queue: StrictStr | None = Field(None, description="Queue of the executor; `resources` go before.")
+    priority_weight: StrictInt | None = Field(None, description="Airflow's priority weight; `resources` go before.")
+    weight_rule: Literal["downstream", "upstream", "absolute"] | None = Field(
+        None, description="How Airflow sums priority weights."
+    )
+
+
 class Dag(_Model):
     """Settings of the DAGs themselves."""
 
@@ -206,9 +227,7 @@ class Dag(_Model):
     max_active_tasks: Annotated[StrictInt, Field(ge=1)] = Field(16, description="Tasks of one DAG at a time.")
     access_control: dict[StrictStr, Any] | None = Field(None, description="Airflow's DAG-level permissions.")
     tags: list[StrictStr] = Field(default_factory=list, description="Added to mlops, level-N and the owner.")
-    default_args: dict[StrictStr, Any] = Field(
-        default_factory=dict, description="Airflow default_args for every task, such as retries."
-    )
+    default_args: DefaultArgs = Field(default_factory=DefaultArgs, description="Airflow default_args for every task.")
 
 
 class Sql(_Model):
@@ -243,6 +262,10 @@ class Data(_Model):
     window: PositiveDuration | None = Field(
         None, description="How much history training reads; default: the run's window."
     )
+    watch: PositiveDuration | None = Field(
+        None,
+        description="Look for new or changed files this often; with `retrain.when: [new_data]` they start training.",
+    )
     target: Column = Field(description="The column to predict.")
     positive: StrictStr | StrictInt | StrictBool | None = Field(None, description="The positive class.")
     id: Column | None = Field(None, description="Column that names a row; never a feature.")
@@ -268,6 +291,8 @@ class Data(_Model):
                 "give exactly one of `source`, `sql` and `callable`": given != 1,
                 "`split.by: time` needs `timestamp`": self.split.by == "time" and self.timestamp is None,
                 "`fresh_within` needs `timestamp`": self.fresh_within is not None and self.timestamp is None,
+                "`watch` needs a `source` without a template": self.watch is not None
+                and (self.source is None or "{{" in self.source),
                 "`target` is also in `exclude`": self.target in self.exclude,
                 "`target` and `id` are the same column": self.target == self.id,
                 "`target` and `timestamp` are the same column": self.target == self.timestamp,
@@ -561,6 +586,7 @@ class PipelineConfig(_Model):
                 f"`monitor` {by_person}": self.level == 0 and self.monitor is not None,
                 f"`retrain` {by_person}": self.level == 0 and self.retrain is not None,
                 f"`deploy.batch.schedule` {by_person}": self.level == 0 and self.deploy.batch.schedule is not None,
+                f"`data.watch` {by_person}": self.level == 0 and self.data.watch is not None,
             }
         )
         if self.level == 0:
@@ -576,6 +602,9 @@ class PipelineConfig(_Model):
                 "`retrain.when: [performance]` needs `monitor.labels`": (
                     "performance" in watched and self.monitor is not None and self.monitor.labels is None
                 ),
+                "`data.watch` needs `retrain.when: [new_data]`": self.data.watch is not None
+                and self.retrain is not None
+                and "new_data" not in self.retrain.when,
                 "`retrain.when: [staleness]` needs `monitor.max_age`": (
                     "staleness" in watched and self.monitor is not None and self.monitor.max_age is None
                 ),

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from airflow.sdk import Asset, AssetOrTimeSchedule, CronDataIntervalTimetable
+from airflow.sdk import Asset, AssetOrTimeSchedule, AssetWatcher, CronDataIntervalTimetable
 
-from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.config.models import PipelineConfig, length
 
 
 class PipelineAssets:
     """The four assets of one pipeline. Names are ``<pipeline>.<what>``.
 
-    ``data`` gets its events from whatever writes the data: name it as an outlet there, or post an
-    asset event. The others are written by this package's tasks.
+    ``data`` gets its events from whatever writes the data (name it as an outlet there, or post an
+    asset event), or from a watcher where ``data.watch`` is set. The others are written by this
+    package's tasks.
     """
 
-    def __init__(self, pipeline: str) -> None:
-        self.pipeline = pipeline
+    def __init__(self, config: PipelineConfig) -> None:
+        self.pipeline = config.pipeline
+        self._watched = (config.data.source, length(config.data.watch))
 
-    def _asset(self, what: str) -> Asset:
+    def _asset(self, what: str, watchers: Sequence[AssetWatcher] = ()) -> Asset:
         # A scheme with x- is not looked up among all providers' URI handlers, which costs each parse 0.2 s.
-        return Asset(name=f"{self.pipeline}.{what}", uri=f"x-mlops://{self.pipeline}/{what}", group="mlops")
+        return Asset(
+            name=f"{self.pipeline}.{what}", uri=f"x-mlops://{self.pipeline}/{what}", group="mlops", watchers=[*watchers]
+        )
 
     @cached_property
     def data(self) -> Asset:
         """New rows to train on."""
-        return self._asset("data")
+        source, every = self._watched
+        if source is None or every is None:
+            return self._asset("data")
+        from airflow_mlops.triggers.data import NewDataTrigger
+
+        trigger = NewDataTrigger(source, poll_interval=every.total_seconds())
+        return self._asset("data", [AssetWatcher(name=f"{self.pipeline}.files", trigger=trigger)])
 
     @cached_property
     def champion(self) -> Asset:

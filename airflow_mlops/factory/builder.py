@@ -135,7 +135,7 @@ def _candidates(files: list[Path], only: str | None) -> list[Path]:
 
 def build_pipeline(config: PipelineConfig, *, source: Path | None = None) -> dict[str, DAG]:
     """Build the DAGs of one pipeline: ``{dag_id: DAG}``."""
-    assets = PipelineAssets(config.pipeline)
+    assets = PipelineAssets(config)
     return {f"{config.pipeline}__{spec.suffix}": _dag(config, spec, assets, source) for spec in dag_specs(config)}
 
 
@@ -148,7 +148,7 @@ def _dag(config: PipelineConfig, spec: DagSpec, assets: PipelineAssets, source: 
         "retry_exponential_backoff": True,
         # On the tasks, not on the DAG: only a task's callback is told the exception.
         "on_failure_callback": _on_failure(config),
-        **settings.default_args,
+        **settings.default_args.model_dump(exclude_none=True),
     }
     for key in _DURATIONS:
         value = default_args.get(key)

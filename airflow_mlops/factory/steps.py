@@ -60,6 +60,7 @@ class StepContext:
         wanted = {"events": list(notify.events), "notifiers": [n.model_dump(by_alias=True) for n in notify.notifiers]}
         return {
             "pipeline": self.config.pipeline,
+            "history": self.config.data.window,
             "notify": wanted if notify.notifiers else None,
             **airflow_resources(self.config.resources, resources),
         }

@@ -82,6 +82,11 @@ class MLOpsHook(BaseHook):
         return tuple(filter(None, (part.strip() for part in option("allowed_imports").split(","))))
 
     @property
+    def allow_commands(self) -> bool:
+        """Whether pipelines may run programs of their own (``train.command``)."""
+        return option("allow_commands").lower() in ("true", "1", "yes")
+
+    @property
     def trusted_types(self) -> tuple[str, ...]:
         """Types, beyond the built-in ones, that a stored model may hold."""
         return tuple(filter(None, (part.strip() for part in option("trusted_types").split(","))))

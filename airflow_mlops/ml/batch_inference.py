@@ -32,11 +32,13 @@ def score(
     allowed_imports: Sequence[str] = (),
     trusted_types: Sequence[str] = (),
     log: Callable[..., None],
+    rehearsal: bool = False,
 ) -> dict[str, Any]:
     """Score the rows of ``source`` (default: the pipeline's own) and write one Parquet file below ``output``.
 
     Inputs and predictions of a window are captured for monitoring; a run without a window is not.
 
+    :param rehearsal: what is captured stands beside the real capture of the window, not in its place.
     :param name: names the output file; the same name is replaced whole.
     :returns: ``{"version", "rows", "output", "capture": digest or None}``.
     """
@@ -49,7 +51,9 @@ def score(
     )
     uri = f"{output.rstrip('/')}/{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.parquet"
     log("Scoring %s with v%d into %s", source or data.callable or "the query", version.number, uri)
-    capture = CaptureWriter(store, version.pipeline, window, model_version=version.number) if window else None
+    capture = None
+    if window:
+        capture = CaptureWriter(store, version.pipeline, window, model_version=version.number, rehearsal=rehearsal)
     with capture or nullcontext():
         scored = predict_batches(
             model,

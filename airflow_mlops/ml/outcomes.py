@@ -24,7 +24,13 @@ from airflow_mlops.window import Window
 
 
 def labelled_capture(
-    store: Store, pipeline: str, window: Window, delay: timedelta | None, capture: dict[str, Any]
+    store: Store,
+    pipeline: str,
+    window: Window,
+    delay: timedelta | None,
+    capture: dict[str, Any],
+    *,
+    rehearsal: bool = False,
 ) -> dict[str, Any] | None:
     """The newest capture whose outcomes are complete at the window's end; ``None`` while there is none.
 
@@ -32,7 +38,7 @@ def labelled_capture(
     """
     if not delay:
         return capture
-    prefix = layout.captures_prefix(pipeline)
+    prefix = layout.captures_prefix(pipeline, rehearsal=rehearsal)
     limit = Window.of(window.end - delay - timedelta(seconds=1), window.end - delay).key.partition("-")[2]
     known = [k for k in store.list(prefix) if k.removeprefix(prefix).removesuffix(".json").partition("-")[2] <= limit]
     newest = max(known, key=lambda k: k.removesuffix(".json").rpartition("-")[2], default=None)

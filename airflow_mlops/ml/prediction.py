@@ -236,11 +236,14 @@ class CaptureWriter:
         capture.ref
     """
 
-    def __init__(self, store: Store, pipeline: str, window: Window, *, model_version: int) -> None:
+    def __init__(
+        self, store: Store, pipeline: str, window: Window, *, model_version: int, rehearsal: bool = False
+    ) -> None:
         self._store = store
         self._pipeline = pipeline
         self._window = window
         self._version = model_version
+        self._rehearsal = rehearsal
         self._rows = 0
         self._writer: pq.ParquetWriter | None = None
         self.ref: dict[str, Any] = {}
@@ -289,7 +292,9 @@ class CaptureWriter:
             "window": self._window.to_dict(),
         }
         # Last, so that the pointer never names what is not there.
-        self._store.put(layout.capture(self._pipeline, self._window.key), canonical_json(self.ref))
+        self._store.put(
+            layout.capture(self._pipeline, self._window.key, rehearsal=self._rehearsal), canonical_json(self.ref)
+        )
 
 
 def write_capture(
@@ -305,13 +310,13 @@ def write_capture(
     return capture.ref
 
 
-def find_capture(store: Store, pipeline: str, window: Window) -> dict[str, Any]:
+def find_capture(store: Store, pipeline: str, window: Window, *, rehearsal: bool = False) -> dict[str, Any]:
     """Return the reference of the newest capture of ``window``.
 
     :raises DataNotFound: nothing was captured for it.
     """
     try:
-        ref: dict[str, Any] = json.loads(store.get(layout.capture(pipeline, window.key)))
+        ref: dict[str, Any] = json.loads(store.get(layout.capture(pipeline, window.key, rehearsal=rehearsal)))
     except ObjectNotFound as e:
         raise DataNotFound(
             f"nothing was captured for {pipeline} in {window}", hint=f"run {pipeline}__predict for this window first"

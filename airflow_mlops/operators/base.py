@@ -7,12 +7,14 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_mlops.config.models import length
 from airflow_mlops.exceptions import DataError, MLOpsError, WindowError
 from airflow_mlops.window import Window
 
@@ -70,7 +72,8 @@ class RunScope:
 def _no_window() -> WindowError:
     return WindowError(
         "this run has no data window: it was started without one and has no data interval",
-        hint="start it with window_start and window_end in the trigger form, or put the DAG on a schedule",
+        hint="start it with window_start and window_end in the trigger form, put the DAG on a schedule, or, for runs "
+        "that an asset event starts, set data.window or give the event window_start and window_end as its extra",
     )
 
 
@@ -89,20 +92,22 @@ class _NoWindow:
         return False
 
 
-def run_scope(context: Context) -> RunScope:
+def run_scope(context: Context, history: timedelta | None = None) -> RunScope:
     """Read the scope of a run: trigger form, else asset events, else the data interval.
+
+    An event without a window (a file arrived, another DAG wrote the data) is about the ``history`` up to it.
 
     Airflow joins events that arrive together into one run. A granted retrain goes before new data, and
     of several the newest window counts; the others are named in ``passed_over``.
     """
     params = dict(context.get("params") or {})
     events = [
-        (asset.name, dict(event.extra or {}))
+        (asset.name, dict(event.extra or {}), getattr(event, "timestamp", None))
         for asset, group in dict(context.get("triggering_asset_events") or {}).items()
         for event in group
     ]
-    events.sort(key=lambda named: (named[0].endswith(".retrain"), str(named[1].get("window_end") or "")))
-    name, extra = events[-1] if events else ("", {})
+    events.sort(key=lambda e: (e[0].endswith(".retrain"), str(e[1].get("window_end") or ""), str(e[2])))
+    name, extra, when = events[-1] if events else ("", {}, None)
     passed_over: list[str] = []
     dag_run = context.get("dag_run")
     run_type = str(getattr(dag_run, "run_type", "") or "").rpartition(".")[2].lower()
@@ -117,8 +122,10 @@ def run_scope(context: Context) -> RunScope:
         )
     elif extra.get("window_start") and extra.get("window_end"):
         window = Window.of(extra["window_start"], extra["window_end"])
-        spans = {str(Window.of(e["window_start"], e["window_end"])) for _, e in events if e.get("window_start")}
+        spans = {str(Window.of(e["window_start"], e["window_end"])) for _, e, _ in events if e.get("window_start")}
         passed_over = sorted(spans - {str(window)})
+    elif when is not None and history:
+        window = Window.of(when - history, when)
     elif dag_run is not None:
         start, end = getattr(dag_run, "data_interval_start", None), getattr(dag_run, "data_interval_end", None)
         if start is not None and end is not None and start < end:
@@ -151,6 +158,7 @@ class MLOpsOperator(BaseOperator):
     :param pipeline: the pipeline's name; groups models, reports and history.
     :param mlops_conn_id: connection of type ``mlops``; default: ``[mlops] mlops_conn_id``.
     :param notify: ``{"events": […], "notifiers": [{"class": …, "args": …}]}``.
+    :param history: how far a run that an event without a window started looks back, like ``90d``.
     """
 
     template_fields: Sequence[str] = ("pipeline",)
@@ -162,9 +170,11 @@ class MLOpsOperator(BaseOperator):
         pipeline: str,
         mlops_conn_id: str | None = None,
         notify: dict[str, Any] | None = None,
+        history: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.history = length(history)
         self.pipeline = pipeline
         self.mlops_conn_id = mlops_conn_id
         self.notify = notify
@@ -194,14 +204,14 @@ class MLOpsOperator(BaseOperator):
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render with ``window`` added to Airflow's own template variables."""
         with self._errors():
-            window = self.data_window(run_scope(context))
+            window = self.data_window(run_scope(context, self.history))
             context["window"] = window or _NoWindow()  # type: ignore[typeddict-unknown-key]
             super().render_template_fields(context, jinja_env)
 
     def execute(self, context: Context) -> Any:
         """Run :meth:`work`; turn its errors into Airflow's: with or without a retry."""
         with self._errors():
-            scope = run_scope(context)
+            scope = run_scope(context, self.history)
             if scope.passed_over:
                 self.log.warning(
                     "Events for several windows arrived together; this run works on %s and passes over %s",
@@ -237,6 +247,13 @@ class MLOpsOperator(BaseOperator):
                 hint=f"give a path below {self.hook.data_root}, or an s3:// URI",
             )
         return asked
+
+    def record_check(self, scope: RunScope, name: str, result: dict[str, Any]) -> None:
+        """Write the newest result of ``name`` for the run's window; a run about all the data has no place for it."""
+        from airflow_mlops.registry.checks import write_check
+
+        if scope.window is not None:
+            write_check(self.hook.store(), self.pipeline, scope.window, name, result, rehearsal=not scope.promote)
 
     def keep_report(self, context: Context, name: str, html: str | bytes) -> str:
         """Store a readable report, link it from the task, and return its digest."""

@@ -103,7 +103,6 @@ class GateOperator(MLOpsOperator, SkipMixin):
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Decide, keep the report, and skip what must not follow."""
         from airflow_mlops.ml.candidate import decide_candidate
-        from airflow_mlops.registry.checks import write_check
 
         store, registry = self.hook.store(), self.hook.registry(self.pipeline)
         version = registry.get(self.evaluation["version"])
@@ -131,9 +130,8 @@ class GateOperator(MLOpsOperator, SkipMixin):
         for line in report["results"]:
             self.log.info("Gate %s: %s", line["verdict"], line["sentence"])
         self.log.info("Verdict on version %d: %s", version.number, report["sentence"])
-        if scope.window:
-            write_check(store, self.pipeline, scope.window, "gates", {k: result[k] for k in
-                ("version", "champion", "verdict", "sentence", "go")} | {"run_id": context["ti"].run_id})  # fmt: skip
+        short = {k: result[k] for k in ("version", "champion", "verdict", "sentence", "go")}
+        self.record_check(scope, "gates", short | {"run_id": context["ti"].run_id})
         if not go:
             self.tell(context, scope, "rejected", f"{self.pipeline} v{version.number}: {report['sentence']}")
         elif scope.promote:

@@ -37,16 +37,17 @@ class CheckOperator(MLOpsOperator):
     def _capture(self, scope: RunScope) -> tuple[dict[str, Any], Version]:
         from airflow_mlops.ml.prediction import find_capture
 
+        if scope.window is None:
+            raise AirflowSkipException("these predictions were made without a window: nothing was captured to check")
         try:
-            capture = find_capture(self.hook.store(), self.pipeline, scope.required_window)
+            capture = find_capture(self.hook.store(), self.pipeline, scope.window, rehearsal=not scope.promote)
         except DataNotFound as e:
             raise AirflowSkipException(f"{e.message}: nothing to check") from None
         return capture, self.hook.registry(self.pipeline).get(capture["version"])
 
     def _record(self, scope: RunScope, name: str, result: dict[str, Any]) -> dict[str, Any]:
-        from airflow_mlops.registry.checks import write_check
 
-        write_check(self.hook.store(), self.pipeline, scope.required_window, name, result)
+        self.record_check(scope, name, result)
         self.log.info("%s: %s. %s", name.capitalize(), result["verdict"], result["sentence"])
         # Columns are in the report and in the store; XCom keeps the verdict.
         return {key: value for key, value in result.items() if key != "columns"}
@@ -124,7 +125,7 @@ class PerformanceCheckOperator(CheckOperator):
             raise AirflowSkipException("the pipeline has no monitor.labels: performance cannot be known")
         store, delay = self.hook.store(), length(self.monitor.labels.delay)
         own, _ = self._capture(scope)
-        capture = labelled_capture(store, self.pipeline, scope.required_window, delay, own)
+        capture = labelled_capture(store, self.pipeline, scope.required_window, delay, own, rehearsal=not scope.promote)
         if capture is None:
             sentence = f"no predictions are older than the label delay of {self.monitor.labels.delay}"
             return self._record(scope, "performance", {"verdict": "pending_labels", "sentence": sentence})

@@ -50,7 +50,6 @@ class BatchPredictOperator(MLOpsOperator):
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Score the window's rows with the version that serves them."""
         from airflow_mlops.ml.batch_inference import score
-        from airflow_mlops.registry.checks import write_check
 
         source = self.form_path(context, "source") or self.source
         output = self.form_path(context, "output") or self._output(scope)
@@ -76,10 +75,10 @@ class BatchPredictOperator(MLOpsOperator):
             allowed_imports=self.hook.allowed_imports,
             trusted_types=self.hook.trusted_types,
             log=self.log.info,
+            rehearsal=not scope.promote,
         )
         self.log.info("Scored %s rows with v%d into %s", f"{result['rows']:,}", version.number, result["output"])
-        if scope.window:
-            write_check(store, self.pipeline, scope.window, "prediction", result)
+        self.record_check(scope, "prediction", result)
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {
                 **scope.event_extra(), "capture": result["capture"], "version": version.number,

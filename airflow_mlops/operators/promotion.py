@@ -86,15 +86,13 @@ class PromoteOperator(MLOpsOperator):
             )
 
     def _announce(self, scope: RunScope, context: Context, version: Version) -> dict[str, Any]:
-        from airflow_mlops.registry.checks import write_check
 
         result = {
             "version": version.number,
             "previous": self.decision["champion"],
             "digest": version.record["model"]["digest"],
         }
-        if scope.window:
-            write_check(self.hook.store(), self.pipeline, scope.window, "promotion", result)
+        self.record_check(scope, "promotion", result)
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {**scope.event_extra(), **result}
         self.tell(context, scope, "promoted", f"{self.pipeline}: champion is now v{version.number}")

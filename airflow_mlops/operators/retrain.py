@@ -71,9 +71,10 @@ class RequestRetrainOperator(MLOpsOperator):
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Ask; announce a grant."""
         from airflow_mlops.ml.retrain import Ledger
-        from airflow_mlops.registry.checks import write_check
 
-        store, window = self.hook.store(), scope.required_window
+        if scope.window is None:
+            raise AirflowSkipException("nothing was checked: these predictions were made without a window")
+        store, window = self.hook.store(), scope.window
         reasons = self._reasons(scope)
         if not reasons:
             raise AirflowSkipException("no alarm that this pipeline retrains on")
@@ -86,8 +87,8 @@ class RequestRetrainOperator(MLOpsOperator):
             details=reasons,
             dry=not scope.promote,
         )
-        write_check(store, self.pipeline, window, "request",
-            {"granted": decision.granted, "reasons": sorted(reasons), "sentence": decision.sentence})  # fmt: skip
+        answer = {"granted": decision.granted, "reasons": sorted(reasons), "sentence": decision.sentence}
+        self.record_check(scope, "request", answer)
         if not decision.granted:
             raise AirflowSkipException(decision.sentence)
         self.log.info("Retrain granted: %s", decision.sentence)
@@ -113,14 +114,10 @@ class ClaimRetrainOperator(MLOpsOperator):
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Claim, and record what started this training."""
         from airflow_mlops.ml.retrain import Ledger
-        from airflow_mlops.registry.checks import write_check
 
-        store, window, ti = self.hook.store(), scope.required_window, context["ti"]
-        claim = self._claim(Ledger(store, self.pipeline), scope, context)
+        claim = self._claim(Ledger(self.hook.store(), self.pipeline), scope, context)
         result = {"go": claim.go, "start": scope.start, "reasons": list(claim.reasons), "sentence": claim.sentence}
-        write_check(
-            store, self.pipeline, window, "training" if claim.go else "suppressed", result | {"run_id": ti.run_id}
-        )
+        self.record_check(scope, "training" if claim.go else "suppressed", result | {"run_id": context["ti"].run_id})
         if not claim.go:
             raise AirflowSkipException(claim.sentence)
         self.log.info("Training goes on: %s", claim.sentence)
@@ -136,6 +133,7 @@ class ClaimRetrainOperator(MLOpsOperator):
             run=context["ti"].run_id,
             config=self.retrain,
             op_id=self.operation(context, "claim", window.key, grant),
-            evidence=f"{window.key}:{scope.start}",
+            # A watcher's event names the data it saw, so that the same files twice are one piece of evidence.
+            evidence=f"{(scope.extra.get('payload') or {}).get('version') or window.key}:{scope.start}",
             dry=not scope.promote,
         )

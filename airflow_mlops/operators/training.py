@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.config.models import Data, Evaluate, Features, Train
+from airflow_mlops.exceptions import CodeNotAllowed
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
 if TYPE_CHECKING:
@@ -70,6 +71,12 @@ class TrainOperator(MLOpsOperator):
                 **({"params": {**self.train.params, **form["params"]}} if form.get("params") else {}),
             }
         )
+        if train.command and not self.hook.allow_commands:
+            raise CodeNotAllowed(
+                f"train.command is not allowed here: {train.command}",
+                hint="a command can run anything on the worker; who runs this Airflow can allow it with "
+                "[mlops] allow_commands = True",
+            )
         store, registry = self.hook.store(), self.hook.registry(self.pipeline)
         ti = context["ti"]
         record = train_candidate(

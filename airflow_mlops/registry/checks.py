@@ -11,18 +11,22 @@ from airflow_mlops.store.base import Store
 from airflow_mlops.window import Window
 
 
-def write_check(store: Store, pipeline: str, window: Window, name: str, result: dict[str, Any]) -> None:
+def write_check(
+    store: Store, pipeline: str, window: Window, name: str, result: dict[str, Any], *, rehearsal: bool = False
+) -> None:
     """Write ``result`` as the newest of check ``name`` for ``window``; atomic, repeatable.
 
+    :param rehearsal: the run does not promote: its results stand beside the real ones.
     :raises ValueError: for NaN or infinity in ``result``.
     """
     body = {"window": window.to_dict(), "result": result}
-    store.put(layout.check(pipeline, window.key, name), json.dumps(body, allow_nan=False, sort_keys=True).encode())
+    key = layout.check(pipeline, window.key, name, rehearsal=rehearsal)
+    store.put(key, json.dumps(body, allow_nan=False, sort_keys=True).encode())
 
 
-def read_checks(store: Store, pipeline: str) -> list[dict[str, Any]]:
+def read_checks(store: Store, pipeline: str, *, rehearsal: bool = False) -> list[dict[str, Any]]:
     """Return one dict per window, oldest first: ``{"window": {…}, "<check>": result, …}``."""
-    prefix = layout.checks_prefix(pipeline)
+    prefix = layout.checks_prefix(pipeline, rehearsal=rehearsal)
     windows: dict[str, dict[str, Any]] = {}
     for key in store.list(prefix):
         window_key, name = key.removeprefix(prefix).removesuffix(".json").split(".", 1)

@@ -9,6 +9,7 @@
     pipelines/<pipeline>/captures/<window>.json      which capture holds a window's scored inputs
     pipelines/<pipeline>/schema.json                 the locked schema
     pipelines/<pipeline>/checks/<window>.<check>.json  the newest result of a monitoring check
+    pipelines/<pipeline>/rehearsal/…                 captures and checks of replays that do not promote
     reports/<dag_id>/<sha256>.html                   readable reports, grouped by the DAG that may show them
     handover/<dag_id>/<sha256>.zip                   handover bundles, grouped likewise
 """
@@ -63,24 +64,29 @@ def schema(pipeline: str) -> str:
     return f"pipelines/{_name(pipeline)}/schema.json"
 
 
-def capture(pipeline: str, window: str) -> str:
+def _windows(pipeline: str, rehearsal: bool) -> str:
+    # What a replay without promotion finds stands beside what really happened, never in its place.
+    return f"pipelines/{_name(pipeline)}/{'rehearsal/' if rehearsal else ''}"
+
+
+def capture(pipeline: str, window: str, *, rehearsal: bool = False) -> str:
     """Key of the pointer to the capture of one window (``Window.key``)."""
-    return f"pipelines/{_name(pipeline)}/captures/{_name(window)}.json"
+    return f"{_windows(pipeline, rehearsal)}captures/{_name(window)}.json"
 
 
-def captures_prefix(pipeline: str) -> str:
+def captures_prefix(pipeline: str, *, rehearsal: bool = False) -> str:
     """Prefix of the pointers to a pipeline's captures; what follows is ``Window.key`` and ``.json``."""
-    return f"pipelines/{_name(pipeline)}/captures/"
+    return f"{_windows(pipeline, rehearsal)}captures/"
 
 
-def check(pipeline: str, window: str, name: str) -> str:
+def check(pipeline: str, window: str, name: str, *, rehearsal: bool = False) -> str:
     """Key of the newest result of the monitoring check ``name`` for one window."""
-    return f"pipelines/{_name(pipeline)}/checks/{_name(window)}.{_name(name)}.json"
+    return f"{_windows(pipeline, rehearsal)}checks/{_name(window)}.{_name(name)}.json"
 
 
-def checks_prefix(pipeline: str) -> str:
+def checks_prefix(pipeline: str, *, rehearsal: bool = False) -> str:
     """Prefix of all monitoring results of a pipeline."""
-    return f"pipelines/{_name(pipeline)}/checks/"
+    return f"{_windows(pipeline, rehearsal)}checks/"
 
 
 def report(dag_id: str, digest: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -49,17 +50,17 @@ class PollingTrigger(BaseEventTrigger):
         self.max_failures = max_failures
         self.mlops_conn_id = mlops_conn_id
 
+    @abstractmethod
     def arguments(self) -> dict[str, Any]:
         """Return the subclass's own arguments, as plain JSON."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look(self) -> dict[str, Any] | None:
         """Look once; runs in a thread. Returns what there is, with its ``version``, or ``None``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_news(self, found: dict[str, Any]) -> bool:
         """Whether ``found`` is what this trigger waits for."""
-        raise NotImplementedError
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments to build an equal trigger from."""

@@ -174,16 +174,37 @@ def test_a_bad_file_shows_itself_and_leaves_the_others_alone(tmp_path: Path) -> 
 
 
 def test_what_airflow_refuses_of_one_pipeline_does_not_touch_the_others(tmp_path: Path) -> None:
-    refused = LEVEL_0.replace("churn", "refused").replace("retries: 5", "priority_weight: heavy")
+    refused = LEVEL_0.replace("churn", "refused").replace("tags: [crm]", f"tags: [{'x' * 101}]")
     dags = load_dags(_write(tmp_path, churn=LEVEL_0, refused=refused))
     assert set(dags) == {"churn__train", "churn__predict", "refused__invalid"}
-    assert "priority_weight" in dags["refused__invalid"].doc_md or "heavy" in dags["refused__invalid"].doc_md
+    assert "100 characters" in dags["refused__invalid"].doc_md
 
 
 def test_the_second_file_of_one_name_is_named(tmp_path: Path) -> None:
     dags = load_dags(_write(tmp_path, a=LEVEL_0, b=LEVEL_0))
     assert set(dags) == {"churn__train", "churn__predict", "b__invalid"}
     assert "a.yaml" in dags["b__invalid"].doc_md
+
+
+def test_files_that_are_watched_start_training() -> None:
+    text = LEVEL_1.replace("target: late", "target: late, watch: 5m")
+    train = build_pipeline(load_text(text))["flights__train"]
+    watched = {a.name: a for a in train.schedule.asset_condition.objects}["flights.data"]
+    (watcher,) = watched.watchers
+    assert watcher.trigger.serialize()[1]["poll_interval"] == 300
+    assert watcher.trigger.source == "flights/*.parquet"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("when: [new_data, drift, performance]", "when: [drift]"), "new_data"),
+        (("flights/*.parquet", "flights/{{ window.start }}.parquet"), "without a template"),
+    ],
+)
+def test_watching_what_cannot_be_watched_is_refused(change: tuple[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_text(LEVEL_1.replace("target: late", "target: late, watch: 5m").replace(*change))
 
 
 def test_customise_adds_tasks_of_ones_own(tmp_path: Path) -> None:

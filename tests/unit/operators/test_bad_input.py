@@ -90,6 +90,23 @@ def test_training_that_cannot_work(lake, execute, stored, train, message) -> Non
     assert stored() == before
 
 
+def test_a_command_runs_only_where_commands_are_allowed(lake, execute, stored, monkeypatch) -> None:
+    ref = execute(snapshot())
+    before = stored()
+    fit = TrainOperator(
+        task_id="fit", pipeline="people", snapshot=ref, data=DATA, train={"command": "touch run.txt {model_dir}/other"}
+    )
+    fit.folder = str(lake)
+    with pytest.raises(AirflowFailException, match="allow_commands"):
+        execute(fit)
+    assert stored() == before
+    assert not (lake / "run.txt").exists()
+    monkeypatch.setenv("AIRFLOW__MLOPS__ALLOW_COMMANDS", "True")
+    with pytest.raises(AirflowFailException, match=r"model\.skops"):
+        execute(fit)
+    assert (lake / "run.txt").exists()
+
+
 def _promoted(execute) -> int:
     ref = execute(snapshot())
     candidate = execute(TrainOperator(task_id="fit", pipeline="people", snapshot=ref, data=DATA, train=LOGISTIC))

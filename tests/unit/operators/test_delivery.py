@@ -101,7 +101,10 @@ def test_gates_that_were_changed_and_run_again_are_what_the_version_says(registr
     assert [note["results"][0]["threshold"] for note in notes] == [0.5, 0.6]
 
 
-def test_a_script_that_was_changed_and_run_again_is_another_version(lake, tmp_path, registry, execute) -> None:
+def test_a_script_that_was_changed_and_run_again_is_another_version(
+    lake, tmp_path, registry, execute, monkeypatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__MLOPS__ALLOW_COMMANDS", "True")
     script = tmp_path / "fit.py"
     code = (
         "import sys, pandas, skops.io\nfrom sklearn.tree import DecisionTreeClassifier\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +71,15 @@ def test_of_events_that_airflow_joined_the_newest_counts_and_the_others_are_name
     scope = run_scope(_context(events={"p.predictions": [FEBRUARY, JANUARY]}))
     assert str(scope.window) == "2013-02-01 … 2013-03-01"
     assert scope.passed_over == ("2013-01-01 … 2013-02-01",)
+
+
+def test_an_event_without_a_window_is_about_the_history_up_to_it() -> None:
+    context = _context(events={"p.data": [{"from_trigger": True, "payload": {"version": "abc"}}]})
+    for group in context["triggering_asset_events"].values():
+        group[0].timestamp = datetime(2013, 4, 1, tzinfo=UTC)
+    assert run_scope(context).window is None
+    assert str(run_scope(context, timedelta(days=90)).window) == "2013-01-01 … 2013-04-01"
+    assert run_scope(context, timedelta(days=90)).start == "new_data"
 
 
 def test_a_granted_retrain_goes_before_newer_data() -> None:
