@@ -37,7 +37,8 @@ class PipelineAssets:
             return self._asset("data")
         from airflow_mlops.triggers.data import NewDataTrigger
 
-        trigger = NewDataTrigger(source, poll_interval=every.total_seconds())
+        # What is there at the first look is news too: a new pipeline trains on it.
+        trigger = NewDataTrigger(source, poll_interval=every.total_seconds(), emit_first=True)
         return self._asset("data", [AssetWatcher(name=f"{self.pipeline}.files", trigger=trigger)])
 
     @cached_property

@@ -85,7 +85,7 @@ def train_candidate(
     frame = featured(frame, data, features.callable if features else None, allowed_imports)
     part = frame[~holdout]
     schema = infer_schema(part, data, source_columns=source_columns)
-    log("Training on %s rows, %d features; %s rows held out", f"{len(part):,}", len(schema.names), f"{holdout.sum():,}")
+    log("%s rows for training, %s held out", f"{len(part):,}", f"{holdout.sum():,}")
     trained = train(
         part,
         part[data.target],

@@ -51,9 +51,9 @@ class MLOpsSensor(BaseSensorOperator):
         self.max_failures = max_failures
         self._failures = 0
 
+    @abstractmethod
     def trigger(self) -> PollingTrigger:
         """Return the trigger that looks for what this sensor waits for."""
-        raise NotImplementedError
 
     @property
     def trigger_arguments(self) -> dict[str, Any]:
