@@ -28,10 +28,12 @@ class InvalidPipelineOperator(BaseOperator):
 def invalid_dag(file: Path, message: str) -> dict[str, DAG]:
     """Return ``{dag_id: DAG}`` of the DAG ``<file name>__invalid`` that shows ``message``."""
     name = re.sub(r"[^A-Za-z0-9_\-.]", "_", file.stem)[:100]
+    first = message.splitlines()[0].replace(f"{file.parent}/", "")
     with DAG(
         dag_id=f"{name}__invalid",
-        dag_display_name=f"⚠ {file.name} cannot be used",
-        description=message.splitlines()[0][:500],
+        # The list of DAGs shows names and no descriptions: the first error stands in the name.
+        dag_display_name=f"⚠ {first[:150]}",
+        description=first[:500],
         doc_md=f"**`{file.name}` cannot be used.** Mend it; the DAGs come back.\n\n~~~text\n{message}\n~~~",
         schedule=None,
         catchup=False,
