@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
+from airflow.sdk.bases.decorator import task_decorator_factory
 
-from airflow_mlops.decorators.function import with_placeholders
+from airflow_mlops.decorators.function import FunctionOperator
 from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.operators.evaluation import GateOperator
 
@@ -17,31 +17,14 @@ if TYPE_CHECKING:
     from airflow_mlops.ml.evaluation import Evaluation
     from airflow_mlops.ml.gates import GateResult
 
-PROVIDED = ("evaluation",)
 
-
-class _GateDecoratedOperator(DecoratedOperator, GateOperator):
+class _GateDecoratedOperator(FunctionOperator, GateOperator):
+    provided = ("evaluation",)
     custom_operator_name = "@task.mlops_gate"
-    template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *GateOperator.template_fields)
-
-    def __init__(
-        self,
-        *,
-        python_callable: Callable[..., Any],
-        op_args: Collection[Any] | None = None,
-        op_kwargs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if op_args:
-            raise TypeError(f"give the arguments of {python_callable.__name__}() by name")
-        super().__init__(
-            python_callable=python_callable,
-            op_kwargs=with_placeholders(python_callable, op_kwargs, PROVIDED),
-            **kwargs,
-        )
+    template_fields: Sequence[str] = (*FunctionOperator.template_fields, *GateOperator.template_fields)
 
     def _own_gate(self) -> Callable[[Evaluation], GateResult]:
-        own = {name: value for name, value in self.op_kwargs.items() if name not in PROVIDED}
+        own = self.given()
 
         def judge(evaluation: Evaluation) -> GateResult:
             from airflow_mlops.ml.gates import GateResult

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
+from airflow.sdk.bases.decorator import task_decorator_factory
 
-from airflow_mlops.decorators.function import with_placeholders
+from airflow_mlops.decorators.function import FunctionOperator
 from airflow_mlops.operators.training import TrainOperator
 
 if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import TaskDecorator
 
-PROVIDED = ("X", "y", "seed")
 
-
-class _TrainDecoratedOperator(DecoratedOperator, TrainOperator):
+class _TrainDecoratedOperator(FunctionOperator, TrainOperator):
+    provided = ("X", "y", "seed")
     custom_operator_name = "@task.mlops_train"
-    template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *TrainOperator.template_fields)
+    template_fields: Sequence[str] = (*FunctionOperator.template_fields, *TrainOperator.template_fields)
 
-    def __init__(
-        self,
-        *,
-        python_callable: Callable[..., Any],
-        op_args: Collection[Any] | None = None,
-        op_kwargs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if op_args:
-            raise TypeError(f"give the arguments of {python_callable.__name__}() by name")
+    def __init__(self, *, python_callable: Callable[..., Any], **kwargs: Any) -> None:
         kwargs.setdefault("train", {"callable": f"{python_callable.__module__}:{python_callable.__name__}"})
-        super().__init__(
-            python_callable=python_callable,
-            op_kwargs=with_placeholders(python_callable, op_kwargs, PROVIDED),
-            **kwargs,
-        )
+        super().__init__(python_callable=python_callable, **kwargs)
 
     def _function(self) -> Callable[..., Any]:
         """The decorated function with the caller's arguments bound; the operator gives X, y and seed."""
         import inspect
 
-        own = {name: value for name, value in self.op_kwargs.items() if name not in PROVIDED}
+        own = self.given()
         takes_seed = "seed" in inspect.signature(self.python_callable).parameters
 
         def fit(X: Any, y: Any, *, seed: int, **params: Any) -> Any:
