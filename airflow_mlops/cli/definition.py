@@ -26,6 +26,20 @@ REPLAY = Arg(
     default=None,
     help="Name of this replay; the same name goes on where it stopped (default: made from the dates)",
 )
+PATHS = Arg(("paths",), nargs="+", metavar="PATH", help="Pipeline files and folders of them")
+YAML = Arg(("file",), metavar="FILE", help="A pipeline file")
+ENVIRONMENT = Arg(
+    ("-e", "--environment"),
+    metavar="NAME",
+    default=None,
+    help="Overlay of the file to put on top (default: [mlops] environment)",
+)
+TEXT_OR_JSON = Arg(("--output",), choices=("text", "json"), default="text", help="(default: text)")
+
+
+def _command(name: str, help: str, description: str, *args: Arg, module: str | None = None) -> ActionCommand:
+    function = lazy_load_command(f"airflow_mlops.cli.{module or name}.{name}")
+    return ActionCommand(name=name, help=help, description=description, func=function, args=args)
 
 
 def get_mlops_cli_commands() -> list[CLICommand]:
@@ -49,11 +63,93 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     func=lazy_load_command(f"{_COMMANDS}.status"),
                     args=(PIPELINE,),
                 ),
-                ActionCommand(
-                    name="schema",
-                    help="Print the JSON Schema of pipeline files, for an editor",
-                    func=lazy_load_command(f"{_COMMANDS}.schema"),
-                    args=(),
+                _command(
+                    "lint",
+                    "Check pipeline files; nothing of theirs is run or imported",
+                    "All problems at once, each with its place and what to do. Ends with 0 when there is no error, "
+                    "1 when there is one, 2 when the command itself is wrong.",
+                    PATHS,
+                    Arg(("--output",), choices=("table", "json", "sarif"), default="table", help="(default: table)"),
+                    Arg(("--strict",), action="store_true", help="Warnings count as errors"),
+                    ENVIRONMENT,
+                ),
+                _command(
+                    "schema",
+                    "The JSON Schema of pipeline files, for an editor",
+                    "Prints the JSON Schema, or writes it to a file.",
+                    Arg(("-o", "--out"), metavar="FILE", default=None, help="Write it there"),
+                    module="commands",
+                ),
+                _command(
+                    "new",
+                    "Write a commented pipeline file to start from",
+                    "With --from, names, types, candidates for the target and first expectations are read from the "
+                    "data; without it the file works on example data.",
+                    Arg(("name",), metavar="NAME", help="Name of the pipeline"),
+                    Arg(("--level",), metavar="N", default="0", help="0 or 1 (default: 0)"),
+                    Arg(("--from",), dest="data", metavar="DATA", default=None, help="A CSV or Parquet file or glob"),
+                    Arg(("--target",), metavar="COLUMN", default=None, help="The column to predict"),
+                    Arg(("-o", "--out"), metavar="FILE", default=None, help="Default: NAME.yaml here"),
+                    Arg(("--force",), action="store_true", help="Write over a file that is there"),
+                ),
+                _command(
+                    "run",
+                    "Run a pipeline's training here, from data to verdict, without scheduler and database",
+                    "The same steps as the DAG NAME__train. Nothing is registered unless --register is given.",
+                    YAML,
+                    Arg(("--sample",), metavar="N", type=int, default=None, help="Work on at most N rows"),
+                    Arg(("--from",), dest="start", metavar="DATE", default=None, help="Start of the data window"),
+                    Arg(("--to",), dest="end", metavar="DATE", default=None, help="End of it; not part of it"),
+                    Arg(
+                        ("--data-root",),
+                        metavar="DIR",
+                        default=None,
+                        help="Where relative data paths start (default: [mlops] data_root)",
+                    ),
+                    Arg(("--register",), action="store_true", help="Register the candidate in [mlops] store"),
+                    Arg(("--reports",), metavar="DIR", default=None, help="Write the reports there, as HTML"),
+                    ENVIRONMENT,
+                ),
+                _command(
+                    "upgrade",
+                    "Rewrite files of an older schema version; comments stay",
+                    "Rewrites the files in place, or with --check only says which it would rewrite, with exit code 1.",
+                    Arg(("files",), nargs="+", metavar="FILE", help="Pipeline files"),
+                    Arg(("--check",), action="store_true", help="Change nothing; show what would change"),
+                ),
+                _command(
+                    "describe",
+                    "Every effective value and where it was set, and the DAGs and tasks of a file",
+                    "Values come from the models' defaults, the files it extends, the file, and the environment.",
+                    YAML,
+                    Arg(("--output",), choices=("text", "json", "mermaid"), default="text", help="(default: text)"),
+                    ENVIRONMENT,
+                ),
+                _command(
+                    "plan",
+                    "What a change of level adds and removes, and what is missing for it; changes nothing",
+                    "Levels by their number, or in other models' names: aws:reliable, microsoft:3.",
+                    YAML,
+                    Arg(("--level",), metavar="N", required=True, help="The level to plan for"),
+                    TEXT_OR_JSON,
+                    ENVIRONMENT,
+                ),
+                _command(
+                    "assess",
+                    "The maturity that recent runs have really exercised",
+                    "From run records alone: nothing counts because it is written in a file.",
+                    Arg(("pipelines",), nargs="*", metavar="PIPELINE", help="Default: every pipeline in the store"),
+                    Arg(("--days",), metavar="N", type=int, default=90, help="What counts as recent (default: 90)"),
+                    TEXT_OR_JSON,
+                ),
+                _command(
+                    "loaders",
+                    "Write loader files that share a large folder of pipelines",
+                    "Airflow gives one loader file 30 seconds; many small ones are also parsed side by side.",
+                    Arg(("folder",), metavar="FOLDER", help="The folder with the pipeline files"),
+                    Arg(("--count",), metavar="N", type=int, default=None, help="How many (default: by the files)"),
+                    Arg(("-o", "--out"), metavar="DIR", default=None, help="Default: beside the folder"),
+                    Arg(("--check",), action="store_true", help="Change nothing; end with 1 if they need writing"),
                 ),
             ),
         )
