@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import re
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 
+from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.config import PipelineConfig, load_pipeline
-from airflow_mlops.exceptions import ConfigError, MLOpsError
-
-
-def _clear_errors(function: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
-    """End with one clear message and exit code 1 instead of a traceback."""
-
-    @functools.wraps(function)
-    def command(args: Namespace) -> None:
-        try:
-            function(args)
-        except MLOpsError as e:
-            print(f"airflow mlops: {e}", file=sys.stderr)
-            raise SystemExit(1) from None
-
-    return command
+from airflow_mlops.exceptions import ConfigError
 
 
 def _width() -> int:
@@ -73,7 +58,7 @@ def _pipeline(args: Namespace) -> PipelineConfig:
     return find_pipeline(args.pipeline, [Path(source).parent if source else Path(conf.get("core", "dags_folder"))])
 
 
-@_clear_errors
+@clear_errors
 def backfill(args: Namespace) -> None:
     """``airflow mlops backfill``."""
     from airflow_mlops.cli import tables
@@ -119,7 +104,7 @@ def backfill(args: Namespace) -> None:
     print(tables.render(rows().values(), width=_width()))
 
 
-@_clear_errors
+@clear_errors
 def status(args: Namespace) -> None:
     """``airflow mlops status``."""
     from airflow_mlops.cli import tables
@@ -141,7 +126,7 @@ def status(args: Namespace) -> None:
         print(tables.render([tables.row(c) for c in checks], width=_width()))
 
 
-@_clear_errors
+@clear_errors
 def schema(args: Namespace) -> None:
     """``airflow mlops schema``."""
     from airflow_mlops.config.json_schema import json_schema
