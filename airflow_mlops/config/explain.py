@@ -5,20 +5,24 @@ from __future__ import annotations
 import copy
 import difflib
 import re
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from airflow_mlops.config.keys import all_keys, description_of, fields_of, model_at
+from airflow_mlops.config.maturity import level_number
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.yaml_source import Source
 
 # Keys that exist in the design and are not built; they are not in the models.
 PLANNED = frozenset(
-    {"extends", "environments", "fleet", "private", "rollout", "endpoint", "edge", "skew", "confirm"}
+    {"fleet", "private", "rollout", "endpoint", "edge", "skew", "confirm"}
     | {"holdout_uses", "isolation", "behaviours", "sagemaker"}
 )
+# Read before the rest of the file (layers.py), and so not in the models.
+TOP = ("extends", "environments")
 PLANNED_VALUES = frozenset({"rollback"})
 
 # Stand-ins for required values that are missing or wrong, so that the checks across keys run all the same.
@@ -69,14 +73,16 @@ def explain(source: Source, error: ValidationError) -> None:
                 whole.setdefault(path, []).append(detail)
             else:
                 fields.setdefault(path, []).append(detail)
+        # A key that is misspelt is not also missing.
+        meant = {path: near for path, details in fields.items() if (near := _meant(path, details))}
         for path, details in fields.items():
-            if details:
+            if details and path not in meant.values():
                 _field(source, path, details)
         for path, details in whole.items():
             _whole(source, path, details, failed, told)
         if not fields and not any(whole):
             return  # only checks of the file as a whole are left, and they are told
-        for path in fields or whole:
+        for path in [*fields, *meant.values()] or whole:
             if path:
                 failed.add(path)
                 _take_out(data, path)
@@ -163,6 +169,14 @@ def _field(source: Source, path: Path, details: list[ErrorDetails]) -> None:
         source.add(source.place(path), kind, message, advice, where)
 
 
+def _meant(path: Path, details: list[ErrorDetails]) -> Path | None:
+    """The path of the key that an unknown one is close to."""
+    if not details or details[0]["type"] != "extra_forbidden":
+        return None
+    near = _close(str(path[-1]), list(fields_of(model_at(path[:-1]))))
+    return (*path[:-1], near) if near else None
+
+
 def _unknown_key(path: Path) -> tuple[str, str | None]:
     key, section = str(path[-1]), _dots(path[:-1])
     shown = key if len(key) <= 60 else key[:57] + "…"
@@ -172,8 +186,12 @@ def _unknown_key(path: Path) -> tuple[str, str | None]:
     known = list(fields_of(model_at(path[:-1])))
     elsewhere = [p for p in all_keys() if p.rsplit(".", 1)[-1] == key]
     close = _close(key, known)
+    if key in TOP and len(path) > 1:
+        return message, "it belongs to the top of the file"
     if elsewhere and len(key) > 2:
         return message, "it belongs to " + " or ".join(f"`{p}`" for p in elsewhere[:3])
+    if not close and len(path) == 1:
+        close = _close(key, list(TOP))
     if close:
         return message, f"did you mean `{close}`?"
     return message, f"known keys are {', '.join(known)}" if known else None
@@ -183,11 +201,10 @@ def _value(source: Source, path: Path, details: list[ErrorDetails]) -> tuple[str
     detail, value = details[0], source.resolve(path)[1]
     kind, context = detail["type"], detail.get("ctx", {})
     name = _dots(path)
-    if path == ("level",):
-        if isinstance(value, dict) or (isinstance(value, str) and not value.strip().isdigit()):
-            return "named levels are not available in this version; 0 and 1 are", "write `level: 0` or `level: 1`"
-        if value == 2:
-            return "level 2 is not available in this version; 0 and 1 are", "write `level: 1`"
+    if path == ("level",) and kind == "literal_error" and not isinstance(value, (str, bool, float)):
+        with suppress(ValueError):
+            number = level_number(value)
+            return f"level {number} is not available in this version; 0 and 1 are", "write `level: 1`"
     if kind == "value_error":
         return f"`{name}`: {context['error']}", _quote(source, path, value) if "YYYY" in str(context["error"]) else None
     if kind == "literal_error":

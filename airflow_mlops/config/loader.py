@@ -2,72 +2,86 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from airflow_mlops.config import permissions
 from airflow_mlops.config.explain import explain
-from airflow_mlops.config.issues import InvalidPipeline, Issue
+from airflow_mlops.config.issues import InvalidPipeline
+from airflow_mlops.config.layers import Layers
 from airflow_mlops.config.models import PipelineConfig
-from airflow_mlops.config.yaml_source import LINE_BREAK, MAX_BYTES, parse
+from airflow_mlops.config.settings import Settings
+from airflow_mlops.config.yaml_source import Source, parse
 
 
-def read_text(path: Path) -> str:
-    """The text of a pipeline file.
+class PipelineReader:
+    """Reads pipeline files under the same settings; what several of them extend is read once.
 
-    :raises InvalidPipeline: if there is no such file, it cannot be read, is larger than 1 MiB, or is not UTF-8.
+    :param root: the folder that nothing of ``extends`` may lie outside of; ``None``: the file's own.
     """
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise _one(path, "unreadable", "this is not a file", "name one YAML file")
-        with path.open("rb") as f:
-            raw = f.read(MAX_BYTES + 1)
-    except FileNotFoundError as e:
-        raise _one(path, "not_found", "there is no such file", "check the path") from e
-    except (OSError, ValueError) as e:
-        reason = getattr(e, "strerror", None) or str(e)
-        raise _one(path, "unreadable", f"the file cannot be read: {reason}", "check its owner and mode") from e
-    if len(raw) > MAX_BYTES:
-        size = max(found.st_size, len(raw))
-        raise _one(path, "too_large", f"the file has {size} bytes; a pipeline may have {MAX_BYTES}", "is this data?")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        before = raw[: e.start].decode("utf-8", errors="replace").removeprefix("\ufeff")
-        lines = LINE_BREAK.split(before)
-        issue = Issue(
-            str(path), len(lines), len(lines[-1]) + 1, "", "encoding",
-            f"byte 0x{raw[e.start]:02x} is not UTF-8", "save the file as UTF-8", lines[-1],
-        )  # fmt: skip
-        raise InvalidPipeline([issue]) from e
 
+    def __init__(self, settings: Settings | None = None, root: Path | None = None) -> None:
+        self.settings = settings or Settings()
+        self._layers = Layers(self.settings, root)
 
-def _one(path: Path, code: str, message: str, suggestion: str) -> InvalidPipeline:
-    return InvalidPipeline([Issue(str(path), 1, 1, "", code, message, suggestion)])
+    def read(self, path: Path) -> tuple[PipelineConfig | None, Source]:
+        """Return the pipeline, ``None`` if it has errors, and its source with all issues."""
+        source = self._layers.read(path)
+        return self._checked(source), source
 
+    def read_text(self, text: str, filename: str) -> tuple[PipelineConfig | None, Source]:
+        """As :meth:`read`, for a text that is in no file, and so extends none."""
+        source = self._layers.layered(parse(text, filename), None)
+        return self._checked(source), source
 
-def load_pipeline(path: Path) -> PipelineConfig:
-    """Read and check one pipeline file.
+    def load(self, path: Path) -> PipelineConfig:
+        """Return the pipeline of a file.
 
-    :raises InvalidPipeline: a :class:`ConfigError` with every problem of the file and its place.
-    """
-    return load_text(read_text(path), str(path))
+        :raises InvalidPipeline: a :class:`ConfigError` with every problem of the file and its place.
+        """
+        return _or_raise(*self.read(path))
 
-
-def load_text(text: str, filename: str = "<text>") -> PipelineConfig:
-    """Check the text of a pipeline file; ``filename`` is for messages only.
-
-    :raises InvalidPipeline: a :class:`ConfigError` with every problem of the text and its place.
-    """
-    source = parse(text, filename)
-    config: PipelineConfig | None = None
-    if isinstance(source.data, dict):
+    def _checked(self, source: Source) -> PipelineConfig | None:
+        if not isinstance(source.data, dict):
+            return None
+        config: PipelineConfig | None = None
         try:
             config = PipelineConfig.model_validate(source.data, by_alias=True, by_name=False)
         except ValidationError as e:
             explain(source, e)
-    if config is None or source.issues:
+        permissions.check(source, self.settings)
+        if source.unset:
+            # What a variable without a value leads to says nothing about the file.
+            unset = {".".join(str(step) for step in path) for path in source.unset}
+            source.issues[:] = [i for i in source.issues if i.path not in unset or i.code == "variable_unset"]
+        return None if source.failed else config
+
+
+def _or_raise(config: PipelineConfig | None, source: Source) -> PipelineConfig:
+    if config is None:
         raise InvalidPipeline(source.issues)
     return config
+
+
+def read_pipeline(
+    path: Path, settings: Settings | None = None, root: Path | None = None
+) -> tuple[PipelineConfig | None, Source]:
+    """Read one file; returns the pipeline, ``None`` if it has errors, and its source with all issues."""
+    return PipelineReader(settings, root).read(path)
+
+
+def load_pipeline(path: Path, settings: Settings | None = None, root: Path | None = None) -> PipelineConfig:
+    """Read and check one pipeline file.
+
+    :raises InvalidPipeline: a :class:`ConfigError` with every problem of the file and its place.
+    """
+    return PipelineReader(settings, root).load(path)
+
+
+def load_text(text: str, filename: str = "<text>", settings: Settings | None = None) -> PipelineConfig:
+    """Check the text of a pipeline file; ``filename`` is for messages only.
+
+    :raises InvalidPipeline: a :class:`ConfigError` with every problem of the text and its place.
+    """
+    return _or_raise(*PipelineReader(settings).read_text(text, filename))

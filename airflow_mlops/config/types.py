@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, StrictStr
 
+from airflow_mlops.config.maturity import VOCABULARIES, level_number
 from airflow_mlops.window import parse_duration
 
 Number = StrictInt | StrictFloat
@@ -115,6 +116,8 @@ def whole(value: Any) -> Any:
     """Refuse what Python takes for the number 1 and YAML does not."""
     if isinstance(value, bool):  # a literal 1 would take True
         raise ValueError("expected a whole number, got true or false")
+    if isinstance(value, float):
+        raise ValueError(f"expected a whole number, got {value}")
     return value
 
 
@@ -149,6 +152,22 @@ def _cron(value: str) -> str:
     return value
 
 
+def _level(value: Any) -> Any:
+    """The number of a level that is written in another model's words; numbers are judged as they are."""
+    if isinstance(value, dict) or (isinstance(value, str) and value.partition(":")[0] in VOCABULARIES):
+        return level_number(value)
+    return whole(value)
+
+
+def _level_schema(schema: dict[str, Any]) -> None:
+    number = {key: schema.pop(key) for key in ("enum", "type") if key in schema}
+    named = [
+        {"type": "object", "properties": {name: {}}, "required": [name], "additionalProperties": False}
+        for name in VOCABULARIES
+    ]
+    schema["anyOf"] = [number, *named]
+
+
 _DURATION_SCHEMA = {"pattern": r"^\s*(\d+(\.\d+)?\s*[smhdw]\s*)+$", "examples": ["90d", "26h"]}
 Duration = Annotated[StrictStr, AfterValidator(_duration), Field(max_length=100, json_schema_extra=_DURATION_SCHEMA)]
 PositiveDuration = Annotated[
@@ -162,4 +181,4 @@ Cron = Annotated[StrictStr, AfterValidator(_cron), Field(max_length=100)]
 TimeZone = Annotated[StrictStr, AfterValidator(_zone)]
 Column = Annotated[StrictStr, Field(min_length=1)]
 Expectation = Annotated[dict[StrictStr, dict[StrictStr, Any]], AfterValidator(_expectation)]
-Level = Annotated[Literal[0, 1], BeforeValidator(whole)]
+Level = Annotated[Literal[0, 1], BeforeValidator(_level), Field(json_schema_extra=_level_schema)]

@@ -22,7 +22,7 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
-from airflow_mlops.config.issues import Issue
+from airflow_mlops.config.issues import Issue, Severity
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 40
@@ -48,11 +48,19 @@ _ADVICE = {
 }
 
 
+class Text(NamedTuple):
+    """A file's name and its lines."""
+
+    filename: str
+    lines: list[str]
+
+
 class Place(NamedTuple):
-    """Line and column, both from 0."""
+    """Line and column, both from 0, in a file."""
 
     line: int
     column: int
+    text: Text
 
 
 class _Stop(Exception):
@@ -83,24 +91,46 @@ class Source:
 
     ``places[id(mapping)][key]`` is (place of the key, place of the value); ``places[id(list)][i]`` is
     the place of the item. ``data`` is what the file holds: a mapping, unless ``issues`` says why not.
+    Data may come from several files that lie on top of each other: each place names its file.
+    ``placeholders[id(parent), key]`` is the text of a value in which a variable has been put;
+    ``unset`` has the paths of those whose variable has no value.
     """
 
-    def __init__(self, text: str, filename: str) -> None:
-        self.filename = filename
-        self.lines = LINE_BREAK.split(text)
+    def __init__(self, text: Text) -> None:
+        self.text = text
+        self.texts: tuple[Text, ...] = (text,)
         self.data: Any = None
         self.issues: list[Issue] = []
         self.places: dict[int, Any] = {}
+        self.placeholders: dict[tuple[int, Any], str] = {}
+        self.unset: set[tuple[Any, ...]] = set()
 
-    def add(self, place: Place, code: str, message: str, suggestion: str | None = None, path: str = "") -> None:
+    def at(self, line: int, column: int = 0) -> Place:
+        """A place in this source's own file."""
+        return Place(line, column, self.text)
+
+    def add(
+        self,
+        place: Place,
+        code: str,
+        message: str,
+        suggestion: str | None = None,
+        path: str = "",
+        severity: Severity = "error",
+    ) -> None:
         """Note a problem; a place after the last line moves to the end of the file."""
-        line, column = place
-        if line >= len(self.lines):
-            line = len(self.lines) - 1
-            column = len(self.lines[line])
-        text = self.lines[line]
-        issue = Issue(self.filename, line + 1, min(column, len(text)) + 1, path, code, message, suggestion, text)
-        self.issues.append(issue)
+        line, column, (filename, lines) = place
+        if line >= len(lines):
+            line = len(lines) - 1
+            column = len(lines[line])
+        text = lines[line]
+        column = min(column, len(text)) + 1
+        self.issues.append(Issue(filename, line + 1, column, path, code, message, suggestion, text, severity))
+
+    @property
+    def failed(self) -> bool:
+        """Whether a problem is an error."""
+        return any(issue.severity == "error" for issue in self.issues)
 
     def resolve(self, path: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
         """The longest beginning of ``path`` that the data has, and the value there."""
@@ -118,52 +148,60 @@ class Source:
     def place(self, path: tuple[Any, ...], *, key: bool = False) -> Place:
         """Where ``path``, which exists, stands: its value, or with ``key`` the key that introduces it."""
         if not path:
-            first = next(iter(self.places.get(id(self.data), {}).values()), None)
-            return first[0] if first else Place(0, 0)
+            keys = (place for place, _ in self.places.get(id(self.data), {}).values())
+            return next((place for place in keys if place.text is self.text), self.at(0))
         parent = self.resolve(path[:-1])[1]
         found = self.places[id(parent)][path[-1]]
         if isinstance(parent, list):
             return found
         # An empty value and a block under its key are best shown at the key.
         empty = parent[path[-1]] is None
-        return found[0] if key or empty or found[1].line != found[0].line else found[1]
+        return found[0] if key or empty or found[1][::2] != found[0][::2] else found[1]
 
     def written(self, path: tuple[Any, ...]) -> str:
         """A plain scalar as it is written in the file, such as ``1.10`` for 1.1."""
         place = self.place(path)
-        return re.split(r"[,\]}#]", self.lines[place.line][place.column :])[0].strip()
+        return re.split(r"[,\]}#]", place.text.lines[place.line][place.column :])[0].strip()
 
 
 def parse(text: str, filename: str) -> Source:
     """Read ``text``; what is wrong with it is in the result's ``issues``, nothing is raised."""
-    source = Source(text.removeprefix("\ufeff"), filename)
+    text = text.removeprefix("\ufeff")
     if len(text) > MAX_BYTES:
-        source.lines = [""]
-        source.add(Place(0, 0), "too_large", f"the text has {len(text)} characters; a pipeline may have {MAX_BYTES}")
+        source = Source(Text(filename, [""]))
+        source.add(source.at(0), "too_large", f"the text has {len(text)} characters; a pipeline may have {MAX_BYTES}")
         return source
+    source = Source(Text(filename, LINE_BREAK.split(text)))
     try:
-        _Builder(source).read(text.removeprefix("\ufeff"))
+        _Builder(source).read(text)
     except _Stop:
         return source
     except UnicodeEncodeError as e:
-        place = _offset(text, e.start)
-        source.add(place, "encoding", "a character here is not valid Unicode", "save the file as UTF-8")
+        source.add(
+            _offset(source, text[: e.start]),
+            "encoding",
+            "a character here is not valid Unicode",
+            "save the file as UTF-8",
+        )
     except yaml.reader.ReaderError as e:
         # libyaml counts bytes here.
-        before = text.removeprefix("\ufeff").encode()[: e.position].decode(errors="ignore")
+        before = text.encode()[: e.position].decode(errors="ignore")
         what = f"character {e.character:#x}" if isinstance(e.character, int) else "a character"
-        source.add(_offset(before, len(before)), "character", f"{what} is not allowed in YAML", "remove it")
+        source.add(_offset(source, before), "character", f"{what} is not allowed in YAML", "remove it")
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         message = ", ".join(str(m) for m in (e.context, e.problem) if m) or "not valid YAML"
         advice = next((hint for part, hint in _ADVICE.items() if part in message), None)
-        source.add(Place(mark.line, mark.column) if mark else Place(0, 0), "yaml", f"not valid YAML: {message}", advice)
+        place = source.at(mark.line, mark.column) if mark else source.at(0)
+        if place.line < len(source.text.lines) and "${" in source.text.lines[place.line]:
+            advice = "inside {…} and […] put quotes around a placeholder; what is not text stands on a line of its own"
+        source.add(place, "yaml", f"not valid YAML: {message}", advice)
     return source
 
 
-def _offset(text: str, position: int) -> Place:
-    lines = LINE_BREAK.split(text[:position])
-    return Place(len(lines) - 1, len(lines[-1]))
+def _offset(source: Source, before: str) -> Place:
+    lines = LINE_BREAK.split(before)
+    return source.at(len(lines) - 1, len(lines[-1]))
 
 
 class _Builder:
@@ -171,6 +209,7 @@ class _Builder:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.text = source.text
         self.stack: list[_Open] = []
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.nodes = 0
@@ -185,24 +224,24 @@ class _Builder:
             loader.dispose()
         source = self.source
         if self.documents == 0 or source.data is None:
-            source.add(Place(0, 0), "empty", "the file is empty", "start with `pipeline: name`")
+            source.add(source.at(0), "empty", "the file is empty", "start with `pipeline: name`")
         elif not isinstance(source.data, dict):
             message = "the file is not a mapping of keys to values"
-            source.add(Place(0, 0), "not_a_mapping", message, "start with `pipeline: name`")
+            source.add(source.at(0), "not_a_mapping", message, "start with `pipeline: name`")
 
     def _event(self, event: Any) -> None:
         kind = type(event)
         if kind is ScalarEvent:
-            place = Place(event.start_mark.line, event.start_mark.column)
+            place = Place(event.start_mark.line, event.start_mark.column, self.text)
             self._count(1, place)
             if event.tag:
                 self._tag(event, place)
-            value = event.value if event.style or event.tag else self._plain(event.value, place)
+            value = event.value if event.style or event.tag else plain_scalar(self.source, event.value, place)
             if event.anchor:
                 self.anchors[event.anchor] = (value, 1)
             self._put(value, place)
         elif kind is MappingStartEvent or kind is SequenceStartEvent:
-            place = Place(event.start_mark.line, event.start_mark.column)
+            place = Place(event.start_mark.line, event.start_mark.column, self.text)
             self._count(1, place)
             if event.tag:
                 self._tag(event, place)
@@ -217,11 +256,11 @@ class _Builder:
                 self.anchors[done.anchor] = (done.value, self.nodes - done.before)
             self._put(done.value, done.place)
         elif kind is AliasEvent:
-            self._alias(event.anchor, Place(event.start_mark.line, event.start_mark.column))
+            self._alias(event.anchor, Place(event.start_mark.line, event.start_mark.column, self.text))
         elif kind is DocumentStartEvent:
             self.documents += 1
             if self.documents > 1:
-                place = Place(event.start_mark.line, event.start_mark.column)
+                place = Place(event.start_mark.line, event.start_mark.column, self.text)
                 self._stop(place, "documents", "a second document starts here", "one pipeline per file")
 
     def _put(self, value: Any, place: Place) -> None:
@@ -265,27 +304,6 @@ class _Builder:
             self._stop(place, "too_deep", f"nested more than {MAX_DEPTH} levels deep, aliases included")
         self._put(value, place)
 
-    def _plain(self, text: str, place: Place) -> Any:
-        if text in _WORDS:
-            return _WORDS[text]
-        if text[0] not in "+-.0123456789":
-            return text
-        match = _NUMBER.fullmatch(text)
-        if not match:
-            return text
-        if len(text) > MAX_DIGITS:
-            self.source.add(place, "number", f"a number of {len(text)} digits", "quote it, if it is text")
-            return 0
-        kind = match.lastgroup
-        number = float(text) if kind == "float" else 0.0
-        if kind == "infinite" or abs(number) == float("inf"):
-            message = f"`{text}` is not a finite number, and could not be recorded"
-            self.source.add(place, "number", message, "leave the key out, or quote it, if it is text")
-            return 0.0
-        if kind == "float":
-            return number
-        return int(match[kind or 0], {"oct": 8, "hex": 16}.get(kind or "", 10))
-
     def _tag(self, event: Any, place: Place) -> None:
         message = f"the tag `{_short(event.tag)}` is not allowed: a pipeline file is data, not code"
         self.source.add(place, "tag", message, "remove the tag; put quotes around what is text")
@@ -298,6 +316,29 @@ class _Builder:
     def _stop(self, place: Place, code: str, message: str, suggestion: str | None = None) -> None:
         self.source.add(place, code, message, suggestion)
         raise _Stop
+
+
+def plain_scalar(source: Source, text: str, place: Place) -> Any:
+    """The value of an unquoted scalar; a number that cannot be used is noted as an issue."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in "+-.0123456789":
+        return text
+    match = _NUMBER.fullmatch(text)
+    if not match:
+        return text
+    if len(text) > MAX_DIGITS:
+        source.add(place, "number", f"a number of {len(text)} digits", "quote it, if it is text")
+        return 0
+    kind = match.lastgroup
+    number = float(text) if kind == "float" else 0.0
+    if kind == "infinite" or abs(number) == float("inf"):
+        message = f"`{text}` is not a finite number, and could not be recorded"
+        source.add(place, "number", message, "leave the key out, or quote it, if it is text")
+        return 0.0
+    if kind == "float":
+        return number
+    return int(match[kind or 0], {"oct": 8, "hex": 16}.get(kind or "", 10))
 
 
 def _height(value: Any) -> int:

@@ -5,20 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import re
-import sys
 from collections.abc import Sequence
 
+from airflow_mlops.config.allowed import check_path, lies_in
 from airflow_mlops.exceptions import CodeNotAllowed
-
-_MODULE_ATTRIBUTE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*):([A-Za-z_][A-Za-z0-9_]*)")
-_DOTTED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)\.([A-Za-z_][A-Za-z0-9_]*)")
-ALWAYS_ALLOWED = "sklearn"
-
-
-def _lies_in(dotted: str, prefixes: Sequence[str]) -> bool:
-    """Whether ``dotted`` is one of ``prefixes`` or below one, by whole components."""
-    return any(dotted == p or dotted.startswith(p + ".") for p in prefixes)
 
 
 def resolve(path: str, allowed: Sequence[str]) -> object:
@@ -32,31 +22,7 @@ def resolve(path: str, allowed: Sequence[str]) -> object:
         ``os.system`` is not code of ``my_pkg``), or when it is no class or function. Nothing is imported before
         the path itself has passed.
     """
-    match = _MODULE_ATTRIBUTE.fullmatch(path) or _DOTTED.fullmatch(path)
-    if not match:
-        raise CodeNotAllowed(
-            f"{path!r} is not a path to code", hint="write my_pkg.module:function or my_pkg.module.Class"
-        )
-    module_name, attribute = match.groups()
-    full = f"{module_name}.{attribute}"
-    components = full.split(".")
-    if any(c.startswith("__") for c in components):
-        raise CodeNotAllowed(
-            f"{path!r} names something with a double underscore", hint="name a public class or function"
-        )
-    prefixes = [p.strip() for p in allowed if p.strip()]
-    if not _lies_in(full, prefixes):
-        if components[0] != ALWAYS_ALLOWED:
-            listed = ", ".join(prefixes) or "nothing"
-            raise CodeNotAllowed(
-                f"{path!r} is not in [mlops] allowed_imports (allowed: {listed})",
-                hint="name code of your own"
-                if components[0] in sys.stdlib_module_names
-                else f"add its package, for example {components[0]}, to [mlops] allowed_imports",
-            )
-        if any(c.startswith("_") or c == "externals" for c in components):
-            raise CodeNotAllowed(f"{path!r} is private to scikit-learn", hint="use the public name")
-        prefixes.append(ALWAYS_ALLOWED)
+    module_name, attribute, prefixes = check_path(path, allowed)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as e:
@@ -81,7 +47,7 @@ def resolve(path: str, allowed: Sequence[str]) -> object:
     if not (inspect.isclass(found) or inspect.isroutine(found)):
         raise CodeNotAllowed(f"{path!r} is a {type(found).__name__}", hint="name a class or a function")
     home = getattr(found, "__module__", None)
-    if not isinstance(home, str) or not (_lies_in(home, prefixes) or _lies_in(f"{home}.{attribute}", prefixes)):
+    if not isinstance(home, str) or not (lies_in(home, prefixes) or lies_in(f"{home}.{attribute}", prefixes)):
         raise CodeNotAllowed(
             f"{path!r} was defined in {home}, which is not in [mlops] allowed_imports",
             hint="name it where it is defined, and allow that package",

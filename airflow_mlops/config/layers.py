@@ -1,0 +1,186 @@
+"""A pipeline file on top of the files it extends, with the overlay of an environment above.
+
+Lowest first: the models' defaults; the files of ``extends`` in their order, each on top of those it
+extends itself; the file; the chosen entry of ``environments``. Mappings are joined key by key, anything
+else is replaced as a whole, and an empty value (``null``) takes away what the layers below say: a JSON
+merge patch (RFC 7396, https://www.rfc-editor.org/rfc/rfc7396). ``environments`` are joined over the
+files before one is chosen, so an overlay of a base goes before plain values of the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from airflow_mlops.config.issues import InvalidPipeline
+from airflow_mlops.config.placeholders import fill
+from airflow_mlops.config.settings import Settings
+from airflow_mlops.config.text import read_text
+from airflow_mlops.config.yaml_source import Source, parse
+
+MAX_FILES = 20
+SUFFIXES = (".yaml", ".yml")
+# What a file says about itself and nobody else can say for it.
+OWN = ("pipeline", "extends")
+FIXED = ("schema", "pipeline", "extends", "environments")
+
+
+class Layers:
+    """Reads files with all their layers; a base that many files extend is read once.
+
+    :param root: the folder that no file of ``extends`` may lie outside of; ``None``: the file's own.
+    """
+
+    def __init__(self, settings: Settings | None = None, root: Path | None = None) -> None:
+        self.settings = settings or Settings()
+        self.root = root
+        self._bases: dict[Path, Source] = {}
+
+    def read(self, path: Path) -> Source:
+        """Return the file's data with its layers; what is wrong is in its ``issues``, nothing is raised."""
+        try:
+            text = read_text(path)
+        except InvalidPipeline as e:
+            source = parse("", str(path))
+            source.issues[:] = e.issues
+            return source
+        return self.layered(parse(text, str(path)), path)
+
+    def layered(self, source: Source, path: Path | None) -> Source:
+        """Put the layers of ``source`` together; without a ``path`` there is nothing it could extend."""
+        data = source.data
+        if not isinstance(data, dict):
+            return source
+        if "extends" in data:
+            root = (self.root or path.parent).resolve() if path else None
+            source = self._extended(source, path, root, (path.resolve(),) if path else ())
+            data = source.data
+        if "environments" in data:
+            self._overlay(source)
+        if any("${" in line for text in source.texts for line in text.lines):
+            fill(source, self.settings)
+        return source
+
+    def _extended(self, source: Source, path: Path | None, root: Path | None, chain: tuple[Path, ...]) -> Source:
+        """``source`` on top of what it extends; ``chain`` has the files that extend it, and itself."""
+        data = source.data
+        names = data["extends"] if isinstance(data["extends"], list) else [data["extends"]]
+        at = source.place(("extends",))
+        below: Source | None = None
+        for i, name in enumerate(names):
+            place = source.place(("extends", i)) if isinstance(data["extends"], list) else at
+            found: Path | str = "`extends` needs a file to start from, and this is a text without one"
+            if path is not None and root is not None:
+                found = _base_file(name, path, root, chain)
+            if isinstance(found, str):
+                source.add(place, "extends", found, "name a YAML file beside this one or below", "extends")
+                continue
+            base = self._base(found, root, (*chain, found))
+            if base.failed:
+                known = {(i.file, i.line, i.column, i.code) for i in source.issues}
+                source.issues += [i for i in base.issues if (i.file, i.line, i.column, i.code) not in known]
+            if isinstance(base.data, dict):
+                below = join(below, base) if below else base
+        if below is None:
+            return _without(source, ("extends",))
+        return _without(join(below, source, drop=OWN), ("extends",))
+
+    def _base(self, path: Path, root: Path | None, chain: tuple[Path, ...]) -> Source:
+        if path not in self._bases:
+            try:
+                base = parse(read_text(path), str(path))
+            except InvalidPipeline as e:
+                base = parse("", str(path))
+                base.issues[:] = e.issues
+            if isinstance(base.data, dict) and "extends" in base.data:
+                base = self._extended(base, path, root, chain)
+            self._bases[path] = base
+        return self._bases[path]
+
+    def _overlay(self, source: Source) -> None:
+        """Join the overlay of the environment into ``source.data``, and take ``environments`` away."""
+        overlays, chosen = source.data["environments"], self.settings.environment
+        if not isinstance(overlays, dict):
+            message = "`environments` must be a mapping of names to settings"
+            source.add(source.place(("environments",)), "environments", message, "write {staging: {…}}", "environments")
+            overlays = {}
+        for name, overlay in overlays.items():
+            where = f"environments.{name}"
+            if overlay is not None and not isinstance(overlay, dict):
+                message = f"`{where}` must be a mapping of settings"
+                source.add(source.place(("environments", name)), "environments", message, None, where)
+            for key in FIXED if isinstance(overlay, dict) else ():
+                if key in overlay:
+                    place = source.place(("environments", name, key), key=True)
+                    message = f"`{key}` cannot differ between environments"
+                    source.add(place, "environments", message, "remove it here", f"{where}.{key}")
+        if chosen is not None and overlays and chosen not in overlays:
+            message = f"the environment {chosen!r} is chosen, and the file has {', '.join(map(str, overlays))}"
+            advice = f"add `{chosen}: {{}}`, or correct [mlops] environment"
+            source.add(source.place(("environments",), key=True), "environments", message, advice, "environments")
+        overlay = overlays.get(chosen)
+        if isinstance(overlay, dict):
+            plain = {key: value for key, value in overlay.items() if key not in FIXED}
+            source.places[id(plain)] = source.places[id(overlay)]
+            source.data = _join(source.data, plain, source.places)
+        _without(source, ("environments",))
+
+
+def _base_file(name: Any, path: Path, root: Path, chain: tuple[Path, ...]) -> Path | str:
+    """The file that ``extends: name`` in ``path`` means, or what is wrong with it."""
+    if not isinstance(name, str) or not name:
+        return "`extends` takes the name of a file, or a list of them"
+    if "${" in name or "{{" in name:
+        return "`extends` takes a plain name: no placeholder, no template"
+    if not name.endswith(SUFFIXES):
+        return f"`extends: {name[:80]}` is not a YAML file by its name"
+    if len(chain) >= MAX_FILES:
+        return f"more than {MAX_FILES} files extend each other"
+    try:
+        found = (path.parent / name).resolve()
+        exists = found.is_file()
+    except (OSError, ValueError, RuntimeError):  # a name too long, a NUL in it, a circle of links
+        return f"`extends: {name[:80]}` is not a file name"
+    if not found.is_relative_to(root):
+        return f"`extends: {name[:80]}` lies outside of {root}"
+    if not exists:
+        return f"`extends: {name[:80]}`: there is no such file in {path.parent}"
+    if found in chain:
+        circle = " → ".join(p.name for p in (*chain[chain.index(found) :], found))
+        return f"files extend each other in a circle: {circle}"
+    return found
+
+
+def join(below: Source, above: Source, drop: tuple[str, ...] = ()) -> Source:
+    """``above`` on top of ``below``, without the top-level keys ``drop`` of ``below``."""
+    joined = Source(above.text)
+    joined.texts = (*below.texts, *above.texts)
+    joined.places = below.places | above.places
+    joined.issues = list(above.issues)
+    base = {key: value for key, value in below.data.items() if key not in drop}
+    joined.places[id(base)] = below.places[id(below.data)]
+    joined.data = _join(base, above.data, joined.places)
+    return joined
+
+
+def _join(below: dict[Any, Any], above: dict[Any, Any], places: dict[int, Any]) -> dict[Any, Any]:
+    data, where = dict(below), dict(places[id(below)])
+    for key, value in above.items():
+        lower = data.get(key)
+        if value is None and key in data:
+            del data[key], where[key]
+            continue
+        if isinstance(value, dict) and isinstance(lower, dict):
+            value = _join(lower, value, places)
+        data[key] = value
+        where[key] = places[id(above)][key]
+    places[id(data)] = where
+    return data
+
+
+def _without(source: Source, keys: tuple[str, ...]) -> Source:
+    """Take top-level keys out of ``source.data``, in a new mapping."""
+    data = {key: value for key, value in source.data.items() if key not in keys}
+    source.places[id(data)] = source.places[id(source.data)]
+    source.data = data
+    return source
