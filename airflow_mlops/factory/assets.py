@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import Asset, AssetOrTimeSchedule, AssetWatcher, CronDataIntervalTimetable
 
 from airflow_mlops.config.models import PipelineConfig, length
+from airflow_mlops.factory.triggers_of import triggers_of
 
 
 class PipelineAssets:
@@ -59,20 +60,8 @@ class PipelineAssets:
 
 def schedule(config: PipelineConfig, suffix: str, assets: PipelineAssets) -> Any:
     """What starts the DAG ``<pipeline>__<suffix>``: ``None`` at level 0, else cron, assets, or both."""
-    if config.level == 0:
-        return None
-    cron: str | None = None
-    wanted: list[Asset] = []
-    if suffix == "train" and config.retrain:
-        cron = config.retrain.schedule
-        when = set(config.retrain.when)
-        wanted += [assets.data] if "new_data" in when else []
-        wanted += [assets.retrain] if when - {"new_data"} else []
-    elif suffix == "predict":
-        cron = config.deploy.batch.schedule
-    elif suffix == "monitor" and config.monitor:
-        cron = config.monitor.schedule
-        wanted += [] if cron else [assets.predictions]
+    triggers = triggers_of(config, suffix)
+    cron, wanted = triggers.cron, [getattr(assets, name) for name in triggers.assets]
     # Intervals of positive length: Airflow 3's plain cron strings make runs without one.
     timetable = CronDataIntervalTimetable(cron, timezone=config.dag.timezone) if cron else None
     if not wanted:
