@@ -219,10 +219,12 @@ def decide_candidate(
     trusted_types: Sequence[str],
     log: Log,
     own_gate: Callable[[Evaluation], GateResult] | None = None,
+    name: str | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Judge a version by the gates; returns the report as plain JSON and as a page.
 
     :param own_gate: one more gate, as code.
+    :param name: what the page calls the version; default: its own name.
     """
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         path = Path(folder, "evaluation.parquet")
@@ -238,5 +240,5 @@ def decide_candidate(
 
         report = decide(config.gates, rows, serving=serve, further=[own_gate] if own_gate else [])
     champion = evaluation["champion"]
-    title = f"{version.pipeline} v{version.number} against {f'v{champion}' if champion else 'no champion'}"
+    title = f"{name or version.name} against {f'v{champion}' if champion else 'no champion'}"
     return report.to_dict(), gate_report_html(report, rows, title=title)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from airflow_mlops.exceptions import TrainingError
+from airflow_mlops.exceptions import CodeNotAllowed, TrainingError
 
 MODEL_FILE = "model.skops"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -29,6 +29,19 @@ _KEPT = re.compile(
     r"|SSL_CERT_FILE|SSL_CERT_DIR|CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS|NUMEXPR)_NUM_THREADS|LOKY_MAX_CPU_COUNT"
 )
 _LAST_LINES = 20
+
+
+def check_command(command: str | None, *, allowed: bool) -> None:
+    """Refuse a training command where none may run.
+
+    :raises CodeNotAllowed: there is one, and commands are not allowed.
+    """
+    if command and not allowed:
+        raise CodeNotAllowed(
+            f"train.command is not allowed here: {command}",
+            hint="a command can run anything on the worker; who runs this Airflow can allow it with "
+            "[mlops] allow_commands = True",
+        )
 
 
 def run_command(

@@ -29,7 +29,7 @@ from airflow_mlops.ml.gate_result import (
 from airflow_mlops.ml.metrics import Metric
 from airflow_mlops.ml.versus import versus
 
-__all__ = ["GateReport", "GateResult", "SliceResult", "Verdict", "check_gates", "decide", "gate_metrics"]
+__all__ = ["GateReport", "GateResult", "SliceResult", "Verdict", "check_gates", "decide", "follow_up", "gate_metrics"]
 
 
 def decide(
@@ -63,6 +63,20 @@ def decide(
     if evaluation.same_model:
         sentence += ". The candidate is the champion, byte for byte"
     return GateReport(overall, sentence, results)
+
+
+def follow_up(verdict: str, evaluate: Evaluate, approval: str) -> tuple[bool, bool]:
+    """Return (goes on to delivery, a person must be asked first) for a verdict.
+
+    :param approval: ``always``, or ``asked`` where only ``require_approval`` verdicts need a person.
+    """
+    if verdict == "passed":
+        return True, approval == "always"
+    if verdict == "no_baseline":
+        return True, approval == "always" or evaluate.no_champion == "require_approval"
+    if verdict == "inconclusive" and evaluate.on_inconclusive == "require_approval":
+        return True, True
+    return False, False
 
 
 def check_gates(config: Evaluate) -> None:

@@ -103,6 +103,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Decide, keep the report, and skip what must not follow."""
         from airflow_mlops.ml.candidate import decide_candidate
+        from airflow_mlops.ml.gates import follow_up
 
         store, registry = self.hook.store(), self.hook.registry(self.pipeline)
         version = registry.get(self.evaluation["version"])
@@ -153,14 +154,3 @@ class GateOperator(MLOpsOperator, SkipMixin):
             # Skipping ends the task by an exception, so the result is pushed before it.
             context["ti"].xcom_push(key="return_value", value=result)
             self.skip(context["ti"], skipped)
-
-
-def follow_up(verdict: str, evaluate: Evaluate, approval: str) -> tuple[bool, bool]:
-    """Return (goes on to delivery, a person must be asked first) for a verdict."""
-    if verdict == "passed":
-        return True, approval == "always"
-    if verdict == "no_baseline":
-        return True, approval == "always" or evaluate.no_champion == "require_approval"
-    if verdict == "inconclusive" and evaluate.on_inconclusive == "require_approval":
-        return True, True
-    return False, False

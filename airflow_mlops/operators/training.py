@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.config.models import Data, Evaluate, Features, Train
-from airflow_mlops.exceptions import CodeNotAllowed
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
 if TYPE_CHECKING:
@@ -61,6 +60,7 @@ class TrainOperator(MLOpsOperator):
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Train, store the model, register the version."""
         from airflow_mlops.ml.candidate import train_candidate
+        from airflow_mlops.ml.command import check_command
         from airflow_mlops.ml.gates import check_gates
 
         check_gates(self.evaluate)
@@ -71,12 +71,7 @@ class TrainOperator(MLOpsOperator):
                 **({"params": {**self.train.params, **form["params"]}} if form.get("params") else {}),
             }
         )
-        if train.command and not self.hook.allow_commands:
-            raise CodeNotAllowed(
-                f"train.command is not allowed here: {train.command}",
-                hint="a command can run anything on the worker; who runs this Airflow can allow it with "
-                "[mlops] allow_commands = True",
-            )
+        check_command(train.command, allowed=self.hook.allow_commands)
         store, registry = self.hook.store(), self.hook.registry(self.pipeline)
         ti = context["ti"]
         record = train_candidate(
@@ -94,7 +89,8 @@ class TrainOperator(MLOpsOperator):
             folder=Path(self.folder) if self.folder else None,
             timeout=self.execution_timeout.total_seconds() if self.execution_timeout else None,
         )
-        record |= {"about": self.about, "run": {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay}}
+        run = {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay, "rehearsal": not scope.promote}
+        record |= {"about": self.about, "run": run}
         inputs = record["snapshot"]["fingerprint"], record["config_hash"], sorted(record["code"]["files"].values())
         operation = self.operation(context, "register", *inputs)
         version = registry.register(record, op_id=operation)
