@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_mlops.factory.builder import load_dags
+    from airflow_mlops.factory.loading import load_dags
+    from airflow_mlops.pipeline import Pipeline
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_dags"]
+__all__ = ["Pipeline", "__version__", "load_dags"]
 
 
 def __getattr__(name: str) -> Any:
     # Lazy: Airflow imports this package while it still configures itself.
     if name == "load_dags":
-        from airflow_mlops.factory.builder import load_dags
+        from airflow_mlops.factory.loading import load_dags
 
         return load_dags
+    if name == "Pipeline":
+        from airflow_mlops.pipeline import Pipeline
+
+        return Pipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

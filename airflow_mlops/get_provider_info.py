@@ -131,6 +131,21 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "my_company.features,my_company.models",
                         "default": "",
                     },
+                    "environment": {
+                        "description": "Which of a pipeline file's environments counts here. Empty: none.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "staging",
+                        "default": "",
+                    },
+                    "allowed_variables": {
+                        "description": "Comma-separated names of environment variables that pipeline files may use as "
+                        "${env:NAME}; a * at the end stands for any ending. Names of secrets are always refused.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "MLOPS_*,BUCKET",
+                        "default": "MLOPS_*",
+                    },
                     "allow_commands": {
                         "description": "Whether pipelines may train with a command (train.command). A command can run "
                         "anything that the worker's user may run; allowed_imports does not bind it.",

@@ -1,29 +1,18 @@
-"""``load_dags(folder)``: every pipeline file in a folder, as DAGs."""
+"""From one pipeline's configuration to its DAGs."""
 
 from __future__ import annotations
 
-import inspect
-import logging
-import re
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Param, TaskGroup, get_parsing_context
+from airflow.sdk import DAG, Param, TaskGroup
 
-from airflow_mlops.config.loader import load_pipeline
 from airflow_mlops.config.models import PipelineConfig, midnight
-from airflow_mlops.exceptions import ConfigError
 from airflow_mlops.factory.assets import PipelineAssets, schedule
-from airflow_mlops.factory.invalid import invalid_dag
 from airflow_mlops.factory.levels import DagSpec, dag_specs
 from airflow_mlops.factory.steps import STEPS, StepContext
 from airflow_mlops.window import parse_duration
-
-log = logging.getLogger(__name__)
-
-Customise = Callable[[DAG, PipelineConfig], None]
 
 _DURATIONS = ("retry_delay", "max_retry_delay", "execution_timeout")
 
@@ -65,72 +54,6 @@ _FORM: dict[str, dict[str, Any]] = {
         "description": "Set by `airflow mlops backfill`.",
     },
 }  # fmt: skip
-
-
-def load_dags(folder: str | Path = "pipelines", *, customise: Customise | None = None) -> dict[str, DAG]:
-    """Build the DAGs of every ``*.yaml`` and ``*.yml`` file in ``folder``.
-
-    A file that cannot be used becomes one DAG ``<name>__invalid`` whose page is the error; the
-    others are not touched by it. When Airflow parses for one task's start, only that task's
-    pipeline is built.
-
-    :param folder: a relative path starts at the file that makes the call.
-    :param customise: called with each DAG and its configuration, to add tasks of one's own.
-    :returns: ``{dag_id: DAG}``, to be put into the module's globals.
-    """
-    path = Path(folder)
-    if not path.is_absolute():
-        caller = inspect.stack()[1].filename
-        path = Path(caller).resolve().parent / path
-    if not path.is_dir():
-        raise ConfigError(f"{path} is not a folder", hint="load_dags() takes the folder that holds the pipeline files")
-    return dict(_build(_files(path), get_parsing_context().dag_id, customise))
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and not p.name.startswith("."))
-
-
-def _build(files: list[Path], only: str | None, customise: Customise | None) -> Iterator[tuple[str, DAG]]:
-    seen: dict[str, Path] = {}
-    for file in _candidates(files, only):
-        try:
-            config = load_pipeline(file)
-            if config.pipeline in seen:
-                raise ConfigError(
-                    f"{file}: pipeline {config.pipeline!r} is also defined in {seen[config.pipeline].name}",
-                    hint="give one of them another name",
-                )
-            seen[config.pipeline] = file
-            dags = build_pipeline(config, source=file)
-            if customise is not None:
-                for dag in dags.values():
-                    customise(dag, config)
-        except ConfigError as e:
-            dags = invalid_dag(file, str(e))
-        except Exception as e:
-            log.exception("%s cannot be built", file)
-            dags = invalid_dag(file, f"{file}: Airflow refuses this pipeline: {type(e).__name__}: {e}")
-        yield from dags.items()
-
-
-def _candidates(files: list[Path], only: str | None) -> list[Path]:
-    """The files that may define the DAG ``only``; all of them when Airflow asks for all.
-
-    A task's start needs one pipeline of a thousand, so files are sifted by their text, not parsed.
-    """
-    if only is None or "__" not in only:
-        return files
-    name = re.escape(only.rpartition("__")[0])
-    pattern = re.compile(rf"^\s*[\"']?pipeline[\"']?\s*:\s*[\"']?{name}[\"']?\s*(#.*)?$".encode(), re.MULTILINE)
-
-    def names_it(file: Path) -> bool:
-        try:
-            return bool(pattern.search(file.read_bytes()))
-        except OSError:  # a folder, a broken link: no pipeline is in there, and the others go on
-            return False
-
-    return [f for f in files if f.stem == only.rpartition("__")[0] or names_it(f)] or files
 
 
 def build_pipeline(config: PipelineConfig, *, source: Path | None = None) -> dict[str, DAG]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,22 @@ class InvalidPipelineOperator(BaseOperator):
         raise AirflowFailException(self.message)
 
 
-def invalid_dag(file: Path, message: str) -> dict[str, DAG]:
-    """Return ``{dag_id: DAG}`` of the DAG ``<file name>__invalid`` that shows ``message``."""
-    name = re.sub(r"[^A-Za-z0-9_\-.]", "_", file.stem)[:100]
+def invalid_id(name: object, file: Path, taken: Collection[str]) -> str:
+    """The DAG id ``<pipeline>__invalid``, or with the file's name where it names no pipeline; none of ``taken``."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_\-.]{1,100}", name):
+        name = re.sub(r"[^A-Za-z0-9_\-.]", "_", file.stem)[:100]
+    numbers = itertools.count(2)
+    dag_id = f"{name}__invalid"
+    while dag_id in taken:
+        dag_id = f"{name}-{next(numbers)}__invalid"
+    return dag_id
+
+
+def invalid_dag(dag_id: str, file: Path, message: str) -> DAG:
+    """Return the DAG that shows ``message``, the errors of ``file`` as printed."""
     first = message.splitlines()[0].replace(f"{file.parent}/", "")
     with DAG(
-        dag_id=f"{name}__invalid",
+        dag_id=dag_id,
         # The list of DAGs shows names and no descriptions: the first error stands in the name.
         dag_display_name=f"⚠ {first[:150]}",
         description=first[:500],
@@ -41,4 +53,4 @@ def invalid_dag(file: Path, message: str) -> dict[str, DAG]:
         tags={"mlops", "invalid"},
     ) as dag:
         InvalidPipelineOperator(task_id="errors", message=message, doc_md=f"~~~text\n{message}\n~~~")
-    return {dag.dag_id: dag}
+    return dag

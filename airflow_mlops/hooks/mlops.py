@@ -11,6 +11,7 @@ from airflow.sdk import BaseHook, conf
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
 from airflow_mlops.exceptions import ConfigError, DataError, DataUnavailable
+from airflow_mlops.hooks.options import option, options, switch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
 
 # Keys of the connection's extra that are read; all others are ignored on purpose.
 CONNECTION_EXTRAS = ("store", "data_root", "aws_conn_id")
-
-
-def option(name: str, default: str = "") -> str:
-    """Return ``[mlops] name`` of Airflow's configuration, or ``default`` where it is not set."""
-    value = conf.get("mlops", name, fallback=None)
-    return value if value not in (None, "") else default
 
 
 class MLOpsHook(BaseHook):
@@ -79,20 +74,20 @@ class MLOpsHook(BaseHook):
     @property
     def allowed_imports(self) -> tuple[str, ...]:
         """Import prefixes from which pipelines may name code."""
-        return tuple(filter(None, (part.strip() for part in option("allowed_imports").split(","))))
+        return options("allowed_imports")
 
     @property
     def allow_commands(self) -> bool:
         """Whether pipelines may run programs of their own (``train.command``)."""
-        return option("allow_commands").lower() in ("true", "1", "yes")
+        return switch("allow_commands")
 
     @property
     def trusted_types(self) -> tuple[str, ...]:
         """Types, beyond the built-in ones, that a stored model may hold."""
-        return tuple(filter(None, (part.strip() for part in option("trusted_types").split(","))))
+        return options("trusted_types")
 
-    def _aws_session(self) -> tuple[Any, str | None, str | None]:
-        """Return (boto3 session, endpoint URL, region) of the AWS connection."""
+    def _aws_session(self, conn_id: str) -> tuple[Any, str | None, str | None]:
+        """Return (boto3 session, endpoint URL, region) of an AWS connection."""
         try:
             from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
         except ImportError as e:
@@ -100,23 +95,22 @@ class MLOpsHook(BaseHook):
                 "S3 needs Airflow's amazon provider, which is not installed",
                 hint="pip install 'airflow-mlops[amazon]'",
             ) from e
-        hook = AwsBaseHook(aws_conn_id=self._settings["aws_conn_id"], client_type="s3")
+        hook = AwsBaseHook(aws_conn_id=conn_id, client_type="s3")
         return hook.get_session(), hook.conn_config.get_service_endpoint_url("s3"), hook.region_name
 
     @cached_property
     def _s3_client(self) -> Any:
         from botocore.config import Config
 
-        session, endpoint, region = self._aws_session()
+        session, endpoint, region = self._aws_session(self._settings["aws_conn_id"])
         # Bounded waits and few tries: an unreachable store is the task's retry, not an hour's silence.
         config = Config(connect_timeout=5, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
         return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
 
-    @cached_property
-    def _s3_filesystem(self) -> Any:
+    def _s3_filesystem(self, conn_id: str) -> Any:
         from pyarrow.fs import S3FileSystem
 
-        session, endpoint, region = self._aws_session()
+        session, endpoint, region = self._aws_session(conn_id)
         credentials = session.get_credentials()
         options: dict[str, Any] = {"connect_timeout": 5, "request_timeout": 60, "region": region or "us-east-1"}
         if credentials is not None:
@@ -138,7 +132,37 @@ class MLOpsHook(BaseHook):
         from airflow_mlops.ml.files import Files
 
         on_s3 = any((uri or "").startswith("s3://") for uri in (*uris, self.data_root))
-        return Files(root=self.data_root, s3=self._s3_filesystem if on_s3 else None)
+        s3 = self._s3_filesystem(self._settings["aws_conn_id"]) if on_s3 else None
+        return Files(root=self.data_root, s3=s3, connection=self._location)
+
+    def _location(self, conn_id: str) -> tuple[str, Any]:
+        """Where the connection of ``${conn:ID}`` leads, without its credentials, and its file system if that is S3.
+
+        An AWS connection stands for the bucket in its extra (``service_config.s3.bucket_name``, as
+        Airflow's own S3 hook reads it), one of type ``fs`` for its path, one of type ``mlops`` for its data root.
+
+        :raises ConfigError: there is no such connection, or it names no location.
+        """
+        try:
+            found = self.get_connection(conn_id)
+        except AirflowNotFoundException as e:
+            raise ConfigError(
+                f"the connection {conn_id!r} of ${{conn:{conn_id}}} does not exist", hint="create it in Airflow"
+            ) from e
+        extra = found.extra_dejson
+        if found.conn_type == "mlops" and extra.get("data_root"):
+            root, aws = str(extra["data_root"]), str(extra.get("aws_conn_id") or self._settings["aws_conn_id"])
+            return root, self._s3_filesystem(aws) if root.startswith("s3://") else None
+        if found.conn_type == "fs" and extra.get("path"):
+            return str(extra["path"]), None
+        bucket = ((extra.get("service_config") or {}).get("s3") or {}).get("bucket_name")
+        if found.conn_type == "aws" and bucket:
+            return f"s3://{bucket}", self._s3_filesystem(conn_id)
+        raise ConfigError(
+            f"the connection {conn_id!r} of type {found.conn_type!r} names no location",
+            hint='give an aws connection the extra {"service_config": {"s3": {"bucket_name": "…"}}}, '
+            'an fs connection {"path": "…"}, or an mlops connection a data root',
+        )
 
     def registry(self, pipeline: str) -> Registry:
         """Open the registry of one pipeline."""

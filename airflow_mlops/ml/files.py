@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs as pafs
 
+from airflow_mlops.config.placeholders import CONNECTION
 from airflow_mlops.exceptions import DataError, DataNotFound, DataUnavailable
 
 DATA_SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz")
@@ -79,6 +80,7 @@ def io_errors(uri: str) -> Iterator[None]:
 
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+S3 = pafs.FileSystem | Callable[[], pafs.FileSystem] | None
 
 
 class Files:
@@ -86,13 +88,16 @@ class Files:
 
     :param root: folder or URI for relative paths (``[mlops] data_root``).
     :param s3: Arrow file system for ``s3://``, or a function that makes it; default: AWS's own chain of credentials.
+    :param connection: returns the location that an Airflow connection stands for, by its id, and the
+        file system for ``s3://`` below it; without one, ``${conn:ID}`` is refused.
     """
 
     def __init__(
-        self, root: str | None = None, s3: pafs.FileSystem | Callable[[], pafs.FileSystem] | None = None
+        self, root: str | None = None, s3: S3 = None, connection: Callable[[str], tuple[str, S3]] | None = None
     ) -> None:
         self.root = root
         self._s3 = s3
+        self._connection = connection
         self._local = pafs.LocalFileSystem()
 
     def _s3_filesystem(self) -> pafs.FileSystem:
@@ -104,8 +109,15 @@ class Files:
     def resolve(self, uri: str) -> tuple[pafs.FileSystem, str]:
         """Return the file system and the path in it of ``s3://…``, ``file://…``, an absolute or a relative path.
 
+        ``${conn:ID}/…`` is below the location of an Airflow connection, and read with its credentials.
+
         :raises DataError: for another scheme, credentials in the URI, or a relative path without a root.
         """
+        if match := CONNECTION.fullmatch(uri):
+            if self._connection is None:
+                raise DataError(f"{uri!r} names an Airflow connection, and there is no Airflow here")
+            root, s3 = self._connection(match[1])
+            return Files(s3=s3).resolve(f"{root.rstrip('/')}/{match[2]}" if match[2] else root)
         if uri.startswith("s3://"):
             path = uri[len("s3://") :]
             if "@" in path.split("/", 1)[0]:

@@ -1,11 +1,8 @@
-"""load_dags: what a folder of YAML files becomes."""
+"""From a pipeline file to its DAGs: tasks, order, settings."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +14,9 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_mlops.config.loader import load_text
 from airflow_mlops.exceptions import ConfigError
-from airflow_mlops.factory.builder import build_pipeline, load_dags
+from airflow_mlops.factory.builder import build_pipeline
 from airflow_mlops.factory.levels import LEVELS, dag_specs
+from airflow_mlops.factory.loading import load_dags
 from airflow_mlops.factory.steps import STEPS, airflow_resources
 
 LEVEL_0 = """
@@ -161,32 +159,6 @@ def test_a_level_without_monitor_has_no_monitor_dag() -> None:
     assert [spec.suffix for spec in dag_specs(load_text(text))] == ["train", "predict"]
 
 
-def test_a_bad_file_shows_itself_and_leaves_the_others_alone(tmp_path: Path) -> None:
-    folder = _write(tmp_path, churn=LEVEL_0, bad="pipeline: bad\nlevel: 0\ndata: {sorce: x.csv, target: y}\n")
-    dags = load_dags(folder)
-    assert set(dags) == {"churn__train", "churn__predict", "bad__invalid"}
-    invalid = dags["bad__invalid"]
-    assert "bad.yaml:3:8" in invalid.doc_md
-    assert invalid.dag_display_name.startswith("⚠ bad.yaml:")
-    assert "did you mean `source`" in invalid.doc_md
-    DagSerialization.to_dict(invalid)
-    (folder / "bad.yaml").write_text(LEVEL_0.replace("churn", "good"))
-    assert set(load_dags(folder)) == {"churn__train", "churn__predict", "good__train", "good__predict"}
-
-
-def test_what_airflow_refuses_of_one_pipeline_does_not_touch_the_others(tmp_path: Path) -> None:
-    refused = LEVEL_0.replace("churn", "refused").replace("tags: [crm]", f"tags: [{'x' * 101}]")
-    dags = load_dags(_write(tmp_path, churn=LEVEL_0, refused=refused))
-    assert set(dags) == {"churn__train", "churn__predict", "refused__invalid"}
-    assert "100 characters" in dags["refused__invalid"].doc_md
-
-
-def test_the_second_file_of_one_name_is_named(tmp_path: Path) -> None:
-    dags = load_dags(_write(tmp_path, a=LEVEL_0, b=LEVEL_0))
-    assert set(dags) == {"churn__train", "churn__predict", "b__invalid"}
-    assert "a.yaml" in dags["b__invalid"].doc_md
-
-
 def test_files_that_are_watched_start_training() -> None:
     text = LEVEL_1.replace("target: late", "target: late, watch: 5m")
     train = build_pipeline(load_text(text))["flights__train"]
@@ -206,61 +178,6 @@ def test_files_that_are_watched_start_training() -> None:
 def test_watching_what_cannot_be_watched_is_refused(change: tuple[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_text(LEVEL_1.replace("target: late", "target: late, watch: 5m").replace(*change))
-
-
-def test_customise_adds_tasks_of_ones_own(tmp_path: Path) -> None:
-    from airflow.providers.standard.operators.empty import EmptyOperator
-
-    def add(dag: DAG, config) -> None:
-        EmptyOperator(task_id=f"tell_{config.owner}", dag=dag)
-
-    dags = load_dags(_write(tmp_path, churn=LEVEL_0), customise=add)
-    assert all("tell_ana" in dag.task_ids for dag in dags.values())
-
-
-def test_a_missing_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not a folder"):
-        load_dags(tmp_path / "nowhere")
-
-
-def test_a_tasks_start_builds_only_its_own_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = _write(tmp_path, churn=LEVEL_0, flights=LEVEL_1, renamed=LEVEL_0.replace("churn", "other"))
-    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "flights__train")
-    assert set(load_dags(folder)) == {"flights__train", "flights__predict", "flights__monitor"}
-    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "other__predict")
-    assert set(load_dags(folder)) == {"other__train", "other__predict"}
-
-
-@pytest.mark.parametrize("only", [None, "churn__train"])
-def test_what_is_no_file_leaves_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only) -> None:
-    pipelines = _write(tmp_path, other=LEVEL_0)
-    (pipelines / "folder.yaml").mkdir()
-    (pipelines / "broken.yaml").symlink_to(tmp_path / "gone.yaml")
-    monkeypatch.setattr("airflow_mlops.factory.builder.get_parsing_context", lambda: SimpleNamespace(dag_id=only))
-    dags = load_dags(pipelines)
-    assert "churn__train" in dags
-    assert ("folder__invalid" in dags) == ("broken__invalid" in dags) == (only is None)
-
-
-def test_a_relative_folder_starts_at_the_calling_file(tmp_path: Path) -> None:
-    _write(tmp_path, churn=LEVEL_0)
-    (tmp_path / "loader.py").write_text("from airflow_mlops import load_dags\nnames = sorted(load_dags('pipelines'))\n")
-    code = f"import runpy; print(runpy.run_path({str(tmp_path / 'loader.py')!r})['names'])"
-    done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("['churn__predict', 'churn__train']")
-
-
-HEAVY = ("pandas", "numpy", "sklearn", "scipy", "great_expectations", "evidently", "boto3", "pyarrow", "mlflow")
-
-
-def test_parsing_imports_nothing_heavy(tmp_path: Path) -> None:
-    folder = _write(tmp_path, churn=LEVEL_0, flights=LEVEL_1)
-    code = (
-        f"import sys; from airflow_mlops import load_dags; assert len(load_dags({str(folder)!r})) == 5;"
-        f"print([m for m in {HEAVY!r} if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
-    assert done.stdout.strip().endswith("[]"), done.stdout
 
 
 def test_a_time_limit_for_tasks_is_none_for_people() -> None:

@@ -119,3 +119,52 @@ def test_a_query_through_no_connection_or_one_without_its_provider(monkeypatch: 
     monkeypatch.setattr(MLOpsHook, "get_connection", classmethod(lambda cls, conn_id: unknown))
     with pytest.raises(ConfigError, match=r"(?s)'shop' of type 'no_such_database'.*install Airflow's provider"):
         list(MLOpsHook().sql("shop", "SELECT 1"))
+
+
+class TestLocationsOfConnections:
+    def test_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "lake").mkdir()
+        (tmp_path / "lake" / "a.csv").write_text("x\n1\n")
+        extra = {"path": str(tmp_path / "lake")}
+        monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "fs", "extra": extra}))
+        files = MLOpsHook().files("${conn:lake}/*.csv")
+        assert [f.path for f in files.expand("${conn:lake}/*.csv")] == [f"{tmp_path}/lake/a.csv"]
+        assert files.resolve("${conn:lake}")[1] == f"{tmp_path}/lake"
+
+    def test_a_bucket_is_read_with_the_connections_own_credentials(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        bucket = {"s3": {"bucket_name": "lake"}}
+        extra = {"service_config": bucket, "endpoint_url": "http://127.0.0.1:9", "region_name": "x-1"}
+        aws = {"conn_type": "aws", "login": "key-of-lake", "password": "secret-of-lake", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(aws))
+        filesystem, path = MLOpsHook().files("${conn:lake}/a").resolve("${conn:lake}/a/{{ x }}.csv")
+        assert path == "lake/a/{{ x }}.csv"
+        assert filesystem.region == "x-1"
+        assert "key-of-lake" in str(filesystem.__reduce__())
+
+    def test_a_data_root_of_another_team(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        extra = {"data_root": str(tmp_path)}
+        monkeypatch.setenv("AIRFLOW_CONN_TEAM", json.dumps({"conn_type": "mlops", "extra": extra}))
+        assert MLOpsHook().files().resolve("${conn:team}/x.csv")[1] == f"{tmp_path}/x.csv"
+
+    @pytest.mark.parametrize(
+        ("connection", "words"),
+        [(None, "does not exist"), ({"conn_type": "http", "host": "x"}, "names no location"),
+         ({"conn_type": "aws"}, "names no location")],
+    )  # fmt: skip
+    def test_what_names_no_location(self, monkeypatch: pytest.MonkeyPatch, connection, words: str) -> None:
+        if connection is not None:
+            monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(connection))
+        with pytest.raises(ConfigError, match=words):
+            MLOpsHook().files().resolve("${conn:lake}/x.csv")
+
+
+def test_settings_for_pipeline_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_mlops.config.settings import Settings
+    from airflow_mlops.hooks.options import settings
+
+    assert settings() == Settings(allowed_imports=(), allow_commands=False)
+    monkeypatch.setenv("AIRFLOW__MLOPS__ENVIRONMENT", "staging")
+    monkeypatch.setenv("AIRFLOW__MLOPS__ALLOWED_VARIABLES", "A, B_*")
+    found = settings()
+    assert (found.environment, found.allowed_variables) == ("staging", ("A", "B_*"))
+    assert settings("production").environment == "production"

@@ -1,0 +1,121 @@
+"""``load_dags(folder)``: every pipeline file in a folder, as DAGs."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from airflow.sdk import DAG, get_parsing_context
+
+from airflow_mlops.config.folder import is_extended, naming, pipeline_files
+from airflow_mlops.config.issues import InvalidPipeline
+from airflow_mlops.config.layers import SUFFIXES
+from airflow_mlops.config.loader import PipelineReader
+from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.exceptions import ConfigError
+from airflow_mlops.factory.builder import build_pipeline
+from airflow_mlops.factory.invalid import invalid_dag, invalid_id
+from airflow_mlops.hooks.options import settings
+
+log = logging.getLogger(__name__)
+
+Customise = Callable[[DAG, PipelineConfig], None]
+
+
+def load_dags(
+    folder: str | Path = "pipelines", *, shard: tuple[int, int] | None = None, customise: Customise | None = None
+) -> dict[str, DAG]:
+    """Build the DAGs of every ``*.yaml`` and ``*.yml`` file in ``folder`` and the folders in it.
+
+    A file that cannot be used becomes one DAG ``<pipeline>__invalid`` whose page is the error; the
+    others are not touched by it. A file without ``pipeline`` that another one extends is no pipeline.
+    When Airflow parses for one task's start, only that task's pipeline is built.
+
+    :param folder: a relative path starts at the file that makes the call.
+    :param shard: ``(i, n)``: only the i-th of n shards of the files, counted from 0; for folders that
+        are too large for one loader. ``airflow mlops loaders`` writes such loaders.
+    :param customise: called with each DAG and its configuration, to add tasks of one's own.
+    :returns: ``{dag_id: DAG}``, to be put into the module's globals.
+    """
+    path = Path(folder)
+    if not path.is_absolute():
+        caller = inspect.stack()[1].filename
+        path = Path(caller).resolve().parent / path
+    if not path.is_dir():
+        raise ConfigError(f"{path} is not a folder", hint="load_dags() takes the folder that holds the pipeline files")
+    if shard is not None and not 0 <= shard[0] < shard[1]:
+        raise ConfigError(f"there is no shard {shard[0]} of {shard[1]}", hint="shards are (0, n) to (n - 1, n)")
+    return _Folder(path, shard, customise).dags(get_parsing_context().dag_id)
+
+
+class _Folder:
+    def __init__(self, path: Path, shard: tuple[int, int] | None, customise: Customise | None) -> None:
+        self.path = path
+        self.shard = shard
+        self.customise = customise
+        self.reader = PipelineReader(settings(), root=path)
+        self.made: dict[str, DAG] = {}
+        self.claimed: dict[str, tuple[Path, dict[str, DAG]]] = {}
+
+    def dags(self, only: str | None) -> dict[str, DAG]:
+        """The DAGs of the folder, or as few as have the DAG ``only`` among them."""
+        for file in self.candidates(only):
+            config, source = self.reader.read(file)
+            if config is not None:
+                self.claim(file, config)
+                continue
+            data = source.data if isinstance(source.data, dict) else {}
+            if data and "pipeline" not in data and is_extended(file, pipeline_files(self.path)):
+                continue  # there for others to extend
+            self.refuse(file, str(InvalidPipeline(source.issues)), data.get("pipeline"))
+        return self.made
+
+    def candidates(self, only: str | None) -> list[Path]:
+        """The files that may define the DAG ``only``; all of them when Airflow asks for all.
+
+        A task's start needs one pipeline of a thousand, so files are sifted by their text, not parsed,
+        and the file that has the pipeline's name is tried before any other is opened.
+        """
+        name = only.rpartition("__")[0] if only else ""
+        if not name:
+            return pipeline_files(self.path, self.shard)
+        if found := naming(name, [self.path / f"{name}{suffix}" for suffix in SUFFIXES]):
+            return found
+        files = pipeline_files(self.path, self.shard)
+        return naming(name, files) or files
+
+    def claim(self, file: Path, config: PipelineConfig) -> None:
+        """Build a pipeline, unless another file has its name with more right to it."""
+        name = config.pipeline
+        if name in self.claimed:
+            other, dags = self.claimed[name]
+            if file.stem != name or other.stem == name:
+                self.refuse(file, _taken(file, name, other), name)
+                return
+            for dag_id in dags:
+                del self.made[dag_id]
+            self.refuse(other, _taken(other, name, file), name)
+        try:
+            dags = build_pipeline(config, source=file)
+            if self.customise is not None:
+                for dag in dags.values():
+                    self.customise(dag, config)
+        except ConfigError as e:
+            self.refuse(file, str(e), name)
+        except Exception as e:
+            log.exception("%s cannot be built", file)
+            self.refuse(file, f"{file}: Airflow refuses this pipeline: {type(e).__name__}: {e}", name)
+        else:
+            self.claimed[name] = (file, dags)
+            self.made |= dags
+
+    def refuse(self, file: Path, message: str, name: object = None) -> None:
+        """Show what is wrong with a file as a DAG."""
+        dag_id = invalid_id(name, file, self.made)
+        self.made[dag_id] = invalid_dag(dag_id, file, message)
+
+
+def _taken(file: Path, name: str, other: Path) -> str:
+    return f"{file}: pipeline {name!r} is also in {other}\n  What to do: give one of them another name"
