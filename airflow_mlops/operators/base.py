@@ -253,7 +253,16 @@ class MLOpsOperator(BaseOperator):
         from airflow_mlops.registry.checks import write_check
 
         if scope.window is not None:
-            write_check(self.hook.store(), self.pipeline, scope.window, name, result, rehearsal=not scope.promote)
+            write_check(
+                self.hook.store(),
+                self.pipeline,
+                scope.window,
+                name,
+                result,
+                rehearsal=not scope.promote,
+                start=scope.start,
+                replay=scope.replay,
+            )
 
     def keep_report(self, context: Context, name: str, html: str | bytes) -> str:
         """Store a readable report, link it from the task, and return its digest."""

@@ -79,6 +79,10 @@ class BatchPredictOperator(MLOpsOperator):
         )
         self.log.info("Scored %s rows with v%d into %s", f"{result['rows']:,}", version.number, result["output"])
         self.record_check(scope, "prediction", result)
+        if scope.window is None and scope.promote:
+            # Without a window there is no check to keep it in.
+            note = {"rows": result["rows"], "output": result["output"], "start": scope.start, "run_id": run}
+            registry.annotate(version.number, "prediction", note, op_id=self.operation(context, "prediction"))
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {
                 **scope.event_extra(), "capture": result["capture"], "version": version.number,

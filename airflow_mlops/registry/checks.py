@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow_mlops.exceptions import ObjectNotFound
@@ -11,15 +14,37 @@ from airflow_mlops.store.base import Store
 from airflow_mlops.window import Window
 
 
+@dataclass(frozen=True)
+class Check:
+    """One stored result; ``at`` (UTC, ISO 8601), ``start`` and ``replay`` are ``None`` where nobody wrote them."""
+
+    name: str
+    result: dict[str, Any]
+    at: str | None
+    start: str | None
+    replay: str | None
+
+
 def write_check(
-    store: Store, pipeline: str, window: Window, name: str, result: dict[str, Any], *, rehearsal: bool = False
+    store: Store,
+    pipeline: str,
+    window: Window,
+    name: str,
+    result: dict[str, Any],
+    *,
+    rehearsal: bool = False,
+    start: str | None = None,
+    replay: str | None = None,
 ) -> None:
-    """Write ``result`` as the newest of check ``name`` for ``window``; atomic, repeatable.
+    """Write ``result`` as the newest of check ``name`` for ``window``, with the time of writing; atomic, repeatable.
 
     :param rehearsal: the run does not promote: its results stand beside the real ones.
+    :param start: what started the run: ``schedule``, ``event``, ``manual``, …
+    :param replay: id of the replay of the past that the run belongs to.
     :raises ValueError: for NaN or infinity in ``result``.
     """
-    body = {"window": window.to_dict(), "result": result}
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    body = {"window": window.to_dict(), "result": result, "at": at, "start": start, "replay": replay}
     key = layout.check(pipeline, window.key, name, rehearsal=rehearsal)
     store.put(key, json.dumps(body, allow_nan=False, sort_keys=True).encode())
 
@@ -33,6 +58,15 @@ def read_checks(store: Store, pipeline: str, *, rehearsal: bool = False) -> list
         body = json.loads(store.get(key))
         windows.setdefault(window_key, {"window": body["window"]})[name] = body["result"]
     return [windows[k] for k in sorted(windows)]
+
+
+def all_checks(store: Store, pipeline: str) -> Iterator[Check]:
+    """Yield every stored result of runs that were no rehearsal, oldest window first."""
+    prefix = layout.checks_prefix(pipeline)
+    for key in store.list(prefix):
+        body = json.loads(store.get(key))
+        name = key.removeprefix(prefix).removesuffix(".json").split(".", 1)[1]
+        yield Check(name, body["result"], body.get("at"), body.get("start"), body.get("replay"))
 
 
 def read_check(store: Store, pipeline: str, name: str, window: Window | None = None) -> dict[str, Any] | None:

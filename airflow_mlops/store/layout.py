@@ -39,6 +39,11 @@ def blob(digest: str) -> str:
     return f"blobs/{_digest(digest)[:2]}/{digest}"
 
 
+def pipelines_prefix() -> str:
+    """Prefix of everything that belongs to one pipeline; what follows is its name and ``/``."""
+    return "pipelines/"
+
+
 def log_prefix(pipeline: str) -> str:
     """Prefix of a pipeline's registry log."""
     return f"pipelines/{_name(pipeline)}/log/"

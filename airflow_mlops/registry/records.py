@@ -1,0 +1,220 @@
+"""What a pipeline's run records say it has done, and when by the wall clock.
+
+Rehearsals (runs that do not promote) are left out: they change nothing that is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from airflow_mlops.registry.checks import Check, all_checks
+from airflow_mlops.registry.log import Entry, Log
+from airflow_mlops.store import layout
+from airflow_mlops.store.base import Store
+
+_AUTOMATIC = ("schedule", "retrain", "new_data")
+
+
+@dataclass(frozen=True)
+class Use:
+    """One time that something was done.
+
+    :param at: when, aware; ``None`` where the record does not say.
+    :param replay: in a replay of the past.
+    """
+
+    at: datetime | None
+    replay: bool = False
+
+
+_Model = tuple[str | None, int]
+
+
+@dataclass(frozen=True)
+class Records:
+    """The registry's log, the retrain ledger's log, and the stored checks of one pipeline."""
+
+    log: tuple[Entry, ...]
+    ledger: tuple[Entry, ...]
+    checks: tuple[Check, ...]
+
+    @classmethod
+    def read(cls, store: Store, pipeline: str) -> Records:
+        """Read them all.
+
+        :raises CorruptObject, StoreUnavailable: as the store and the logs do.
+        """
+        return cls(
+            log=Log(store, layout.log_prefix(pipeline)).entries(),
+            ledger=Log(store, layout.ledger_prefix(pipeline)).entries(),
+            checks=tuple(all_checks(store, pipeline)),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.log or self.ledger or self.checks)
+
+    @cached_property
+    def versions(self) -> dict[_Model, Entry]:
+        """Registrations of versions by (model key, number)."""
+        found = {(e.key, e.payload["version"]): e for e in self.log if e.type == "register"}
+        return {model: e for model, e in found.items() if not _run(e).get("rehearsal")}
+
+    def notes(self, kind: str) -> Iterator[tuple[Entry, dict[str, Any]]]:
+        """What was noted about versions: (entry, note)."""
+        for entry in self.log:
+            if entry.type == "annotate" and entry.payload["kind"] == kind:
+                yield entry, entry.payload["note"]
+
+    def uses(self, entries: Iterable[Entry]) -> Iterator[Use]:
+        """When each entry about a version was written, and whether a replay trained that version."""
+        for entry in entries:
+            if version := self.versions.get(_model(entry)):
+                yield Use(_time(entry.at), bool(_run(version).get("replay")))
+
+
+def stored_pipelines(store: Store) -> list[str]:
+    """Names of the pipelines that have anything in the store."""
+    prefix = layout.pipelines_prefix()
+    return sorted({key.removeprefix(prefix).partition("/")[0] for key in store.list(prefix)})
+
+
+# --- what counts as having done it -------------------------------------------------------------------
+
+
+def trained(records: Records) -> Iterator[Use]:
+    """A version was registered with the snapshot it learned from."""
+    return records.uses(e for e in records.versions.values() if _snapshot(e).get("fingerprint"))
+
+
+def validated(records: Records) -> Iterator[Use]:
+    """A version was trained on data that went through validation."""
+    return records.uses(e for e in records.versions.values() if _snapshot(e).get("validation"))
+
+
+def judged(records: Records) -> Iterator[Use]:
+    """At least one gate judged a candidate."""
+    return records.uses(e for e, note in records.notes("gates") if note.get("results"))
+
+
+def refused(records: Records) -> Iterator[Use]:
+    """The gates did not let a candidate pass."""
+    verdicts = ("rejected", "inconclusive")
+    return records.uses(e for e, note in records.notes("gates") if note.get("verdict") in verdicts)
+
+
+def approved(records: Records) -> Iterator[Use]:
+    """A person said yes; an approval by time-out names nobody."""
+    return records.uses(e for e, note in records.notes("approval") if note.get("by"))
+
+
+def handed_over(records: Records) -> Iterator[Use]:
+    """A bundle was made."""
+    return records.uses(e for e, _ in records.notes("handover"))
+
+
+def promoted_by_gates(records: Records) -> Iterator[Use]:
+    """A version became champion because gates passed, and nobody was asked before."""
+    passed: set[_Model] = set()
+    asked: set[_Model] = set()
+    for entry in records.log:
+        note = entry.payload.get("note") or {}
+        if entry.payload.get("kind") == "approval":
+            asked.add(_model(entry))
+        elif entry.payload.get("kind") == "gates" and note.get("go"):
+            # Where there is no champion yet, a comparison with it lets everything through: another gate must pass.
+            if any(line.get("verdict") == "passed" for line in note.get("results") or ()):
+                passed.add(_model(entry))
+        elif entry.type == "promote" and _model(entry) in passed - asked and entry.payload.get("by") is None:
+            yield from records.uses([entry])
+
+
+def rolled_back(records: Records) -> Iterator[Use]:
+    """A version that had been champion became it again."""
+    before: set[_Model] = set()
+    for entry in (e for e in records.log if e.type == "promote"):
+        if _model(entry) in before and entry.payload.get("expected") != entry.payload["version"]:
+            yield from records.uses([entry])
+        before.add(_model(entry))
+
+
+def predicted(records: Records) -> Iterator[Use]:
+    """Rows were scored, whoever started it."""
+    yield from (_use(c) for c in records.checks if c.name == "prediction")
+    yield from records.uses(e for e, _ in records.notes("prediction"))
+
+
+def predicted_unasked(records: Records) -> Iterator[Use]:
+    """Rows were scored in a run that no person started."""
+    for check in records.checks:
+        if check.name == "prediction" and (check.replay or check.start not in (None, "manual")):
+            yield _use(check)
+
+
+def checked(name: str, *verdicts: str) -> Callable[[Records], Iterator[Use]]:
+    """The monitoring check ``name`` came to one of ``verdicts``."""
+
+    def uses(records: Records) -> Iterator[Use]:
+        return (_use(c) for c in records.checks if c.name == name and c.result.get("verdict") in verdicts)
+
+    return uses
+
+
+def started_by(reason: str) -> Callable[[Records], Iterator[Use]]:
+    """A training that ``reason`` (``schedule``, ``new_data``, ``drift``, …) started came to a version."""
+
+    def uses(records: Records) -> Iterator[Use]:
+        runs = {
+            body["run"]
+            for body in (e.payload for e in _ledger(records, "claim"))
+            # A person may write any reason into the form; the id of such a run is Airflow's own.
+            if body["go"] and body["start"] in _AUTOMATIC and reason in body["reasons"]
+            and not body["run"].startswith("manual__")
+        }  # fmt: skip
+        return records.uses(e for e in records.versions.values() if _run(e).get("run_id") in runs)
+
+    return uses
+
+
+def granted(records: Records) -> Iterator[Use]:
+    """The retrain ledger granted a training."""
+    return (Use(_time(e.at)) for e in _ledger(records, "request") if e.payload["granted"])
+
+
+def held_back(records: Records) -> Iterator[Use]:
+    """The retrain ledger did not grant a training that was asked for: cool-down, budget, one already waiting."""
+    return (Use(_time(e.at)) for e in _ledger(records, "request") if not e.payload["granted"])
+
+
+# --- small readers -----------------------------------------------------------------------------------
+
+
+def _ledger(records: Records, step: str) -> Iterator[Entry]:
+    """Requests or claims that counted: no rehearsals, no question asked again."""
+    return (e for e in records.ledger if e.type == step and not e.payload["dry"] and not e.payload["repeats"])
+
+
+def _model(entry: Entry) -> _Model:
+    return entry.key, entry.payload["version"]
+
+
+def _run(registration: Entry) -> dict[str, Any]:
+    return registration.payload["record"].get("run") or {}
+
+
+def _snapshot(registration: Entry) -> dict[str, Any]:
+    return registration.payload["record"].get("snapshot") or {}
+
+
+def _use(check: Check) -> Use:
+    return Use(_time(check.at), bool(check.replay))
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
