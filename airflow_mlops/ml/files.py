@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs as pafs
@@ -80,7 +80,7 @@ def io_errors(uri: str) -> Iterator[None]:
 
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
-S3 = pafs.FileSystem | Callable[[], pafs.FileSystem] | None
+S3: TypeAlias = pafs.FileSystem | Callable[[], pafs.FileSystem] | None
 
 
 class Files:
