@@ -1,0 +1,92 @@
+"""What a local run found."""
+
+from __future__ import annotations
+
+import html
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_mlops.store.base import Store
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step of a run: what it told, and how long it took."""
+
+    name: str
+    told: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(repr=False)
+class Result:
+    """What a local run found.
+
+    :param verdict: ``passed``, ``rejected``, ``inconclusive`` or ``no_baseline``.
+    :param sentence: the verdict in words.
+    :param metrics: by name, as the registry keeps them: ``candidate``, ``candidate_low``, ``candidate_high`` and
+        the same of ``champion`` (``None`` without one), ``lower_is_better``.
+    :param gates: each gate's ``name``, ``verdict``, ``sentence``, ``value`` and ``threshold``.
+    :param model: the fitted estimator.
+    :param snapshot: reference of the rows it was made from: ``rows``, ``columns``, ``fingerprint``, ``window``, …
+    :param reports: title → HTML page; pages show values of the data.
+    :param version: number in the registry; ``None`` where nothing was registered.
+    :param steps: every step in its order.
+    :param store: what the run wrote to; a temporary one is removed with the result, or by :meth:`close`.
+    """
+
+    pipeline: str
+    verdict: str
+    sentence: str
+    metrics: dict[str, dict[str, Any]]
+    gates: tuple[dict[str, Any], ...]
+    model: Any
+    snapshot: dict[str, Any]
+    reports: dict[str, str]
+    version: int | None
+    steps: tuple[StepResult, ...]
+    store: Store
+    _cleanup: Callable[[], None] = field(default=lambda: None)
+
+    def __post_init__(self) -> None:
+        self._finalizer = weakref.finalize(self, self._cleanup)
+
+    def close(self) -> None:
+        """Remove the run's temporary store; everything but ``store`` can still be used."""
+        self._finalizer()
+
+    def __enter__(self) -> Result:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def _title(self) -> str:
+        return f"{self.pipeline} v{self.version}" if self.version else f"{self.pipeline}, not registered"
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {m['candidate']:.4g}" for name, m in self.metrics.items())
+        return f"<Result of {self._title}: {self.verdict}; {scores}; {self.snapshot['rows']:,} rows>"
+
+    def _repr_html_(self) -> str:
+        """Verdict, metrics and gates as tables; the reports are other people's pages and stay out."""
+
+        def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+            lines = ["".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows]
+            head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
+            return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+        def number(value: float | None) -> str:
+            return "–" if value is None else f"{value:.4g}"
+
+        metrics = [(name, number(m["candidate"]), number(m["champion"])) for name, m in self.metrics.items()]
+        gates = [(g["name"], g["verdict"], g["sentence"]) for g in self.gates]
+        return (
+            f"<p><b>{html.escape(self._title)}</b>: {html.escape(self.sentence)}</p>"
+            + table(("metric", "candidate", "champion"), metrics)
+            + (table(("gate", "verdict", "in words"), gates) if gates else "")
+        )

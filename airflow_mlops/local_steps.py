@@ -1,0 +1,322 @@
+"""What each step of a training run does where there is no Airflow.
+
+Every function takes the run, makes the library calls that the step's operator makes, and returns what is
+to be told about it, a line for each thing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.config.models import Data, PipelineConfig, length
+from airflow_mlops.exceptions import ConfigError, DataError, ValidationFailed, WindowError
+from airflow_mlops.window import Window
+
+if TYPE_CHECKING:
+    from airflow_mlops.ml.files import Files
+    from airflow_mlops.ml.reading import SourceBatches, Sql
+    from airflow_mlops.registry.registry import Version
+    from airflow_mlops.store.base import Store
+
+log = logging.getLogger(__name__)
+
+_ANSWERS = {True: "would ask a person", False: "would ask nobody: the gates decide"}
+
+
+@dataclass
+class LocalRun:
+    """What the steps of one run work with, and what they have found so far.
+
+    :param store: what the run writes to; with ``register`` the real one.
+    :param window: the window asked for; ``None``: all the data.
+    :param sample: at most this many rows; ``None``: all.
+    :param run_id: names the run in what is registered.
+    :param keep: takes a report: its title and its page.
+    """
+
+    config: PipelineConfig
+    folder: Path | None
+    store: Store
+    files: Files
+    run_id: str
+    keep: Callable[[str, str], None]
+    window: Window | None = None
+    sample: int | None = None
+    sql: Sql | None = None
+    register: bool = False
+    allowed_imports: Sequence[str] = ()
+    trusted_types: Sequence[str] = ()
+    allow_commands: bool = False
+
+    snapshot: dict[str, Any] = field(default_factory=dict)
+    version: Version | None = None
+    model: Any = None
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    decision: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Data:
+        """The ``data`` section; a sample may have fewer rows than ``min_rows``."""
+        data = self.config.data
+        return data.model_copy(update={"min_rows": min(data.min_rows, self.sample)}) if self.sample else data
+
+    @property
+    def candidate(self) -> Version:
+        """The version that ``train.fit`` made; its number is 0 where nothing is registered."""
+        if self.version is None:
+            raise ConfigError("the pipeline's steps are in no order that can be run: nothing has been trained yet")
+        return self.version
+
+    def champion(self) -> Version | None:
+        """The champion of the store, if there is one."""
+        from airflow_mlops.registry.registry import Registry
+
+        return Registry(self.store, self.config.pipeline).champion()
+
+    def annotate(self, kind: str, note: dict[str, Any]) -> None:
+        """Attach ``note`` to the version, where it is registered."""
+        if self.register:
+            from airflow_mlops.registry.log import op_id
+            from airflow_mlops.registry.registry import Registry
+
+            operation = op_id(self.run_id, kind)
+            self.version = Registry(self.store, self.config.pipeline).annotate(
+                self.candidate.number, kind, note, op_id=operation
+            )
+
+
+def _claim(run: LocalRun) -> list[str]:
+    return ["nothing to claim: this run is started by hand"]
+
+
+def _snapshot(run: LocalRun) -> list[str]:
+    from airflow_mlops.ml.data import take_snapshot
+
+    config, data = run.config.data, run.data
+    history = length(data.window)
+    window = run.window.reaching_back(history) if run.window and history else run.window
+    champion = run.champion() if data.max_row_drop else None
+    batches = _batches(run, data, window)
+    snapshot = take_snapshot(
+        run.store,
+        run.config.pipeline,
+        batches,
+        data=data,
+        window=window,
+        previous_rows=champion.record["snapshot"]["rows"] if champion else None,
+        log=log.debug,
+    )
+    run.snapshot = snapshot.to_ref()
+    there = batches.rows_read - batches.rows_outside
+    sampled = snapshot.rows < there
+    rows = f"a sample of {snapshot.rows:,} of {there:,} rows" if sampled else f"{snapshot.rows:,} rows"
+    lines = [f"{rows}, {len(snapshot.columns)} columns, fingerprint {snapshot.fingerprint[:12]}"]
+    if window:
+        why = f", {data.window} back from its end (data.window)" if history else ""
+        lines.append(f"window {window}{why}; {batches.rows_outside:,} rows lie outside")
+    if sampled and data.min_rows < config.min_rows:
+        lines.append(f"data.min_rows is {config.min_rows:,}; for the sample it counts as {data.min_rows:,}")
+    return [*lines, *(f"warning: {text}" for text in batches.warnings)]
+
+
+def _batches(run: LocalRun, data: Data, window: Window | None) -> SourceBatches:
+    from airflow_mlops.ml.data import read_batches
+    from airflow_mlops.ml.sampling import SampledBatches
+
+    if data.sql and run.sql is None:
+        raise DataError(
+            f"data.sql reads through the Airflow connection {data.sql.conn_id!r}, and there is no Airflow here",
+            hint="use `airflow mlops run`, or pass sql=, a function (conn_id, query) that yields Arrow tables",
+        )
+    try:
+        batches = read_batches(data, files=run.files, window=window, sql=run.sql, allowed_imports=run.allowed_imports)
+    except WindowError as e:
+        raise WindowError(
+            e.message, hint="give its start and end; on the command line: --from 2013-01-01 --to 2013-02-01"
+        ) from e
+    return SampledBatches(batches, run.sample, run.config.train.seed) if run.sample else batches
+
+
+def _profile(run: LocalRun) -> list[str]:
+    from airflow_mlops.ml.data import Snapshot
+    from airflow_mlops.ml.profile import profile, profile_html
+
+    result = profile(Snapshot.load(run.store, run.snapshot), run.store, target=run.data.target)
+    run.keep("Data profile", profile_html(result))
+    return [f"{len(result['columns'])} columns described in the data profile"]
+
+
+def _validate(run: LocalRun) -> list[str]:
+    from airflow_mlops.ml.data import Snapshot
+    from airflow_mlops.ml.validation import validate
+
+    result = validate(Snapshot.load(run.store, run.snapshot), run.store, run.config.validate_, run.data)
+    run.keep("Validation report", result.html)
+    try:
+        result.check()
+    except ValidationFailed as e:
+        raise ValidationFailed(e.message, hint=f"{e.hint}; reports= or --reports DIR keeps the report") from e
+    evidence = {"sentence": result.sentence, "result": result.json, **result.statistics}
+    run.snapshot = {**result.snapshot.to_ref(), "validation": evidence}
+    return [result.sentence]
+
+
+def _fit(run: LocalRun) -> list[str]:
+    from airflow_mlops.ml.candidate import train_candidate
+    from airflow_mlops.ml.command import check_command
+    from airflow_mlops.ml.gates import check_gates
+    from airflow_mlops.registry.artifacts import fetch_model
+    from airflow_mlops.registry.registry import Version
+
+    config = run.config
+    check_gates(config.evaluate)
+    check_command(config.train.command, allowed=run.allow_commands)
+    limits = [r.timeout for r in (config.train.resources, config.resources) if r is not None and r.timeout]
+    timeout = length(limits[0]) if limits else None
+    record = train_candidate(
+        run.store,
+        run.snapshot,
+        data=run.data,
+        train_config=config.train,
+        features=config.features,
+        metrics=config.evaluate.metrics,
+        task=config.task,
+        allowed_imports=run.allowed_imports,
+        trusted_types=run.trusted_types,
+        log=log.debug,
+        folder=run.folder,
+        timeout=timeout.total_seconds() if timeout else None,
+    )
+    run.model = fetch_model(run.store, record["model"], trusted=run.trusted_types)
+    run.version = Version(config.pipeline, 0, None, record)
+    last = run.model.steps[-1][1] if hasattr(run.model, "steps") else run.model
+    rows, features = record["rows"], len(record["schema"]["features"])
+    lines = [
+        f"{type(last).__name__} on {rows['train']:,} rows and {features} columns; {rows['holdout']:,} rows held out",
+        *(f"warning: {text}" for text in record["warnings"]),
+    ]
+    if run.register:
+        _register(run, record)
+        lines.append(f"registered as v{run.candidate.number} in {run.store.uri}")
+    return lines
+
+
+def _register(run: LocalRun, record: dict[str, Any]) -> None:
+    from airflow_mlops.registry.log import op_id
+    from airflow_mlops.registry.registry import Registry
+
+    config = run.config
+    about = {"owner": config.owner, "description": config.description, "level": config.level}
+    source = {"dag_id": _dag_id(run), "run_id": run.run_id, "replay": None}
+    registry = Registry(run.store, config.pipeline)
+    run.version = registry.register(record | {"about": about, "run": source}, op_id=op_id(run.run_id, "register"))
+
+
+def _dag_id(run: LocalRun) -> str:
+    """The DAG whose steps these are: who may see it may see the reports of what was registered."""
+    return f"{run.config.pipeline}__train"
+
+
+def _score(run: LocalRun) -> list[str]:
+    from airflow_mlops.ml.candidate import evaluate_candidate
+
+    champion = run.champion()
+    run.evaluation = evaluate_candidate(
+        run.store,
+        run.candidate.record,
+        champion,
+        data=run.data,
+        config=run.config.evaluate,
+        allowed_imports=run.allowed_imports,
+        trusted_types=run.trusted_types,
+        log=log.debug,
+    )
+    run.annotate("evaluation", run.evaluation)
+    rows = f"on {run.evaluation['rows']:,} rows"
+    lines = [f"{m['name']} {_printed(m, 'candidate')} {rows}" for m in run.evaluation["metrics"].values()]
+    if champion is not None:
+        lines = [
+            f"{line}; champion v{champion.number} {_printed(m, 'champion')}"
+            for line, m in zip(lines, run.evaluation["metrics"].values(), strict=True)
+        ]
+    return lines
+
+
+def _printed(metric: dict[str, Any], model: str) -> str:
+    from airflow_mlops.ml.gate_result import decimals, number
+
+    value, low, high = (metric[f"{model}{end}"] for end in ("", "_low", "_high"))
+    digits = decimals(value)
+    told = number(value, digits)
+    return told if low is None or high is None else f"{told} ({number(low, digits)} … {number(high, digits)})"
+
+
+def _gates(run: LocalRun) -> list[str]:
+    from airflow_mlops.ml.candidate import decide_candidate
+    from airflow_mlops.ml.gates import follow_up
+    from airflow_mlops.store import layout
+
+    config = run.config
+    report, page = decide_candidate(
+        run.store,
+        run.candidate,
+        run.evaluation,
+        config.evaluate,
+        trusted_types=run.trusted_types,
+        log=log.debug,
+        name=None if run.register else f"{config.pipeline}, not registered,",
+    )
+    run.keep("Gate report", page)
+    go, ask = follow_up(report["verdict"], config.evaluate, _approval(config))
+    run.decision = {**report, "champion": run.evaluation["champion"], "go": go, "approval": ask}
+    if run.register:
+        digest = hashlib.sha256(page.encode()).hexdigest()
+        run.store.put(layout.report(_dag_id(run), digest), page.encode())
+        run.annotate("gates", {"version": run.candidate.number, **run.decision, "report": digest})
+    if not report["results"]:
+        return [report["sentence"]]
+    return [f"{line['verdict']}: {line['sentence']}" for line in report["results"]]
+
+
+def _approval(config: PipelineConfig) -> str:
+    return "always" if config.level == 0 or config.approve.required else "asked"
+
+
+def _ask(run: LocalRun) -> list[str]:
+    if not run.decision["go"]:
+        return ["skipped after this verdict"]
+    always = run.config.level == 0 and run.decision["approval"]
+    return [_ANSWERS[run.decision["approval"]] + (" (level 0 always asks)" if always else "")]
+
+
+def _promote(then: str = "") -> Callable[[LocalRun], list[str]]:
+    def tell(run: LocalRun) -> list[str]:
+        if not run.decision["go"]:
+            return ["skipped after this verdict"]
+        number, before = run.candidate.number, run.decision["champion"]
+        what = f"v{number}" if run.register else "the candidate"
+        instead = f" in place of v{before}" if before else ""
+        asked = ", if the person agreed" if run.decision["approval"] else ""
+        return [f"{what} would become champion{instead}{then}{asked}"]
+
+    return tell
+
+
+STEPS: dict[str, Callable[[LocalRun], list[str]]] = {
+    "retrain.claim": _claim,
+    "data.snapshot": _snapshot,
+    "data.profile": _profile,
+    "validate.expectations": _validate,
+    "train.fit": _fit,
+    "evaluate.score": _score,
+    "evaluate.gates": _gates,
+    "approve.ask": _ask,
+    "promote.champion": _promote(),
+    "promote.handover": _promote(" and be handed over as one bundle"),
+}
+"""Step name → what it does in a local run."""

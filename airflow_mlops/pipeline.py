@@ -1,0 +1,240 @@
+"""A pipeline file, run here: the steps of its training DAG without Airflow, from data to verdict."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from airflow_mlops.config.loader import load_pipeline
+from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.config.settings import Settings
+from airflow_mlops.exceptions import ConfigError, RegistryError, WindowError
+from airflow_mlops.local_result import Result, StepResult
+from airflow_mlops.window import Window
+
+if TYPE_CHECKING:
+    from airflow_mlops.local_steps import LocalRun
+    from airflow_mlops.ml.files import Files
+    from airflow_mlops.ml.reading import Sql
+    from airflow_mlops.store.base import Store
+
+Say = Callable[[str], None]
+
+WIDTH = 80
+_NAME, _TIME = 23, 9
+
+
+class Pipeline:
+    """One pipeline, to be run without scheduler and database: in a notebook, a test, a terminal.
+
+    :param config: the checked pipeline.
+    :param folder: the folder of its file, in which ``train.command`` runs.
+    :param allowed_imports: import prefixes from which the pipeline may name code, as ``[mlops] allowed_imports``.
+    :param data_root: folder or URI that relative data paths start from; default: the current folder.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        *,
+        folder: Path | None = None,
+        allowed_imports: Sequence[str] = (),
+        data_root: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.config = config
+        self._folder = folder
+        self._allowed_imports = tuple(allowed_imports)
+        self._data_root = data_root
+
+    @classmethod
+    def from_yaml(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        environment: str | None = None,
+        allowed_imports: Sequence[str] = (),
+        data_root: str | os.PathLike[str] | None = None,
+    ) -> Pipeline:
+        """Read a pipeline file; nothing of it is run or imported.
+
+        :param environment: the overlay of ``environments`` to put on top.
+        :raises InvalidPipeline: with every problem of the file and its place.
+        """
+        settings = Settings(environment=environment, allowed_imports=tuple(allowed_imports))
+        config = load_pipeline(Path(path), settings)
+        folder = Path(path).resolve().parent
+        return cls(config, folder=folder, allowed_imports=allowed_imports, data_root=data_root)
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {self.config.pipeline}, level {self.config.level}>"
+
+    def run(
+        self,
+        *,
+        sample: int | None = None,
+        start: str | date | None = None,
+        end: str | date | None = None,
+        store: Store | str | None = None,
+        register: bool = False,
+        say: Say = print,
+        data_root: str | os.PathLike[str] | None = None,
+        sql: Sql | None = None,
+        trusted_types: Sequence[str] = (),
+        allow_commands: bool = False,
+        reports: str | os.PathLike[str] | None = None,
+        files: Files | None = None,
+    ) -> Result:
+        """Run the steps of the training DAG here, one after the other.
+
+        Nothing is promoted, and nothing outlasts the result, unless ``register`` is set.
+
+        :param sample: work on at most this many rows, drawn evenly by ``train.seed``.
+        :param start: of the data window, in ``dag.timezone`` where it names no other; default: all the data.
+        :param end: of it, not part of it.
+        :param store: URI or store whose champion the candidate is compared with, and whose schema lock counts.
+            It is only read, unless ``register`` is set.
+        :param register: register the candidate as a version in ``store``, with its evaluation and verdict.
+        :param say: takes what is printed, line by line.
+        :param data_root: instead of the pipeline's.
+        :param sql: ``(conn_id, query)`` → Arrow tables, for ``data.sql``.
+        :param trusted_types: types beyond the built-in ones that a model may hold.
+        :param allow_commands: whether ``train.command`` may run.
+        :param reports: folder to which each report is written as soon as it is made.
+        :param files: opens the data, instead of ``data_root`` and AWS's own credentials.
+        :raises MLOpsError: as the steps of the DAG do; a note on the error names the step.
+        """
+        from airflow_mlops.local_steps import LocalRun
+        from airflow_mlops.ml.files import Files as OpenFiles
+
+        if sample is not None and sample < 1:
+            raise ConfigError(f"a sample of {sample} rows is none", hint="ask for at least one row")
+        if register and store is None:
+            raise RegistryError("there is no store to register in", hint="name it: store='file:///folder'")
+        window = _window(start, end, self.config.dag.timezone)
+        with ExitStack() as stack:
+            made: dict[str, str] = {}
+            run = LocalRun(
+                self.config,
+                self._folder,
+                _store(store, register, stack),
+                files or OpenFiles(root=str(data_root or self._data_root or Path.cwd())),
+                run_id=f"local__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}__{uuid.uuid4().hex[:8]}",
+                keep=_keeper(made, Path(reports) if reports is not None else None),
+                window=window,
+                sample=sample,
+                sql=sql,
+                register=register,
+                allowed_imports=self._allowed_imports,
+                trusted_types=tuple(trusted_types),
+                allow_commands=allow_commands,
+            )
+            steps = tuple(_walk(run, say))
+            number = run.candidate.number if register else None
+            told = f"registered as v{number}, not promoted" if number else "nothing was registered"
+            say(f"verdict: {run.decision['verdict']}; {told}")
+            return Result(
+                pipeline=self.config.pipeline,
+                verdict=run.decision["verdict"],
+                sentence=run.decision["sentence"],
+                metrics=run.evaluation["metrics"],
+                gates=tuple(run.decision["results"]),
+                model=run.model,
+                snapshot=run.snapshot,
+                reports=made,
+                version=number,
+                steps=steps,
+                store=run.store,
+                _cleanup=stack.pop_all().close,
+            )
+
+
+def _walk(run: LocalRun, say: Say) -> Iterator[StepResult]:
+    """Run the steps of the level's training DAG in their order and tell of each when it has ended."""
+    from airflow_mlops.factory.levels import dag_specs
+    from airflow_mlops.local_steps import STEPS
+
+    (spec,) = (spec for spec in dag_specs(run.config) if spec.suffix == "train")
+    say(f"{run.config.pipeline} (level {run.config.level}): the steps of {run.config.pipeline}__train, run here")
+    for step in spec.steps_for(run.config):
+        began = time.monotonic()
+        try:
+            told = STEPS[step.name](run)
+        except Exception as e:  # raised again: here it is only told where
+            hint = f"; a sample of at most {run.sample:,} rows may be too few" if run.sample else ""
+            for line in layout(step.name, [f"failed{hint}"], time.monotonic() - began):
+                say(line)
+            e.add_note(f"in the step {step.name} of {run.config.pipeline}")
+            raise
+        seconds = time.monotonic() - began
+        for line in layout(step.name, told, seconds):
+            say(line)
+        yield StepResult(step.name, tuple(told), seconds)
+
+
+def layout(name: str, told: Sequence[str], seconds: float) -> list[str]:
+    """Lines of at most 80 characters: the step, what it told, and its time if that can be seen."""
+    timed = f"{seconds:.1f} s" if seconds >= 0.05 else ""
+    lines: list[str] = []
+    for text in told:
+        # The time stands behind the first line.
+        width = WIDTH - _NAME - (0 if lines else _TIME)
+        lines += textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+    first = f"{name:<{_NAME}}{lines[0]:<{WIDTH - _NAME - _TIME}}{timed:>{_TIME}}".rstrip()
+    return [first, *(" " * _NAME + line for line in lines[1:])]
+
+
+def _store(store: Store | str | None, register: bool, stack: ExitStack) -> Store:
+    """What the run writes to: ``store`` itself to register, else a temporary one on top of it."""
+    from airflow_mlops.store import LocalStore, open_store
+    from airflow_mlops.store.overlay import OverlayStore
+
+    given = open_store(store) if isinstance(store, str) else store
+    if given is not None and register:
+        return given
+    folder = tempfile.mkdtemp(prefix="mlops-run-")
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    scratch = LocalStore(folder)
+    return scratch if given is None else OverlayStore(scratch, given)
+
+
+def _keeper(made: dict[str, str], folder: Path | None) -> Callable[[str, str], None]:
+    def keep(title: str, page: str) -> None:
+        made[title] = page
+        if folder is not None:
+            name = re.sub(r"\W+", "-", title.lower())
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"{name}.html").write_text(page, encoding="utf-8")
+            except OSError as e:
+                raise ConfigError(f"{folder}: the report cannot be written: {e}", hint="name another folder") from e
+
+    return keep
+
+
+def _window(start: str | date | None, end: str | date | None, zone: str) -> Window | None:
+    """The window; a time without an offset is one in ``zone``."""
+    if start is None and end is None:
+        return None
+    if start is None or end is None:
+        raise WindowError("only one end of the window is given", hint="give both: --from and --to, start and end")
+    return Window.of(_moment(start, zone), _moment(end, zone))
+
+
+def _moment(value: str | date, zone: str) -> datetime:
+    text = value if isinstance(value, str) else value.isoformat()
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as e:
+        raise WindowError(f"{text!r} is not a date or time", hint="write it as 2013-01-31") from e
+    return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone))
