@@ -183,6 +183,14 @@ def test_a_life_by_itself_is_level_1_without_anybodys_approval(life: Life) -> No
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_level_1_stands_on_what_level_0_needs(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = Life.train
+    monkeypatch.setattr(Life, "train", lambda *args, **more: train(*args, **more, snapshot={"fingerprint": "f"}))
+    life.by_itself()
+    found = life.assess()
+    assert (found.level, found.missing(0), found.missing(1)) == (None, ["validated data"], [])
+
+
 def test_what_is_old_is_shown_and_reaches_nothing(life: Life) -> None:
     life.by_itself()
     assert life.assess(later=91).level is None
