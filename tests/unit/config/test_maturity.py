@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,15 @@ def test_the_table_is_complete() -> None:
         assert term.source.startswith("https://")
         assert term.asks.endswith(".")
         assert term.asks.count(". ") == 0
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "explanation" / "levels.md").read_text(encoding="utf-8")
+    for level in (0, 1, 2):
+        google, microsoft, aws = ("; ".join(map(str, terms)) for terms in vocabularies(level).values())
+        absent = "" if level in AVAILABLE else " (not in this version)"
+        assert f"| {google}{absent} | {microsoft} | {aws} |" in page
+    assert all(term.source.partition("#")[0] in page for term in TERMS)
 
 
 def test_a_term_is_written_once() -> None:
