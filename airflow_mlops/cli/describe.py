@@ -50,7 +50,9 @@ def read(args: Namespace) -> tuple[PipelineConfig, Source, str | None]:
     from airflow_mlops.hooks.options import settings
 
     chosen = dataclasses.replace(settings(args.environment), need_variables=False)
-    config, source = read_pipeline(Path(args.file), chosen)
+    file, here = Path(args.file), Path.cwd()
+    # Files are extended from anywhere below the current folder, or, for a file elsewhere, from its own folder on.
+    config, source = read_pipeline(file, chosen, here if file.resolve().is_relative_to(here.resolve()) else None)
     if config is None:
         raise InvalidPipeline(source.issues)
     for issue in source.issues:  # without the line of the file, which may hold a secret

@@ -120,6 +120,18 @@ def test_json_has_everything(capsys: pytest.CaptureFixture[str], file: Path) -> 
     assert settings["data.target"]["origin"].startswith(f"{file}:")
 
 
+def test_a_base_above_the_file_is_found_from_the_current_folder(
+    capsys: pytest.CaptureFixture[str], churn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team = churn.parent / "team"
+    team.mkdir()
+    (team / "churn.yaml").write_text(FILE.replace("base.yaml", "../base.yaml"))
+    monkeypatch.chdir(churn.parent)
+    assert "  extends       base.yaml" in _run(capsys, Path("team/churn.yaml")).splitlines()
+    monkeypatch.chdir(team)
+    assert _run(capsys, churn)  # and beside the file, from anywhere
+
+
 def test_mermaid_is_the_graph_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(capsys, FLIGHTS, "mermaid").startswith("flowchart LR\n  subgraph ")
 
