@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.config.maturity import AVAILABLE, LEVELS, TERMS, VOCABULARIES, level_number, vocabularies
@@ -50,6 +50,7 @@ ANY = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(ANY | st.dictionaries(st.sampled_from(sorted(VOCABULARIES)), ANY, min_size=1, max_size=1))
 def test_anything_else_is_a_level_or_a_value_error(value: object) -> None:
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.config.keys import all_keys
@@ -219,11 +219,13 @@ def test_texts_lose_their_secrets_alone(text: str, shown: str) -> None:
     assert masked_text(text) == shown
 
 
+@settings(deadline=None)
 @given(st.text() | st.from_regex(r"(--?\w+[= ]?\S*|\w+://\S*@?\S*| ){0,6}"))
 def test_hiding_is_done_once(text: str) -> None:
     assert masked_text(masked_text(text)) == masked_text(text)
 
 
+@settings(deadline=None)
 @given(st.from_regex(r"[a-z]{2,5}://[\w.%+-]{1,8}:[\w.%+$!*()-]{1,12}@[a-z]{1,9}/[a-z/]{0,9}", fullmatch=True))
 def test_no_uri_keeps_its_user(uri: str) -> None:
     scheme, rest = uri.split("://")
