@@ -11,7 +11,7 @@ STAMP  := $(VENV)/.installed
 CLEAN_ENV := env -u AIRFLOW_HOME -u AIRFLOW_CONFIG -u PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit integration system lint format types bench clean
+.PHONY: help install demo test unit integration system lint format types fuzz bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ format: $(STAMP)  ## ruff: repair and format
 
 types: $(STAMP)  ## mypy
 	$(BIN)/mypy
+
+fuzz: $(STAMP)  ## 20,000 mutated pipeline files
+	MUTATIONS=20000 $(CLEAN_ENV) $(BIN)/python -m pytest tests/unit/config/test_config_mutations.py -q
 
 bench: $(STAMP)  ## Every benchmark in benchmarks/
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(CLEAN_ENV) $(BIN)/python $$script || exit 1; done

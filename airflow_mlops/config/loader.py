@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from airflow_mlops.config import permissions
+from airflow_mlops.config import permissions, semantics
 from airflow_mlops.config.explain import explain
 from airflow_mlops.config.issues import InvalidPipeline
 from airflow_mlops.config.layers import Layers
@@ -50,6 +50,7 @@ class PipelineReader:
             config = PipelineConfig.model_validate(source.data, by_alias=True, by_name=False)
         except ValidationError as e:
             explain(source, e)
+        semantics.check(source)
         permissions.check(source, self.settings)
         if source.unset:
             # What a variable without a value leads to says nothing about the file.

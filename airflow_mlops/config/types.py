@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, StrictStr
 
-from airflow_mlops.config.maturity import VOCABULARIES, level_number
+from airflow_mlops.config.maturity import TERMS, VOCABULARIES, level_number
 from airflow_mlops.window import parse_duration
 
 Number = StrictInt | StrictFloat
@@ -54,10 +54,12 @@ def _template(value: str) -> str:
 
 def _template_on(name: str, usual: str, value: str) -> None:
     from jinja2 import Environment, TemplateSyntaxError, nodes
+    from jinja2.parser import Parser
 
-    # The syntax tree is only looked at: compiling, even for jinja2.meta, would compute {{ 9 ** 9 ** 9 }}.
+    # The syntax tree is only looked at: compiling, even for jinja2.meta, would compute {{ 9 ** 9 ** 9 }},
+    # and Environment.parse() runs code to decorate its errors.
     try:
-        found = list(Environment(autoescape=True).parse(value).find_all(nodes.Node))
+        found = list(Parser(Environment(autoescape=True), value).parse().find_all(nodes.Node))
     except TemplateSyntaxError as e:
         raise ValueError(f"not a valid template: {e.message}") from e
     except RecursionError as e:
@@ -161,11 +163,19 @@ def _level(value: Any) -> Any:
 
 def _level_schema(schema: dict[str, Any]) -> None:
     number = {key: schema.pop(key) for key in ("enum", "type") if key in schema}
-    named = [
-        {"type": "object", "properties": {name: {}}, "required": [name], "additionalProperties": False}
-        for name in VOCABULARIES
-    ]
-    schema["anyOf"] = [number, *named]
+    words = {name: [t.word for t in TERMS if t.vocabulary == name and t.available] for name in VOCABULARIES}
+    named = {
+        "type": "object",
+        "properties": {
+            name: {"enum": [int(word) if word.isdigit() else word for word in known], "description": f"{whose}'s words"}
+            for (name, whose), known in zip(VOCABULARIES.items(), words.values(), strict=True)
+        },
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    texts = [f"{name}:{word}" for name, known in words.items() for word in known]
+    schema["anyOf"] = [number, named, {"type": "string", "enum": texts}]
 
 
 _DURATION_SCHEMA = {"pattern": r"^\s*(\d+(\.\d+)?\s*[smhdw]\s*)+$", "examples": ["90d", "26h"]}

@@ -325,8 +325,9 @@ def test_limits(text: str, code: str) -> None:
 
 def test_the_deepest_allowed_nesting_loads() -> None:
     depth = MAX_DEPTH - 3
-    text = MANUAL.replace("Regression}", f"Regression, params: {{a: {'[' * depth}{']' * depth}}}}}")
-    assert load_text(text).train.params["a"]
+    deep = f"{{executor_config: {{a: {'[' * depth}{']' * depth}}}}}"
+    text = MANUAL + f"resources: {deep}\n"
+    assert load_text(text).resources.executor_config["a"]
     assert one(text.replace("[", "[[", 1).replace("]", "]]", 1)).code == "too_deep"
 
 
