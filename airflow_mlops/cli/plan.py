@@ -1,0 +1,294 @@
+"""``airflow mlops plan``: what another level would change, in the file and in Airflow. Changes nothing."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_mlops.cli.describe import entry, level_names, read, shorten_path, starts, width
+from airflow_mlops.cli.errors import clear_errors
+from airflow_mlops.config.catalogue import catalogue, estimator
+from airflow_mlops.config.maturity import AVAILABLE, LEVELS, VOCABULARIES, Term, level_number, vocabularies
+from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.config.origins import origin_of
+from airflow_mlops.config.yaml_source import Source, parse
+from airflow_mlops.exceptions import ConfigError
+from airflow_mlops.factory.outline import DagOutline, outline
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A key that the file lacks: ``snippet`` is YAML to paste, as it stands, at the file's left margin."""
+
+    key: str
+    why: str
+    snippet: str
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A key that may not stay; ``origin`` is ``file:line``, ``layer`` as in :mod:`airflow_mlops.config.origins`."""
+
+    key: str
+    why: str
+    origin: str
+    layer: str
+
+
+@dataclass(frozen=True)
+class DagChange:
+    """One DAG: ``change`` is ``added``, ``removed``, ``changed`` or ``unchanged``; a tuple is empty where it is not."""
+
+    id: str
+    change: str
+    starts_now: tuple[str, ...]
+    starts_then: tuple[str, ...]
+    tasks_added: tuple[str, ...]
+    tasks_removed: tuple[str, ...]
+    form_added: tuple[str, ...]
+    form_removed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A change of level: ``missing`` must come into the file, ``optional`` may, ``remove`` must go."""
+
+    pipeline: str
+    now: int
+    then: int
+    missing: tuple[Addition, ...]
+    optional: tuple[Addition, ...]
+    remove: tuple[Removal, ...]
+    dags: tuple[DagChange, ...]
+
+
+@clear_errors
+def plan(args: Namespace) -> None:
+    """``airflow mlops plan``."""
+    try:
+        then = level_number(args.level)
+    except ValueError as e:
+        raise ConfigError(f"--level: {e}") from e
+    config, source, _ = read(args)
+    as_json = args.output == "json"
+    if then not in AVAILABLE:
+        _unavailable(config, then, as_json)
+    planned = plan_level(config, source, then)
+    if as_json:
+        print(json.dumps(_plain(planned), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_text(planned, source, width())))
+
+
+def plan_level(config: PipelineConfig, source: Source, then: int) -> Plan:
+    """Plan the change of ``config``, which was read from ``source``, to the level ``then`` of this version."""
+    if then == config.level:
+        return Plan(config.pipeline, then, then, (), (), (), ())
+    missing, optional = (_missing(config), _optional(config)) if then else ((), ())
+    remove = () if then else tuple(_removals(config, source))
+    hypothetical = copy.deepcopy(source.data) | {"level": then}
+    for removal in remove:
+        _drop(hypothetical, removal.key.split("."))
+    for addition in missing:
+        _add(hypothetical, parse(addition.snippet, addition.key).data)
+    after = PipelineConfig.model_validate(hypothetical, by_alias=True, by_name=False)
+    dags = tuple(_changes(config, after))
+    return Plan(config.pipeline, config.level, then, missing, optional, remove, dags)
+
+
+def _missing(config: PipelineConfig) -> tuple[Addition, ...]:
+    """What level 1 needs and a file of level 0 lacks."""
+    why = "level 1 trains by itself: say when; `when: [new_data, drift, …]` trains on events too"
+    found = [Addition("retrain", why, 'retrain:\n  schedule: "@weekly"\n')]
+    if not config.evaluate.gates:
+        metric, least = _metric(config)
+        gate = f"evaluate:\n  gates:\n    - {{metric: {metric}, at_least: {least}}}\n"
+        why = "gates decide about promotion in the place of a person; metric and number are for you to choose"
+        found.append(Addition("evaluate.gates", why, gate))
+    return tuple(found)
+
+
+def _optional(config: PipelineConfig) -> tuple[Addition, ...]:
+    """What level 1 can do with keys that a file of level 0 may not have, or is better with."""
+    found = []
+    if config.data.timestamp is None:
+        why = "the column that says which rows belong to a run's window, and how much history training reads"
+        found.append(Addition("data.timestamp", why, "data:\n  timestamp: COLUMN\n  window: 90d\n"))
+    if not any(gate.versus for gate in config.evaluate.gates):
+        gate = f"{{metric: {_metric(config)[0]}, versus: champion, not_worse_by: 0.005}}"
+        why = "a model that is worse than the champion is not promoted; one more item of the list"
+        found.append(Addition("evaluate.gates", why, f"evaluate:\n  gates:\n    - {gate}\n"))
+    found += [
+        Addition(
+            "deploy.batch.schedule",
+            "score without a person; without it the DAG __predict is started by hand",
+            'deploy:\n  batch:\n    schedule: "@daily"\n',
+        ),
+        Addition(
+            "monitor",
+            "check what was scored for drift, in a DAG __monitor; `retrain.when: [drift]` then trains on it",
+            "monitor:\n  max_age: 60d\n",
+        ),
+    ]
+    return tuple(found)
+
+
+def _metric(config: PipelineConfig) -> tuple[str, str]:
+    """A metric for a gate, one of the file's if it can be, and a first threshold."""
+    known = catalogue()["metrics"]
+    named = [name for name in config.evaluate.metrics if name in known]
+    made = estimator(config.train.estimator or "")
+    regression = any("regression" in known[name]["tasks"] for name in named)
+    if config.task or made:
+        regression = config.task == "regression" or (made is not None and made["kind"] == "regressor")
+    usable = (name for name in named if known[name]["best"] == 1 and not known[name]["lower_is_better"])
+    return next(usable, "r2" if regression else "roc_auc"), "0.0" if regression else "0.5"
+
+
+def _removals(config: PipelineConfig, source: Source) -> Iterator[Removal]:
+    """What level 0 refuses."""
+    by_hand = "level 0 is started by a person"
+    keys = {
+        "data.watch": (config.data.watch, f"nothing waits for new files: {by_hand}"),
+        "deploy.batch.schedule": (config.deploy.batch.schedule, by_hand),
+        "monitor": (config.monitor, "level 0 has no monitoring"),
+        "retrain": (config.retrain, by_hand),
+    }
+    for key, (value, why) in keys.items():
+        if value is not None:
+            yield Removal(key, why, *origin_of(source, tuple(key.split("."))))
+
+
+def _drop(data: dict[str, Any], path: list[str]) -> None:
+    for key in path[:-1]:
+        data = data[key]
+    del data[path[-1]]
+
+
+def _add(data: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(data.get(key), dict):
+            _add(data[key], value)
+        else:
+            data[key] = value
+
+
+def _changes(now: PipelineConfig, then: PipelineConfig) -> Iterator[DagChange]:
+    before, after = ({dag.id: dag for dag in outline(config).dags} for config in (now, then))
+    for name in dict.fromkeys([*before, *after]):
+        yield _change(name, before.get(name), after.get(name))
+
+
+def _change(name: str, old: DagOutline | None, new: DagOutline | None) -> DagChange:
+    tasks = _difference(_task_ids(old), _task_ids(new))
+    form = _difference(old.form if old else (), new.form if new else ())
+    # What follows what is compared too: the same tasks in another order are a change.
+    change = "added" if old is None else "removed" if new is None else "unchanged" if old == new else "changed"
+    return DagChange(name, change, old.starts if old else (), new.starts if new else (), *tasks, *form)
+
+
+def _task_ids(dag: DagOutline | None) -> tuple[str, ...]:
+    return tuple(task.id for task in dag.tasks) if dag else ()
+
+
+def _difference(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is only in ``new``, and what is only in ``old``."""
+    return tuple(x for x in new if x not in old), tuple(x for x in old if x not in new)
+
+
+def _plain(planned: Plan) -> dict[str, Any]:
+    data = dataclasses.asdict(planned)
+    data["now"], data["then"] = level_names(planned.now), level_names(planned.then)
+    return {"changes": planned.now != planned.then, "available": True} | data
+
+
+def _unavailable(config: PipelineConfig, then: int, as_json: bool) -> None:
+    """Say what a level that this version has not asks for, and end with 1."""
+    asked: dict[str, tuple[Term, ...]] = vocabularies(then)
+    if as_json:
+        asks = {name: [dataclasses.asdict(term) for term in terms] for name, terms in asked.items()}
+        data = {"pipeline": config.pipeline, "now": level_names(config.level), "then": level_names(then)}
+        print(json.dumps({"changes": False, "available": False} | data | {"asks": asks}, indent=2, ensure_ascii=False))
+        raise SystemExit(1)
+    columns = width()
+    lines = [f"level {then} is not available in this version; {config.pipeline} has level {config.level}.", ""]
+    lines.append(f"What level {then} asks for:")
+    for name, terms in asked.items():
+        for term in terms:
+            lines += entry("  -", f"{VOCABULARIES[name]} {term}: {term.asks}", columns)
+        lines += entry("   ", terms[0].source, columns)
+    raise ConfigError("\n".join(lines), hint=f"plan for one of the levels {', '.join(map(str, AVAILABLE))}")
+
+
+def _text(planned: Plan, source: Source, columns: int) -> Iterator[str]:
+    if planned.now == planned.then:
+        yield from entry(f"{planned.pipeline}:", f"level {planned.now} already; nothing changes.", columns)
+        yield from _levels(planned, columns)
+        return
+    yield f"{planned.pipeline}: from level {planned.now} to level {planned.then}. Nothing is changed by this command."
+    yield ""
+    yield from _levels(planned, columns)
+    yield ""
+    yield "THE FILE"
+    yield from _file(planned, source, columns)
+    yield ""
+    stand_ins = " and ".join(f"`{a.key}`" for a in planned.missing)
+    yield f"THE DAGS{f', with {stand_ins} as above' if stand_ins else ''}"
+    for dag in planned.dags:
+        yield from _dag(dag, columns)
+
+
+def _levels(planned: Plan, columns: int) -> Iterator[str]:
+    before, after = vocabularies(planned.now), vocabularies(planned.then)
+    for name, title in VOCABULARIES.items():
+        now, then = ("; ".join(map(str, terms[name])) for terms in (before, after))
+        yield from entry(f"  {title:<13}", now if now == then else f"{now} → {then}", columns)
+    if planned.now == planned.then:
+        return
+    for aspect in ("start", "promotion", "monitoring"):
+        now, then = (getattr(LEVELS[level], aspect) for level in (planned.now, planned.then))
+        yield from entry(f"  {aspect:<13}", f"{now} → {then}", columns)
+
+
+def _file(planned: Plan, source: Source, columns: int) -> Iterator[str]:
+    origin, layer = origin_of(source, ("level",))
+    yield from entry("  write  ", f"level: {planned.then}   ({_place(origin, layer)})", columns)
+    for removal in planned.remove:
+        where = _place(removal.origin, removal.layer)
+        yield from entry("  remove ", f"{removal.key}   ({where}): {removal.why}", columns)
+        if removal.layer == "extends":
+            yield from entry("         ", "or, for this file alone, write it here with an empty value", columns)
+    for word, additions in (("missing", planned.missing), ("may add", planned.optional)):
+        for addition in additions:
+            yield from entry(f"  {word}", f"{addition.key}: {addition.why}", columns)
+            top = addition.key.partition(".")[0]
+            origin, layer = origin_of(source, (top,))
+            if layer != "default":
+                yield f"      # into `{top}`, {_place(origin, layer)}"
+            yield from (f"      {line}" for line in addition.snippet.splitlines())
+
+
+def _place(origin: str, layer: str) -> str:
+    filename, _, line = origin.rpartition(":")
+    return f"{shorten_path(filename)}:{line}" + (f", {layer}" if layer.startswith("environment") else "")
+
+
+def _dag(dag: DagChange, columns: int) -> Iterator[str]:
+    sign = {"added": "+", "removed": "-", "changed": "~", "unchanged": "="}[dag.change]
+    yield f"  {sign} {dag.id}   {dag.change}"
+    if dag.change == "added":
+        yield from starts("      started by", dag.starts_then, columns)
+    elif dag.change != "removed" and dag.starts_now != dag.starts_then:
+        yield from starts("      was started by", dag.starts_now, columns)
+        yield from starts("      is started by ", dag.starts_then, columns)
+    for sign, names in (("+", dag.tasks_added), ("-", dag.tasks_removed)):
+        if names:
+            yield from entry(f"      {sign} tasks", ", ".join(names), columns)
+    for sign, names in (("+", dag.form_added), ("-", dag.form_removed)):
+        if names and dag.change == "changed":
+            yield from entry(f"      {sign} form ", ", ".join(names), columns)
