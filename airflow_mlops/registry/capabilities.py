@@ -118,9 +118,14 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(
         "promotion by gates alone", 1, r.promoted_by_gates,
         lambda c: c.level > 0 and bool(c.evaluate.gates) and not c.approve.required,
-        # Who lets gates decide needs neither a person's yes nor a bundle for a person.
-        ("promotion by gates", "approval", "handover"),
-        "train {p} until a candidate passes its gates", "let the gates decide: leave out `approve.required`",
+        # Who lets gates decide needs no person's yes, and what serves by itself no bundle for a person.
+        ("promotion by gates", "approval"),
+        "train {p} until a candidate passes its gates",
+    ),
+    Capability(
+        "promotion by gates and a person", 1, r.promoted_after_approval,
+        lambda c: c.level > 0 and bool(c.evaluate.gates) and c.approve.required,
+        ("promotion by gates",), _ANSWER,
     ),
     Capability(
         "gates refuse a candidate", 1, r.refused, lambda c: bool(c.evaluate.gates),
@@ -129,7 +134,7 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(
         "batch inference without a person", 1, r.predicted_unasked,
         lambda c: c.level > 0 and bool(c.deploy.batch.schedule),
-        ("automatic batch inference",), "keep {p}__predict switched on", "add `deploy.batch.schedule` to the file",
+        ("automatic batch inference", "handover"), "keep {p}__predict switched on", "add `deploy.batch.schedule` to the file",
     ),
     Capability(
         "quality of scored data checked", 1, r.checked("quality", "passed", "failed"),

@@ -118,6 +118,17 @@ def handed_over(records: Records) -> Iterator[Use]:
 
 def promoted_by_gates(records: Records) -> Iterator[Use]:
     """A version became champion because gates passed, and nobody was asked before."""
+    return records.uses(entry for entry, asked in _promoted(records) if not asked)
+
+
+def promoted_after_approval(records: Records) -> Iterator[Use]:
+    """A version became champion because gates passed and a person said yes, without a handover."""
+    handed = {_model(e) for e, _ in records.notes("handover")}
+    return records.uses(entry for entry, asked in _promoted(records) if asked and _model(entry) not in handed)
+
+
+def _promoted(records: Records) -> Iterator[tuple[Entry, bool]]:
+    """Promotions of versions that passed a gate, and whether a person was asked before."""
     passed: set[_Model] = set()
     asked: set[_Model] = set()
     for entry in records.log:
@@ -128,8 +139,8 @@ def promoted_by_gates(records: Records) -> Iterator[Use]:
             # Where there is no champion yet, a comparison with it lets everything through: another gate must pass.
             if any(line.get("verdict") == "passed" for line in note.get("results") or ()):
                 passed.add(_model(entry))
-        elif entry.type == "promote" and _model(entry) in passed - asked and entry.payload.get("by") is None:
-            yield from records.uses([entry])
+        elif entry.type == "promote" and _model(entry) in passed:
+            yield entry, _model(entry) in asked or entry.payload.get("by") is not None
 
 
 def rolled_back(records: Records) -> Iterator[Use]:
