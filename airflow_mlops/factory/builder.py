@@ -10,7 +10,7 @@ from airflow.sdk import DAG, Param, TaskGroup
 
 from airflow_mlops.config.models import PipelineConfig, midnight
 from airflow_mlops.factory.assets import PipelineAssets, schedule
-from airflow_mlops.factory.levels import DagSpec, dag_specs
+from airflow_mlops.factory.levels import DagSpec, Step, dag_specs
 from airflow_mlops.factory.steps import STEPS, StepContext
 from airflow_mlops.window import parse_duration
 
@@ -58,51 +58,61 @@ _FORM: dict[str, dict[str, Any]] = {
 
 def build_pipeline(config: PipelineConfig, *, source: Path | None = None) -> dict[str, DAG]:
     """Build the DAGs of one pipeline: ``{dag_id: DAG}``."""
-    assets = PipelineAssets(config)
-    return {f"{config.pipeline}__{spec.suffix}": _dag(config, spec, assets, source) for spec in dag_specs(config)}
+    assets, default_args, made_from = PipelineAssets(config), _default_args(config), _made_from(source)
+    return {
+        f"{config.pipeline}__{spec.suffix}": _dag(spec, StepContext(config, assets, source), default_args, made_from)
+        for spec in dag_specs(config)
+    }
 
 
-def _dag(config: PipelineConfig, spec: DagSpec, assets: PipelineAssets, source: Path | None) -> DAG:
-    settings = config.dag
-    default_args: dict[str, Any] = {
+def _default_args(config: PipelineConfig) -> dict[str, Any]:
+    args: dict[str, Any] = {
         "owner": config.owner,
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "retry_exponential_backoff": True,
         # On the tasks, not on the DAG: only a task's callback is told the exception.
         "on_failure_callback": _on_failure(config),
-        **settings.default_args.model_dump(exclude_none=True),
+        **config.dag.default_args.model_dump(exclude_none=True),
     }
     for key in _DURATIONS:
-        value = default_args.get(key)
+        value = args.get(key)
         if isinstance(value, str):
-            default_args[key] = parse_duration(value)
+            args[key] = parse_duration(value)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            default_args[key] = timedelta(seconds=value)
+            args[key] = timedelta(seconds=value)
+    return args
+
+
+def _dag(spec: DagSpec, context: StepContext, default_args: dict[str, Any], made_from: str) -> DAG:
+    config, settings = context.config, context.config.dag
+    steps = spec.steps_for(config)
     with DAG(
         dag_id=f"{config.pipeline}__{spec.suffix}",
         description=spec.summary,
-        doc_md=_dag_doc(config, spec, source),
-        schedule=schedule(config, spec.suffix, assets),
+        doc_md=_dag_doc(config, spec.summary, steps) + made_from,
+        schedule=schedule(config, spec.suffix, context.assets),
         start_date=midnight(settings.start_date, settings.timezone),
         end_date=midnight(settings.end_date, settings.timezone) if settings.end_date else None,
         catchup=settings.catchup,
         max_active_runs=settings.max_active_runs,
         max_active_tasks=settings.max_active_tasks,
         access_control=settings.access_control,
-        default_args=default_args,
-        params={name: Param(**_FORM[name]) for name in spec.form},
+        default_args=dict(default_args),
         tags={"mlops", f"level-{config.level}", config.owner, *settings.tags},
         # XComs are dicts: `{{ }}` around one argument must stay one.
         render_template_as_native_obj=False,
     ) as dag:
-        _tasks(config, spec, StepContext(config, assets, source))
+        _tasks(steps, context)
+    # Not given to DAG(), which would judge them anew at each parse and copy them into every task, three times
+    # each; a task sees its DAG's params in any case.
+    dag.params.update({name: Param(**_FORM[name]) for name in spec.form})
     return dag
 
 
-def _tasks(config: PipelineConfig, spec: DagSpec, context: StepContext) -> None:
+def _tasks(steps: tuple[Step, ...], context: StepContext) -> None:
     groups: dict[str, TaskGroup] = {}
-    for step in spec.steps_for(config):
+    for step in steps:
         group, task_id = step.name.split(".")
         if group not in groups:
             groups[group] = TaskGroup(group_id=group)
@@ -112,7 +122,9 @@ def _tasks(config: PipelineConfig, spec: DagSpec, context: StepContext) -> None:
         task.doc_md = summary
         context.tasks[step.name] = task
         for name in step.after:
-            context.tasks[name] >> task
+            earlier = context.tasks[name]
+            if earlier.task_id not in task.upstream_task_ids:  # it is where its output is an argument
+                earlier >> task
 
 
 def _on_failure(config: PipelineConfig) -> Any:
@@ -123,13 +135,17 @@ def _on_failure(config: PipelineConfig) -> Any:
     return failure_callback(list(config.notify.events), [n.model_dump(by_alias=True) for n in config.notify.notifiers])
 
 
-def _dag_doc(config: PipelineConfig, spec: DagSpec, source: Path | None) -> str:
-    lines = [f"**{spec.summary}**", ""]
+def _dag_doc(config: PipelineConfig, summary: str, steps: tuple[Step, ...]) -> str:
+    lines = [f"**{summary}**", ""]
     if config.description:
         lines += [config.description, ""]
     lines += [f"Pipeline `{config.pipeline}`, level {config.level}, owner {config.owner}.", ""]
-    lines += [f"- `{step.name}`: {STEPS[step.name][1]}" for step in spec.steps_for(config)]
-    if source is not None:
-        fence = "~~~"
-        lines += ["", f"Made from `{source.name}`:", "", f"{fence}yaml", source.read_text("utf-8").rstrip(), fence]
+    lines += [f"- `{step.name}`: {STEPS[step.name][1]}" for step in steps]
     return "\n".join(lines)
+
+
+def _made_from(source: Path | None) -> str:
+    """The file itself, for the pages of its DAGs."""
+    if source is None:
+        return ""
+    return f"\n\nMade from `{source.name}`:\n\n~~~yaml\n{source.read_text('utf-8').rstrip()}\n~~~"

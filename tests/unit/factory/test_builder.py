@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import jinja2
 import pytest
 from airflow.sdk import DAG
+from airflow.sdk.definitions.param import process_params
+from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_mlops.config.loader import load_text
@@ -138,6 +140,33 @@ def test_settings_reach_every_task(tmp_path: Path) -> None:
     assert dag.get_task("data.snapshot").execution_timeout == timedelta(hours=1)
     fit = dag.get_task("train.fit")
     assert (fit.pool, fit.queue, fit.execution_timeout) == ("ml", "gpu", timedelta(hours=3))
+
+
+def test_the_form_is_valid_and_reaches_every_task(tmp_path: Path) -> None:
+    dags = load_dags(_write(tmp_path, churn=LEVEL_0, flights=LEVEL_1))
+    for dag in dags.values():
+        # Every field can be left empty: otherwise no schedule could start the DAG.
+        assert dag.params.validate() == {name: name == "promote" or None for name in dag.params}
+        for task in dag.tasks:
+            form = {"window_start": "2024-01-01T00:00:00+00:00"}
+            seen = process_params(dag, task, form, suppress_exception=False)
+            assert seen == dag.params.validate() | form, task.task_id
+        with pytest.raises(ParamValidationError, match="window_start"):
+            process_params(dag, dag.tasks[0], {"window_start": 3}, suppress_exception=False)
+    encoded = DagSerialization.to_dict(dags["churn__train"])["dag"]
+    assert [name for name, _ in encoded["params"]] == ["window_start", "window_end", "source", "params", "seed"]
+
+
+def test_the_form_of_one_dag_is_its_own(tmp_path: Path) -> None:
+    dags = load_dags(_write(tmp_path, churn=LEVEL_0))
+    dags["churn__train"].params["source"] = "another.csv"
+    assert dags["churn__predict"].params["source"] is None
+
+
+def test_default_args_of_one_dag_are_its_own() -> None:
+    dags = build_pipeline(load_text(LEVEL_0))
+    dags["churn__train"].default_args["retries"] = 9
+    assert dags["churn__predict"].default_args["retries"] == 5
 
 
 def test_every_dag_and_task_says_what_it_is_and_serialises(tmp_path: Path) -> None:
