@@ -50,13 +50,32 @@ class PipelineReader:
             config = PipelineConfig.model_validate(source.data, by_alias=True, by_name=False)
         except ValidationError as e:
             explain(source, e)
-        semantics.check(source)
+        _check_names(source)
         permissions.check(source, self.settings)
-        if source.unset:
-            # What a variable without a value leads to says nothing about the file.
-            unset = {".".join(str(step) for step in path) for path in source.unset}
-            source.issues[:] = [i for i in source.issues if i.path not in unset or i.code == "variable_unset"]
+        _leave_out_consequences(source)
         return None if source.failed else config
+
+
+def _check_names(source: Source) -> None:
+    """Check names and arguments; what they explain is not said twice, in general words, by the models."""
+    general = list(source.issues)
+    source.issues.clear()
+    semantics.check(source)
+    told = {issue.path for issue in source.issues}
+    told |= {path.rpartition(".")[0] for path in told}
+    source.issues[:0] = [i for i in general if i.code not in ("value_error", "cross") or i.path not in told]
+
+
+def _leave_out_consequences(source: Source) -> None:
+    """Take out what only follows from a file that could not be read, or from a variable without a value."""
+    unset = {".".join(str(step) for step in path) for path in source.unset}
+    base = any(issue.code == "extends" for issue in source.issues)
+    if unset or base:
+        source.issues[:] = [
+            i
+            for i in source.issues
+            if (i.path not in unset or i.code == "variable_unset") and not (base and i.code in ("missing", "cross"))
+        ]
 
 
 def _or_raise(config: PipelineConfig | None, source: Source) -> PipelineConfig:

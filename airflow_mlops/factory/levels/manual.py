@@ -16,7 +16,7 @@ LEVEL: tuple[DagSpec, ...] = (
             Step("evaluate.score", ("train.fit",)),
             Step("evaluate.gates", ("evaluate.score",)),
             Step("approve.ask", ("evaluate.gates",)),
-            Step("promote.handover", ("approve.ask",)),
+            Step("promote.handover", ("evaluate.gates", "approve.ask")),
         ),
         form=("window_start", "window_end", "source", "params", "seed"),
     ),
