@@ -163,7 +163,10 @@ def _field(source: Source, path: Path, details: list[ErrorDetails]) -> None:
         source.add(source.place(path, key=True), kind, message, advice, where)
     elif kind == "invalid_key" or details[0]["loc"][-1:] == ("[key]",):
         key = f"`{path[-1]}`" if path else "a key"
-        source.add(source.place(path, key=True), "key", f"{key} is not text", "put quotes around the key", where)
+        advice = "put quotes around the key"
+        if path and source.resolve(path) == (path, None):  # {at_least: 0,6}
+            advice = "write a decimal number with a point; a comma ends the value"
+        source.add(source.place(path, key=True), "key", f"{key} is not text", advice, where)
     else:
         message, advice = _value(source, path, details)
         source.add(source.place(path), kind, message, advice, where)
@@ -234,7 +237,12 @@ def _value(source: Source, path: Path, details: list[ErrorDetails]) -> tuple[str
         return f"`{name}`: {detail['msg']}", None
     message = f"`{name}` must be {' or '.join(wanted)}, not {_kind(value)}"
     if value is None:
-        return f"`{name}` is empty; it must be {' or '.join(wanted)}", "give it a value, or remove the key"
+        advice = "indent its keys below it" if wanted == ["a mapping"] else "give it a value"
+        return f"`{name}` is empty; it must be {' or '.join(wanted)}", f"{advice}, or remove the key"
+    if isinstance(value, list) and wanted == ["a mapping"]:
+        return message, "write its keys without dashes and brackets before them"
+    if isinstance(value, dict) and wanted == ["a list"]:
+        return message, "begin each item with a dash: - key: value"
     if name.rsplit(".", 1)[-1] in _DURATIONS and isinstance(value, (int, float)):
         return message, f"write it with its unit: {value}d, {value}h or {value}m"
     if "text" in wanted and isinstance(value, (int, float)):

@@ -104,6 +104,7 @@ class Layers:
             message = "`environments` must be a mapping of names to settings"
             source.add(source.place(("environments",)), "environments", message, "write {staging: {…}}", "environments")
             overlays = {}
+        source.environments = {name: overlay for name, overlay in overlays.items() if isinstance(name, str)}
         for name, overlay in overlays.items():
             where = f"environments.{name}"
             if overlay is not None and not isinstance(overlay, dict):

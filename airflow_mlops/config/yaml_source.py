@@ -23,6 +23,7 @@ from yaml.events import (
 )
 
 from airflow_mlops.config.issues import Issue, Severity
+from airflow_mlops.config.yaml_advice import advice
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 40
@@ -38,14 +39,6 @@ _NUMBER = re.compile(
     r"|(?P<float>[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)"
     r"|(?P<infinite>[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))"
 )
-_ADVICE = {
-    "cannot start any token": "quote the value, and indent with spaces, not tabs",
-    "mapping values are not allowed": "quote a value that contains a colon and a space, and check the indentation",
-    "did not find expected key": "check the indentation of this line and the brackets and quotes before it",
-    "expected ',' or": "close the bracket that is open, or put a comma between the items",
-    "could not find expected ':'": "put a colon and a space after the key",
-    "end of stream": "close the quote or bracket that is open",
-}
 
 
 class Text(NamedTuple):
@@ -93,7 +86,8 @@ class Source:
     the place of the item. ``data`` is what the file holds: a mapping, unless ``issues`` says why not.
     Data may come from several files that lie on top of each other: each place names its file.
     ``placeholders[id(parent), key]`` is the text of a value in which a variable has been put;
-    ``unset`` has the paths of those whose variable has no value.
+    ``unset`` has the paths of those whose variable has no value. ``environments`` has the overlays
+    by their names, of which at most one is joined into the data.
     """
 
     def __init__(self, text: Text) -> None:
@@ -104,6 +98,7 @@ class Source:
         self.places: dict[int, Any] = {}
         self.placeholders: dict[tuple[int, Any], str] = {}
         self.unset: set[tuple[Any, ...]] = set()
+        self.environments: dict[str, Any] = {}
 
     def at(self, line: int, column: int = 0) -> Place:
         """A place in this source's own file."""
@@ -189,13 +184,13 @@ def parse(text: str, filename: str) -> Source:
         what = f"character {e.character:#x}" if isinstance(e.character, int) else "a character"
         source.add(_offset(source, before), "character", f"{what} is not allowed in YAML", "remove it")
     except yaml.MarkedYAMLError as e:
-        mark = e.problem_mark or e.context_mark
+        mark, opened = e.problem_mark or e.context_mark, e.context_mark
         message = ", ".join(str(m) for m in (e.context, e.problem) if m) or "not valid YAML"
-        advice = next((hint for part, hint in _ADVICE.items() if part in message), None)
+        if opened and "quoted scalar, found unexpected" in message:  # noticed at the end of the file only
+            mark, message = opened, f"{message}: the quote that opens here is not closed"
         place = source.at(mark.line, mark.column) if mark else source.at(0)
-        if place.line < len(source.text.lines) and "${" in source.text.lines[place.line]:
-            advice = "inside {…} and […] put quotes around a placeholder; what is not text stands on a line of its own"
-        source.add(place, "yaml", f"not valid YAML: {message}", advice)
+        hint = advice(message, source.text.lines, place.line, place.column, opened.line if opened else None)
+        source.add(place, "yaml", f"not valid YAML: {message}", hint)
     return source
 
 
@@ -282,7 +277,7 @@ class _Builder:
 
     def _usable(self, key: Any, top: _Open, place: Place) -> bool:
         if not isinstance(key, (str, int, float)):
-            self.source.add(place, "key", "a key must be text or a number", "put quotes around it")
+            self.source.add(place, "key", "a key must be text or a number", "put quotes around it, or around the value")
         elif key == "<<":
             self.source.add(place, "merge", "merge keys (`<<`) are not part of YAML 1.2", "write the keys out")
         elif key in top.value:
