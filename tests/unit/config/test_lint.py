@@ -160,7 +160,7 @@ class TestBases:
         assert found() == found("base.yaml") == []
 
     def test_a_base_is_judged_by_pipelines_alone(self) -> None:
-        write(base="data: {target: y}\n", between="extends: base.yaml\ndata: {min_rows: 2}\n")
+        write(base="data: {target: y}\n", between="extends: base.yaml\nowner: me\n")
         assert found("base.yaml") == [], "`data.source` is for a pipeline to say"
 
     def test_a_file_that_nobody_extends_needs_a_name(self) -> None:
