@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -12,6 +11,8 @@ from pathlib import Path
 
 from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.config import PipelineConfig, load_pipeline
+from airflow_mlops.config.folder import naming, pipeline_files
+from airflow_mlops.config.settings import Settings
 from airflow_mlops.exceptions import ConfigError
 
 
@@ -24,14 +25,7 @@ def find_pipeline(name: str, folders: list[Path]) -> PipelineConfig:
 
     :raises ConfigError: no file names it, two do, or its file has mistakes.
     """
-    wanted = re.compile(rf"""^pipeline:\s*["']?{re.escape(name)}["']?\s*(#.*)?$""", re.MULTILINE)
-    found = {
-        path.resolve(): None
-        for folder in folders
-        for pattern in ("*.yaml", "*.yml")
-        for path in sorted(folder.rglob(pattern))
-        if wanted.search(path.read_text(encoding="utf-8", errors="replace"))
-    }
+    found = {path.resolve(): folder for folder in folders for path in naming(name, pipeline_files(folder))}
     if len(found) != 1:
         where = ", ".join(str(path) for path in found or folders)
         raise ConfigError(
@@ -40,12 +34,19 @@ def find_pipeline(name: str, folders: list[Path]) -> PipelineConfig:
             else f"no pipeline file under {where} names {name!r}",
             hint="name the file: --file PATH",
         )
-    return load_pipeline(next(iter(found)))
+    ((path, folder),) = found.items()
+    return load_pipeline(path, _settings(), root=folder.resolve())
+
+
+def _settings() -> Settings:
+    from airflow_mlops.hooks.options import settings
+
+    return settings()
 
 
 def _pipeline(args: Namespace) -> PipelineConfig:
     if args.file:
-        config = load_pipeline(Path(args.file))
+        config = load_pipeline(Path(args.file), _settings())
         if config.pipeline != args.pipeline:
             raise ConfigError(f"{args.file} is the pipeline {config.pipeline!r}, not {args.pipeline!r}")
         return config
@@ -129,6 +130,14 @@ def status(args: Namespace) -> None:
 @clear_errors
 def schema(args: Namespace) -> None:
     """``airflow mlops schema``."""
-    from airflow_mlops.config.json_schema import json_schema
+    from airflow_mlops.config.json_schema import text
+    from airflow_mlops.config.writing import write_whole
 
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    if not args.out:
+        print(text(), end="")
+        return
+    path = Path(args.out)
+    write_whole(path, text().encode())
+    print(f"{path} written. For an editor with the YAML language server, put on top of")
+    print(f"a pipeline file beside it:\n\n# yaml-language-server: $schema=./{path.name}\n")
+    print(f"In another folder, write the path from there: ../{path.name}")

@@ -419,7 +419,9 @@ class PipelineConfig(_Model):
     pipeline: Annotated[StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]{0,99}$")] = Field(
         description="Name; the DAG ids start with it."
     )
-    level: Level = Field(description="0 manual, 1 continuous training.")
+    level: Level = Field(
+        description="0 manual, 1 continuous training; or in another model's words: {microsoft: 2}, {aws: repeatable}."
+    )
     description: StrictStr | None = Field(
         None, description="What the model is for; shown on the DAGs and the model card."
     )

@@ -14,9 +14,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from airflow_mlops.config import models
+from airflow_mlops.config.json_schema import ENVIRONMENTS, EXTENDS
 from airflow_mlops.config.keys import models_in
+from airflow_mlops.config.layers import MAX_FILES
 from airflow_mlops.config.maturity import LEVELS, MaturityLevel
 from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.config.placeholders import LOCATIONS
+from airflow_mlops.config.settings import Settings
 
 _HEAD = """\
 <!-- Made from the models by `python -m airflow_mlops.config.reference`; change them, not this page. -->
@@ -74,6 +78,60 @@ retrain:
 
 Durations are a number and `s`, `m`, `h`, `d` or `w`: `90d`, `26h`, `1d 12h`. Templates may use
 `{{ window.start }}` and `{{ window.end }}`, with their attributes and methods, and nothing else.
+
+## Layers and variables
+
+A file may lie on top of others, and differ between environments:
+
+```yaml
+# pipelines/team.yaml
+level: 0
+owner: team
+train: {estimator: sklearn.linear_model.LogisticRegression}
+```
+
+```yaml
+# pipelines/churn.yaml
+pipeline: churn
+extends: team.yaml
+data:
+  source: churn.parquet
+  target: churned
+owner: null
+environments:
+  staging:
+    data: {min_rows: 10}
+  production:
+    data:
+      min_rows: ${env:MLOPS_MIN_ROWS}
+```
+
+From the lowest to the highest, a value comes from
+
+1. the defaults on this page,
+2. the files of `extends`, in their order, each on top of those it extends itself,
+3. the file,
+4. the entry of `environments` that `[mlops] environment` (`-e` on the command line) names.
+
+Mappings are joined key by key; anything else, lists included, is replaced as a whole. An empty value or
+`null` takes away what the layers below say ([RFC 7396](https://www.rfc-editor.org/rfc/rfc7396)).
+`environments` are joined before one is chosen: an overlay in `team.yaml` goes before plain values of
+`churn.yaml`. `pipeline` and `extends` are not inherited, and `schema`, `pipeline`, `extends` and
+`environments` cannot differ between environments. `airflow mlops describe` prints where each value is set.
+
+A file of `extends` lies beside the file that names it or below, and is YAML by its name; at most
+{files} files may extend each other. One that is only there to be extended needs no `pipeline`.
+
+| Placeholder | Stands for |
+|---|---|
+| `${env:NAME}` | the environment variable, as text |
+| `${conn:ID}` | the location of an Airflow connection; alone or before a slash |
+| `$${` | `${` itself |
+
+`[mlops] allowed_variables` names the variables that may be used (default: {variables}); a name that sounds
+like a secret's is refused. A value is never read as YAML; only where an unquoted placeholder is the whole
+value, `12` is a number and `true` a boolean. Inside `{…}` and `[…]` a placeholder needs quotes, and so is text.
+A connection may begin {locations}, and is looked up by the task.
 """
 
 # A list: the aliases hold pydantic fields and cannot be hashed.
@@ -87,13 +145,28 @@ _NAMES: list[tuple[Any, str]] = [
 
 def reference() -> str:
     """The page, in Markdown."""
-    parts = [_HEAD, *_levels()]
+    parts = [_head(), *_levels()]
     for path, model in _sections(PipelineConfig, ""):
         parts += ["", f"## `{path}`" if path else "## Top level", "", (model.__doc__ or "").strip(), ""]
         parts += ["| Key | Type | Default | Meaning |", "|---|---|---|---|"]
         hints = typing.get_type_hints(model, include_extras=True)
         parts += [_row(info.alias or name, info, hints[name]) for name, info in model.model_fields.items()]
+        if not path:
+            parts.append(f"| `extends` | text or list of text | – | {EXTENDS} |")
+            parts.append(f"| `environments` | mapping | – | {ENVIRONMENTS} |")
     return "\n".join(parts) + "\n"
+
+
+def _head() -> str:
+    known = {
+        "{files}": str(MAX_FILES),
+        "{variables}": ", ".join(f"`{name}`" for name in Settings.allowed_variables),
+        "{locations}": ", ".join(f"`{'.'.join(path)}`" for path in LOCATIONS),
+    }
+    page = _HEAD
+    for name, value in known.items():
+        page = page.replace(name, value)
+    return page
 
 
 def _levels() -> Iterator[str]:
