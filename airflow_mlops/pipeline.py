@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from airflow_mlops.config.folder import root_of
 from airflow_mlops.config.loader import load_pipeline
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.settings import Settings
@@ -72,7 +73,7 @@ class Pipeline:
         :raises InvalidPipeline: with every problem of the file and its place.
         """
         settings = Settings(environment=environment, allowed_imports=tuple(allowed_imports))
-        config = load_pipeline(Path(path), settings)
+        config = load_pipeline(Path(path), settings, root_of(Path(path)))
         folder = Path(path).resolve().parent
         return cls(config, folder=folder, allowed_imports=allowed_imports, data_root=data_root)
 

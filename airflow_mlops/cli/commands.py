@@ -11,7 +11,7 @@ from pathlib import Path
 
 from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.config import PipelineConfig, load_pipeline
-from airflow_mlops.config.folder import naming, pipeline_files
+from airflow_mlops.config.folder import naming, pipeline_files, root_of
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.exceptions import ConfigError
 
@@ -46,7 +46,7 @@ def _settings() -> Settings:
 
 def _pipeline(args: Namespace) -> PipelineConfig:
     if args.file:
-        config = load_pipeline(Path(args.file), _settings())
+        config = load_pipeline(Path(args.file), _settings(), root_of(Path(args.file)))
         if config.pipeline != args.pipeline:
             raise ConfigError(f"{args.file} is the pipeline {config.pipeline!r}, not {args.pipeline!r}")
         return config

@@ -32,7 +32,7 @@ ENVIRONMENT = Arg(
     ("-e", "--environment"),
     metavar="NAME",
     default=None,
-    help="Overlay of the file to put on top (default: [mlops] environment)",
+    help="Overlay of the file to put on top (default: the option environment of the section mlops)",
 )
 TEXT_OR_JSON = Arg(("--output",), choices=("text", "json"), default="text", help="(default: text)")
 
@@ -104,9 +104,9 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                         ("--data-root",),
                         metavar="DIR",
                         default=None,
-                        help="Where relative data paths start (default: [mlops] data_root)",
+                        help="Where relative data paths start (default: the option data_root of the section mlops)",
                     ),
-                    Arg(("--register",), action="store_true", help="Register the candidate in [mlops] store"),
+                    Arg(("--register",), action="store_true", help="Register the candidate in the store"),
                     Arg(("--reports",), metavar="DIR", default=None, help="Write the reports there, as HTML"),
                     ENVIRONMENT,
                 ),

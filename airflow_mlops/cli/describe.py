@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_mlops.cli.errors import clear_errors
+from airflow_mlops.config.folder import root_of
 from airflow_mlops.config.issues import InvalidPipeline
 from airflow_mlops.config.loader import read_pipeline
 from airflow_mlops.config.maturity import VOCABULARIES, vocabularies
@@ -50,9 +51,8 @@ def read(args: Namespace) -> tuple[PipelineConfig, Source, str | None]:
     from airflow_mlops.hooks.options import settings
 
     chosen = dataclasses.replace(settings(args.environment), need_variables=False)
-    file, here = Path(args.file), Path.cwd()
-    # Files are extended from anywhere below the current folder, or, for a file elsewhere, from its own folder on.
-    config, source = read_pipeline(file, chosen, here if file.resolve().is_relative_to(here.resolve()) else None)
+    file = Path(args.file)
+    config, source = read_pipeline(file, chosen, root_of(file))
     if config is None:
         raise InvalidPipeline(source.issues)
     for issue in source.issues:  # without the line of the file, which may hold a secret

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import traceback
 from argparse import Namespace
@@ -24,6 +25,11 @@ def clear_errors(function: Callable[[Namespace], None]) -> Callable[[Namespace],
     def command(args: Namespace) -> None:
         try:
             function(args)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever reads has enough (`| head`). Python would complain again when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
         except MLOpsError as e:
             print(f"airflow mlops: {e}", file=sys.stderr)
             if e.__cause__ is not None and "traceback" in (e.hint or ""):

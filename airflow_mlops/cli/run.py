@@ -18,12 +18,13 @@ from airflow_mlops.cli.errors import clear_errors
 def run(args: Namespace) -> None:
     """Run the steps and print them; a rejected candidate is a result, so only what is broken ends with 1."""
     from airflow_mlops.config import load_pipeline
+    from airflow_mlops.config.folder import root_of
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.hooks.options import settings
     from airflow_mlops.pipeline import Pipeline
 
     path = Path(args.file)
-    config = load_pipeline(path, settings(args.environment))
+    config = load_pipeline(path, settings(args.environment), root_of(path))
     hook = MLOpsHook()
     files = hook.files(config.data.source, args.data_root)
     if args.data_root:

@@ -239,5 +239,7 @@ def short(value: Any) -> str:
 
 def nearest(word: str, choices: list[str]) -> str | None:
     """The one of ``choices`` that ``word`` may be a misspelling of."""
-    found = difflib.get_close_matches(word, choices, 1) if len(word) <= 60 else []
+    found = difflib.get_close_matches(word, choices, 5) if len(word) <= 60 else []
+    # The same words in another order are nearer than the opposite: to_be_not_null and to_not_be_null.
+    found.sort(key=lambda name: sorted(name.split("_")) != sorted(word.split("_")))
     return found[0] if found else None

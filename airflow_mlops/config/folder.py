@@ -27,6 +27,17 @@ def pipeline_files(folder: Path, shard: tuple[int, int] | None = None) -> list[P
     return [Path(f) for f in sorted(found)]
 
 
+def root_of(path: Path) -> Path:
+    """The folder that nothing a file extends may lie outside of, where a person names ``path``.
+
+    A folder is its own; for a file it is the current folder, if the file lies below that, else the file's.
+    """
+    if path.is_dir():
+        return path
+    here = Path.cwd()
+    return here if path.resolve().is_relative_to(here.resolve()) else path.parent
+
+
 def naming(name: str, files: Iterable[Path]) -> list[Path]:
     """Those of ``files`` whose text names the pipeline ``name``; they are searched, not parsed."""
     key = rb"[\"']?pipeline[\"']?\s*:\s*"

@@ -73,7 +73,8 @@ class Layers:
             if path is not None and root is not None:
                 found = _base_file(name, path, root, chain)
             if isinstance(found, str):
-                source.add(place, "extends", found, "name a YAML file beside this one or below", "extends")
+                advice = "remove one of them" if "circle" in found else "name a YAML file beside this one or below"
+                source.add(place, "extends", found, advice, "extends")
                 continue
             base = self._base(found, root, (*chain, found))
             if base.failed:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from airflow_mlops.config import columns as columns_of
-from airflow_mlops.config.folder import is_extended, pipeline_files
+from airflow_mlops.config.folder import is_extended, pipeline_files, root_of
 from airflow_mlops.config.issues import Issue
 from airflow_mlops.config.loader import PipelineReader
 from airflow_mlops.config.models import PipelineConfig
@@ -48,7 +48,7 @@ def lint(paths: Sequence[Path], settings: Settings, *, columns: Columns | None =
             issues.append(_at_start(path, "not_found", "there is no such file or folder", "check the path"))
             found = []
         for file in found:
-            files.setdefault(os.path.abspath(file), _File(file, _root(path)))
+            files.setdefault(os.path.abspath(file), _File(file, root_of(path)))
     return _Lint(settings, columns).run(list(files.values()), issues)
 
 
@@ -147,14 +147,6 @@ class _Lint:
             if not user.nameless:
                 issues += [i for i in user.issues if Path(i.file).resolve() == base.path.resolve()]
         return issues
-
-
-def _root(path: Path) -> Path:
-    """The folder that nothing a file extends may lie outside of."""
-    if path.is_dir():
-        return path
-    here = Path.cwd()
-    return here if path.resolve().is_relative_to(here.resolve()) else path.parent
 
 
 def _places(source: Source) -> set[tuple[str, int, int]]:

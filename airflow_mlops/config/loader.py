@@ -67,14 +67,17 @@ def _check_names(source: Source) -> None:
 
 
 def _leave_out_consequences(source: Source) -> None:
-    """Take out what only follows from a file that could not be read, or from a variable without a value."""
+    """Take out what only follows from a base that could not be read, a variable without a value, or a tag."""
     unset = {".".join(str(step) for step in path) for path in source.unset}
     base = any(issue.code == "extends" for issue in source.issues)
-    if unset or base:
+    tags = {(i.file, i.line, i.column) for i in source.issues if i.code == "tag"}
+    if unset or base or tags:
         source.issues[:] = [
             i
             for i in source.issues
-            if (i.path not in unset or i.code == "variable_unset") and not (base and i.code in ("missing", "cross"))
+            if (i.path not in unset or i.code == "variable_unset")
+            and not (base and i.code in ("missing", "cross"))
+            and ((i.file, i.line, i.column) not in tags or i.code == "tag")
         ]
 
 

@@ -468,6 +468,9 @@ class PipelineConfig(_Model):
                 "`retrain.when: [performance]` needs `monitor.labels`": (
                     "performance" in watched and self.monitor is not None and self.monitor.labels is None
                 ),
+                "`monitor.labels` needs `data.id`: outcomes are joined to predictions by it": self.monitor is not None
+                and self.monitor.labels is not None
+                and self.data.id is None,
                 "`data.watch` needs `retrain.when: [new_data]`": self.data.watch is not None
                 and self.retrain is not None
                 and "new_data" not in self.retrain.when,

@@ -21,6 +21,8 @@ def read_text(path: Path) -> str:
         with path.open("rb") as f:
             raw = f.read(MAX_BYTES + 1)
     except FileNotFoundError as e:
+        if path.is_symlink():
+            raise _one(path, "not_found", "this link leads nowhere", "correct or remove the link") from e
         raise _one(path, "not_found", "there is no such file", "check the path") from e
     except (OSError, ValueError) as e:
         reason = getattr(e, "strerror", None) or str(e)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, StrictStr
@@ -139,6 +140,7 @@ def _zone(value: str) -> str:
     return value
 
 
+@lru_cache(maxsize=1000)
 def _cron(value: str) -> str:
     if value in ("@hourly", "@daily", "@weekly", "@monthly", "@yearly"):
         return value

@@ -402,3 +402,29 @@ def test_a_notifier_sends_no_secret_away(expression: str, where: str) -> None:
 def test_a_source_is_no_place_for_texts_own_methods() -> None:
     issue = one(CONTINUOUS.replace("{{ window.start }}", "{{ 'x'.ljust(999) }}"))
     assert "only {{ window.start }}" in issue.message
+
+
+@pytest.mark.parametrize(
+    ("more", "message", "suggestion"),
+    [
+        ("validate: {expectations: [{expect_column_values_to_be_not_null: {column: a}}]}\n",
+         "Great Expectations has no `expect_column_values_to_be_not_null`", "`expect_column_values_to_not_be_null`"),
+        ("owner: !!python/name:os.system\n", "the tag", "remove the tag"),
+        ("owner: !!python/object/apply:os.system [id]\n", "the tag", "remove the tag"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_said_once(more: str, message: str, suggestion: str) -> None:
+    (issue,) = issues(MANUAL + more)
+    assert message in issue.message
+    assert suggestion in str(issue.suggestion)
+
+
+def test_labels_need_the_rows_id() -> None:
+    (issue,) = issues(CONTINUOUS + "monitor: {labels: {source: a.csv, join_on: i}}\n")
+    assert "`monitor.labels` needs `data.id`" in issue.message
+
+
+def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").symlink_to(tmp_path / "gone.yaml")
+    with pytest.raises(InvalidPipeline, match="this link leads nowhere"):
+        load_pipeline(tmp_path / "p.yaml")

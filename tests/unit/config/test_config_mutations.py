@@ -104,7 +104,9 @@ PIECES = (
 FREE = {"params", "space", "args", "executor_config", "positive", "value_set"}
 # A wrong value of these says nothing for itself: the key above decides.
 SKIPPED = {"environments", "staging", "production"}
-OPENED = re.compile(r"/zoneinfo/|/tzdata/|catalogue\.json$|/__pycache__/|\.pyc?$|\.dist-info/METADATA$|/python\d+\.zip$")
+OPENED = re.compile(
+    r"/zoneinfo/|/tzdata/|catalogue\.json$|/__pycache__/|\.pyc?$|\.dist-info/METADATA$|/python\d+\.zip$"
+)
 FORBIDDEN = (
     "socket.",
     "subprocess.",
