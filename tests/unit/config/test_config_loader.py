@@ -420,7 +420,10 @@ def test_a_mistake_is_said_once(more: str, message: str, suggestion: str) -> Non
 
 
 def test_labels_need_the_rows_id() -> None:
-    (issue,) = issues(CONTINUOUS + "monitor: {labels: {source: a.csv, join_on: i}}\n")
+    (issue,) = issues(
+        CONTINUOUS.partition("monitor:")[0]
+        + "monitor: {labels: {source: a.csv, join_on: i}}\nretrain: {schedule: '@daily'}\n"
+    )
     assert "`monitor.labels` needs `data.id`" in issue.message
 
 
