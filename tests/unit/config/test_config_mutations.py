@@ -156,16 +156,16 @@ def judge(read: Callable[[], object], files: dict[str, list[str]]) -> list[Issue
     seen: list[str] = []
     _watching.append(seen)
     start = time.process_time()
+    error: InvalidPipeline | None = None
     try:
         read()
-        issues: list[Issue] = []
     except InvalidPipeline as e:
-        issues = e.issues
-        assert issues
-        assert str(e)
+        error = e
     finally:
         seconds = time.process_time() - start
         _watching.pop()
+    issues = error.issues if error else []
+    assert error is None or (issues and str(error))
     assert not seen, seen
     assert seconds < SECONDS, seconds
     for issue in issues:
@@ -335,7 +335,8 @@ def _judge_files(file: Path, files: dict[str, list[str]], parts: dict[Path, byte
         "pipeline: " + "a" * 500_000, "!" * 100_000, "%YAML 9.9\n---\na: 1", "\ufeff" * 100_000, "${env:" * 60_000,
         "owner: '" + "${env:MLOPS_FUZZ}" * 40_000 + "'", "retrain: {schedule: '" + "1," * 49 + "1 * * * *'}",
         "dag: {start_date: 0001-01-01}", "train: {params: {a: " + "[" * 39, "#" * 1_000_000,
-        "validate: {expectations: [{expect_column_values_to_match_regex: {column: a, regex: '" + "(a?){99}" * 20 + "'}}]}",
+        "validate: {expectations: [{expect_column_values_to_match_regex: {column: a, regex: '"
+        + "(a?){99}" * 20 + "'}}]}",
     ],
     ids=lambda text: text[:20].strip(),
 )  # fmt: skip
