@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import re
+import textwrap
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
+
+
+_WIDTH = 56
 
 
 class InvalidPipelineOperator(BaseOperator):
@@ -25,6 +29,17 @@ class InvalidPipelineOperator(BaseOperator):
     def execute(self, context: Any) -> None:
         """Fail, without a retry, with the message."""
         raise AirflowFailException(self.message)
+
+
+def _narrow(text: str) -> str:
+    """``text`` for Airflow's narrow documentation page, which cuts lines; lines of the file and their carets stay."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if " | " in line[:8] or line.strip().startswith("|"):
+            lines.append(line)
+        else:
+            lines += textwrap.wrap(line, _WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
+    return "\n".join(lines)
 
 
 def invalid_id(name: object, file: Path, taken: Collection[str]) -> str:
@@ -46,11 +61,12 @@ def invalid_dag(dag_id: str, file: Path, message: str) -> DAG:
         # The list of DAGs shows names and no descriptions: the first error stands in the name.
         dag_display_name=f"⚠ {first[:150]}",
         description=first[:500],
-        doc_md=f"**`{file.name}` cannot be used.** Mend it; the DAGs come back.\n\n~~~text\n{message}\n~~~",
+        doc_md=f"**`{file.name}` cannot be used.** Mend it; the DAGs come back.\n\n"
+        f"~~~text\n{_narrow(message.replace(f'{file.parent}/', ''))}\n~~~",
         schedule=None,
         catchup=False,
         default_args={"retries": 0},
         tags={"mlops", "invalid"},
     ) as dag:
-        InvalidPipelineOperator(task_id="errors", message=message, doc_md=f"~~~text\n{message}\n~~~")
+        InvalidPipelineOperator(task_id="errors", message=message, doc_md=dag.doc_md)
     return dag
