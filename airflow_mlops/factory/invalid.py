@@ -12,7 +12,6 @@ from typing import Any
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-
 _WIDTH = 56
 
 
