@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRAS := amazon,git,demo,tests
 STAMP  := $(VENV)/.installed
+BENCH  := $(VENV)/.bench
 
 # Settings of an Airflow of the caller must not reach the tests; AIRFLOW_HOME of a test is its own.
 CLEAN_ENV := env -u AIRFLOW_HOME -u AIRFLOW_CONFIG -u PYTHONPATH
@@ -58,7 +59,12 @@ types: $(STAMP)  ## mypy
 fuzz: $(STAMP)  ## 20,000 mutated pipeline files
 	MUTATIONS=20000 $(CLEAN_ENV) $(BIN)/python -m pytest tests/unit/config/test_config_mutations.py -q
 
-bench: $(STAMP)  ## Every benchmark in benchmarks/
+# Apart from `install`: every Airflow in .venv loads dag-factory's plugin once it is there.
+$(BENCH): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: $(BENCH)  ## Every benchmark in benchmarks/
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(CLEAN_ENV) $(BIN)/python $$script || exit 1; done
 
 clean:  ## Remove what make and the tools made, .venv included

@@ -116,6 +116,24 @@ def test_folders_in_the_folder_and_bases_above(tmp_path: Path) -> None:
     assert not [dag_id for dag_id in dags if dag_id.endswith("__invalid")]
 
 
+def test_a_change_shows_at_the_next_parse(tmp_path: Path) -> None:
+    text = LEVEL_0.replace("owner: ana", "extends: base.yml")
+    folder = _write(tmp_path, churn=text)
+    (folder / "base.yml").write_text("owner: ana\n")
+    for file, old, new in (("base.yml", "ana", "bob"), ("churn.yaml", "retries: 5", "retries: 6")):
+        before = load_dags(folder)["churn__train"].default_args
+        path = folder / file
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        # Same size, same time: nobody can have compared those.
+        path.write_text(path.read_text().replace(old, new))
+        os.utime(path, ns=times)
+        after = load_dags(folder)["churn__train"].default_args
+        assert {key: after[key] for key in before if before[key] != after[key]} == {
+            "base.yml": {"owner": "bob"},
+            "churn.yaml": {"retries": 6},
+        }[file]
+
+
 def test_shards_share_the_files_out(tmp_path: Path) -> None:
     folder = _write(tmp_path, **{f"p{i}": LEVEL_0.replace("churn", f"p{i}", 1) for i in range(20)})
     shards = [set(load_dags(folder, shard=(i, 3))) for i in range(3)]
