@@ -40,6 +40,8 @@ def _named(config: PipelineConfig) -> Iterator[tuple[Path, str]]:
             yield ("data", key), name
     if data.split.column is not None:
         yield ("data", "split", "column"), data.split.column
+    for i, name in enumerate(data.private):
+        yield ("data", "private", i), name
     if config.features is None:  # feature code may make a column that is then left out
         for i, name in enumerate(data.exclude):
             yield ("data", "exclude", i), name

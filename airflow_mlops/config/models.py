@@ -137,6 +137,11 @@ class Data(_Model):
         None, description="Column with the row's time; never a feature. Rows outside the window are dropped."
     )
     exclude: list[Column] = Field(default_factory=list, description="Columns that are known only afterwards.")
+    private: list[Column] = Field(
+        default_factory=list,
+        description="Columns of the source whose values stay out of reports, captures, cards and logs. Numbers may be "
+        "features, text may not.",
+    )
     fresh_within: PositiveDuration | None = Field(
         None, description="Stop when the newest row is older than this at the window's end."
     )
@@ -158,6 +163,11 @@ class Data(_Model):
                 "`watch` needs a `source` without a template": self.watch is not None
                 and (self.source is None or "{{" in self.source),
                 "`target` is also in `exclude`": self.target in self.exclude,
+                "`target` is also in `private`: a report tells what was predicted": self.target in self.private,
+                "`id` is also in `private`: predictions and captures carry it": self.id in self.private,
+                "`timestamp` is also in `private`: windows and freshness are told in it": (
+                    self.timestamp in self.private
+                ),
                 "`target` and `id` are the same column": self.target == self.id,
                 "`target` and `timestamp` are the same column": self.target == self.timestamp,
             }
@@ -447,8 +457,12 @@ class PipelineConfig(_Model):
         watched = set(self.retrain.when if self.retrain else ()) & {"drift", "performance", "staleness"}
         no_start = self.retrain is not None and not self.retrain.schedule and not self.retrain.when
         by_person = "needs `level: 1`; level 0 is started by a person"
+        sliced = {column for gate in self.evaluate.gates for column in gate.slices}
+        private = sorted(sliced & set(self.data.private))
         refuse(
             {
+                f"`evaluate.gates` slice by {', '.join(private)}, which `data.private` lists: a report would show "
+                "its values": bool(private),
                 f"`monitor` {by_person}": self.level == 0 and self.monitor is not None,
                 f"`retrain` {by_person}": self.level == 0 and self.retrain is not None,
                 f"`deploy.batch.schedule` {by_person}": self.level == 0 and self.deploy.batch.schedule is not None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from pyarrow import fs as pafs
 
 from airflow_mlops.exceptions import DataError, DataNotFound, DataTruncated
 from airflow_mlops.ml.files import FileInfo, io_errors
+from airflow_mlops.ml.privacy import cause
 
 BLOCK_BYTES = 8 * 2**20
 _CONFLICT = re.compile(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to ([^:]+): (.*)", re.DOTALL)
@@ -58,8 +59,18 @@ class CsvPart:
     :raises DataError: for a row of another length, or a value that does not fit its column's type.
     """
 
-    def __init__(self, filesystem: pafs.FileSystem, info: FileInfo, free: Sequence[str] = ()) -> None:
-        """``free`` names columns that may mix numbers and text (ids, columns that are not used)."""
+    def __init__(
+        self,
+        filesystem: pafs.FileSystem,
+        info: FileInfo,
+        free: Sequence[str] = (),
+        private: Collection[str] = (),
+    ) -> None:
+        """``free`` names columns that may mix numbers and text (ids, columns that are not used).
+
+        ``private`` names columns whose values no error may quote.
+        """
+        self._private = private
         self.name = info.uri
         self.warnings: list[str] = []
         self._filesystem, self._info, self._free = filesystem, info, set(free)
@@ -116,12 +127,15 @@ class CsvPart:
                         self._mostly_numbers(batch)
                     self.rows += batch.num_rows
         except pa.ArrowInvalid as e:
-            self._conflict(str(e), watched)
-            return False
+            conflict = str(e)
         except OSError as e:
             raise self._archive(e, watched) from e
-        self._shape(watched)
-        return True
+        else:
+            self._shape(watched)
+            return True
+        # Not within the handler: Arrow's message quotes the value, and would be told with ours.
+        self._conflict(conflict, watched)
+        return False
 
     def _archive(self, error: OSError, watched: _Watched) -> DataError:
         seen = f"after {watched.lines} complete lines ({watched.bytes} bytes unpacked)"
@@ -148,8 +162,8 @@ class CsvPart:
                 )
             expected, actual, row, text = self._bad[0]
             raise DataError(
-                f"{self.name}, row {row} (the header is row 1): {actual} fields, the header has {expected}: "
-                f"{text[:80]!r}",
+                f"{self.name}, row {row} (the header is row 1): {actual} fields, the header has {expected}"
+                + ("" if self._private else f": {text[:80]!r}"),
                 hint="quote fields that contain commas; every row needs as many fields as the header",
             )
         if watched.quotes % 2:
@@ -175,7 +189,8 @@ class CsvPart:
                     f"{self.name} has no row, and its header does not end: {watched.bytes} bytes",
                     hint="deliver the file again, whole",
                 )
-            raise DataError(f"{self.name} is not a CSV file that can be read: {message}") from None
+            why = "" if self._private else f": {message}"
+            raise DataError(f"{self.name} is not a CSV file that can be read{why}")
         name, row, detail = list(self._types)[int(match[1])], match[2], match[4]
         value = re.search(r"invalid value '(.*)'", detail, re.DOTALL)
         if "UTF8" in detail or not value:
@@ -186,8 +201,9 @@ class CsvPart:
             if name in self._free and seen is not None:
                 wider = pa.string()
             else:
+                shown = "a value" if name in self._private else repr(value[1])
                 raise DataError(
-                    f"{self.name}, row {row} (the header is row 1), column {name!r}: {value[1]!r} is not "
+                    f"{self.name}, row {row} (the header is row 1), column {name!r}: {shown} is not "
                     f"{_said(have)}, which the rows before hold",
                     hint="correct the value, leave the field empty, or deliver Parquet with the type you mean",
                 )
@@ -205,8 +221,9 @@ class CsvPart:
             number = pc.match_substring_regex(column, _NUMBER)
             if pc.sum(number).as_py() >= _MOSTLY * values:
                 row = pc.index(number, False).as_py()
+                shown = "a value" if name in self._private else repr(column[row].as_py())
                 raise DataError(
-                    f"{self.name}, row {row + 2} (the header is row 1), column {name!r}: {column[row].as_py()!r} "
+                    f"{self.name}, row {row + 2} (the header is row 1), column {name!r}: {shown} "
                     f"is not a number, as {pc.sum(number).as_py()} of the first {values} values are",
                     hint="correct the value, leave the field empty, or deliver Parquet with the type you mean",
                 )
@@ -219,9 +236,10 @@ class CsvPart:
             with io_errors(self.name):
                 yield from self._reader(stream, columns)
         except (pa.ArrowInvalid, OSError) as e:
+            why = "" if self._private else f": {e}"
             raise DataError(
-                f"{self.name} changed while it was read: {e}", hint="start again when it is complete"
-            ) from e
+                f"{self.name} changed while it was read{why}", hint="start again when it is complete"
+            ) from cause(e, self._private)
 
 
 def _type_of(value: str) -> pa.DataType | None:

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from airflow_mlops.exceptions import ExpectationError
+from airflow_mlops.ml.privacy import PRIVATE, reads, without_values
 
 # Read when Great Expectations is imported: no call home from a task.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -46,7 +47,10 @@ _CONDITION_NODES = (
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one expectation; counts are in rows, percents in 0…100, examples at most five texts."""
+    """The outcome of one expectation; counts are in rows, percents in 0…100, examples at most five texts.
+
+    ``private``: it reads a private column, so that there are no examples, and nothing observed.
+    """
 
     expectation: str
     column: str
@@ -59,6 +63,7 @@ class Check:
     observed: str = ""
     severity: str = "critical"
     row_level: bool = False
+    private: bool = False
 
     @property
     def sentence(self) -> str:
@@ -194,9 +199,12 @@ def _time(key: str, value: Any, arguments: Mapping[str, Any], columns: Mapping[s
     return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) and value.tzinfo else value
 
 
-def run(expectations: Sequence[Expectation], frame: pd.DataFrame) -> tuple[list[Check], dict[str, Any]]:
+def run(
+    expectations: Sequence[Expectation], frame: pd.DataFrame, private: Collection[str] = ()
+) -> tuple[list[Check], dict[str, Any]]:
     """Evaluate on all rows of ``frame`` (0…n-1 index); return checks in the given order and the raw result as JSON.
 
+    :param private: columns of whose values neither holds any: only verdict, counts and row numbers.
     :raises ExpectationError: when one crashed, which Great Expectations reports like bad data.
     """
     raw = _validate(expectations, frame, "SUMMARY")
@@ -205,6 +213,10 @@ def run(expectations: Sequence[Expectation], frame: pd.DataFrame) -> tuple[list[
     for expectation in expectations:
         result = results[expectation.number]
         crash = _crash(result.get("exception_info"))
+        hidden = reads({expectation.name: expectation.arguments}, private)
+        if hidden:
+            crash = crash and "what it says may quote data.private and is left out"
+            result = without_values(result)
         if crash:
             raise ExpectationError(
                 f"validate.expectations, number {expectation.number}, {expectation.name}"
@@ -212,8 +224,9 @@ def run(expectations: Sequence[Expectation], frame: pd.DataFrame) -> tuple[list[
                 + f" could not be evaluated: {crash}",
                 hint="the expectation does not fit the column's type; this says nothing about the data",
             )
+        results[expectation.number] = result
         checks.append(_check(expectation, result))
-    return checks, raw
+    return checks, {**raw, "results": [results[e.number] for e in expectations]}
 
 
 def unexpected_rows(expectations: Sequence[Expectation], frame: pd.DataFrame) -> dict[int, list[int]]:
@@ -268,7 +281,13 @@ def _crash(info: object) -> str | None:
 
 def _check(expectation: Expectation, raw: Mapping[str, Any]) -> Check:
     result = raw["result"]
-    shown = {k: v for k, v in expectation.arguments.items() if k not in (*_COLUMN_KEYS, "meta", "notes", "description")}
+    left_out = (*_COLUMN_KEYS, "meta", "notes", "description")
+    hidden = bool(raw.get(PRIVATE))
+    shown = {
+        k: v
+        for k, v in expectation.arguments.items()
+        if k not in left_out and (not hidden or k in ("mostly", "severity"))
+    }
     columns = [
         c
         for key in _COLUMN_KEYS
@@ -293,6 +312,7 @@ def _check(expectation: Expectation, raw: Mapping[str, Any]) -> Check:
         observed="" if observed is None else _text(observed),
         severity=str(raw["expectation_config"].get("severity") or "critical"),
         row_level=isinstance(expectation.built, _ROW_LEVEL),
+        private=hidden,
     )
 
 

@@ -22,7 +22,8 @@ _BODY = """
 <td>{% if c.column %}<code>{{ c.column }}</code>{% endif %}</td>
 <td class="n">{{ c.unexpected_count | short }}</td>
 <td class="n">{{ c.unexpected_percent | short }}</td>
-<td>{% for e in c.examples %}<code>{{ e }}</code> {% endfor %}{{ c.observed }}</td>
+<td>{% for e in c.examples %}<code>{{ e }}</code> {% endfor %}{{ c.observed }}
+{%- if c.private %}<span class="dim">private</span>{% endif %}</td>
 <td class="dim">{{ c.rows | join(", ") }}</td></tr>
 {% endfor %}
 </table></div>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from airflow_mlops.config.models import Data
 from airflow_mlops.exceptions import DataError, MLOpsError, PredictionError, TargetError
 from airflow_mlops.ml.code import resolve
 from airflow_mlops.ml.preprocessing import preprocessor
+from airflow_mlops.ml.privacy import cause, told
 
 __all__ = ["Feature", "FeatureSchema", "apply_features", "infer_schema", "plain", "positive_class", "preprocessor"]
 
@@ -24,11 +25,27 @@ _BOOLEANS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0
 
 @dataclass(frozen=True)
 class Feature:
-    """One input column. ``categories``: the sorted texts seen in training, for ``kind == "category"``."""
+    """One input column. ``categories``: the sorted texts seen in training, for ``kind == "category"``.
+
+    ``private``: nothing but its name may be told.
+    """
 
     name: str
     kind: str
     categories: tuple[str, ...] | None = None
+    private: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON; inverse of :meth:`from_dict`."""
+        categories = list(self.categories) if self.categories is not None else None
+        plainly = {"name": self.name, "kind": self.kind, "categories": categories}
+        return plainly | {"private": True} if self.private else plainly
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Feature:
+        """Rebuild from :meth:`to_dict`."""
+        categories = tuple(value["categories"]) if value["categories"] is not None else None
+        return cls(value["name"], value["kind"], categories, bool(value.get("private")))
 
 
 @dataclass(frozen=True)
@@ -47,13 +64,19 @@ class FeatureSchema:
         """The feature columns, in the order the model takes them."""
         return [f.name for f in self.features]
 
+    @property
+    def private(self) -> list[str]:
+        """The features of which nothing but the name may be told."""
+        return [f.name for f in self.features if f.private]
+
+    def hiding(self, private: Collection[str]) -> FeatureSchema:
+        """The same schema with these features private too: a file may say so after the model was trained."""
+        return replace(self, features=tuple(replace(f, private=f.private or f.name in private) for f in self.features))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; inverse of :meth:`from_dict`."""
         return {
-            "features": [
-                {"name": f.name, "kind": f.kind, "categories": list(f.categories) if f.categories is not None else None}
-                for f in self.features
-            ],
+            "features": [f.to_dict() for f in self.features],
             "target": self.target,
             "classes": list(self.classes) if self.classes is not None else None,
             "positive": self.positive,
@@ -64,10 +87,7 @@ class FeatureSchema:
     def from_dict(cls, value: dict[str, Any]) -> FeatureSchema:
         """Rebuild from :meth:`to_dict`."""
         return cls(
-            features=tuple(
-                Feature(f["name"], f["kind"], tuple(f["categories"]) if f["categories"] is not None else None)
-                for f in value["features"]
-            ),
+            features=tuple(Feature.from_dict(f) for f in value["features"]),
             target=value["target"],
             classes=tuple(value["classes"]) if value["classes"] is not None else None,
             positive=value["positive"],
@@ -87,7 +107,7 @@ class FeatureSchema:
         New categories pass: the model's encoder knows what to do with them. Other columns are dropped.
 
         :raises PredictionError: (or ``error``) naming every missing column, or each column whose values do not fit,
-            with an example.
+            with an example (none of a private column).
         """
         missing = [n for n in self.names if n not in frame.columns]
         if missing:
@@ -107,7 +127,7 @@ class FeatureSchema:
             try:
                 columns[feature.name] = _CONVERT[feature.kind](frame[feature.name])
             except ValueError as e:
-                problems.append(f"{feature.name} {e}")
+                problems.append(f"{feature.name} {_NO_FIT[feature.kind] if feature.private else e}")
         if problems:
             raise error(
                 f"{_count(len(problems), 'column')} cannot be read as the model needs: " + "; ".join(problems),
@@ -175,6 +195,13 @@ _CONVERT: dict[str, Callable[[pd.Series], pd.Series]] = {
 }
 
 
+_NO_FIT = {
+    "number": "must be a number in every row",
+    "boolean": "must be true or false in every row",
+    "category": "must be text in every row",
+}
+
+
 def _textual(values: pd.Series) -> bool:
     return not (pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values))
 
@@ -184,7 +211,8 @@ def infer_schema(frame: pd.DataFrame, data: Data, *, source_columns: Sequence[st
 
     Never features: id, timestamp, target, the group column of the split, ``data.exclude``. Excluded with the reason:
     times, nested values, columns without values or with one value only, and text with more than 1000 different
-    values or with more different values than half the rows (it names rows and would be learned by heart).
+    values or with more different values than half the rows (it names rows and would be learned by heart). Text in
+    ``data.private`` neither: a model keeps the categories it has seen.
     ``classes`` are set when the target is text, boolean, has at most 20 different whole numbers, or ``data.positive``
     is given; training replaces them by what the estimator learned.
 
@@ -221,11 +249,14 @@ def infer_schema(frame: pd.DataFrame, data: Data, *, source_columns: Sequence[st
         if name == data.target:
             continue
         kind, why = ("", roles[name]) if name in roles else _kind(frame[name])
+        if name in data.private and name not in roles:
+            # Why a column is no feature may quote it, and a model keeps the categories it has seen.
+            why = "private and no number (data.private)" if why or kind == "category" else ""
         if why:
             excluded.append((name, why))
             continue
         categories = tuple(sorted(_categories(frame[name]).dropna().unique())) if kind == "category" else None
-        features.append(Feature(name, kind, categories))
+        features.append(Feature(name, kind, categories, name in data.private))
     if not features:
         raise DataError(
             "no column is left to learn from: " + "; ".join(f"{n}: {why}" for n, why in excluded),
@@ -313,13 +344,20 @@ def recorded_code(record: dict[str, Any]) -> str | None:
 
 
 def apply_features(
-    path: str, frame: pd.DataFrame, allowed: Sequence[str], *, target: str | None = None, keep: Sequence[str] = ()
+    path: str,
+    frame: pd.DataFrame,
+    allowed: Sequence[str],
+    *,
+    target: str | None = None,
+    keep: Sequence[str] = (),
+    private: Collection[str] = (),
 ) -> pd.DataFrame:
     """Run the user's feature code ``path`` (``module:function``, DataFrame → DataFrame) on ``frame``.
 
     The code never sees ``target`` (a column), so that it does the same in training and prediction; ``target`` and
     the columns ``keep`` (id, time) are put back as they were.
 
+    :param private: columns whose values no error may quote.
     :raises CodeNotAllowed: if the path is outside ``allowed``.
     :raises DataError: if the code fails, returns no DataFrame, or changes the number or index of the rows.
     """
@@ -329,11 +367,11 @@ def apply_features(
         made = function(given.copy())
     except MLOpsError:
         raise
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 - raised as our own; its own words may quote what is private
         raise DataError(
-            f"the feature code {path} failed on {len(frame):,} rows: {type(e).__name__}: {e}",
+            f"the feature code {path} failed on {len(frame):,} rows: {told(e, private)}",
             hint=f"call it in a notebook with these columns: {', '.join(map(str, given.columns))}",
-        ) from e
+        ) from cause(e, private)
     if not isinstance(made, pd.DataFrame):
         raise DataError(
             f"the feature code {path} returned {type(made).__name__}, not a DataFrame",

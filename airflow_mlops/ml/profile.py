@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from airflow_mlops.ml.html import render
+from airflow_mlops.ml.privacy import PRIVATE
 from airflow_mlops.ml.schema import family
 from airflow_mlops.ml.snapshot import Snapshot
 from airflow_mlops.store.base import Store
@@ -18,15 +20,21 @@ from airflow_mlops.store.base import Store
 _TOP, _BINS, _FEW = 10, 20, 20
 
 
-def profile(snapshot: Snapshot, store: Store, *, target: str | None = None) -> dict[str, Any]:
+def profile(
+    snapshot: Snapshot, store: Store, *, target: str | None = None, private: Collection[str] = ()
+) -> dict[str, Any]:
     """Describe every column in plain JSON; one column is in memory at a time.
 
     :param target: its balance is given at the top.
+    :param private: columns of which only the name is given, and ``"kind": "private"``.
     :return: ``pipeline, snapshot, rows, window, columns: [{name, type, kind, nulls, null_percent, distinct, …}]``;
         numbers and times with min, max, quantiles and a histogram, the rest with the most frequent values.
     """
     with snapshot.download(store) as paths:
-        columns = [_column(paths, name, kind, snapshot.rows) for name, kind in snapshot.columns.items()]
+        columns = [
+            {"name": name, "kind": PRIVATE} if name in private else _column(paths, name, kind, snapshot.rows)
+            for name, kind in snapshot.columns.items()
+        ]
         balance = _frequent(_read(paths, target)) if target in snapshot.columns else None
     if balance is not None and balance["others"]:
         balance = None  # a measure, not classes: its histogram is among the columns
@@ -161,10 +169,11 @@ _BODY = """
 <tr><th>Column</th><th>Kind</th><th class="n">Missing</th><th class="n">Distinct</th><th>Spread</th><th></th></tr>
 {% for c in p.columns %}
 <tr><td><code>{{ c.name }}</code>{% if c.name == p.target %} <span class="dim">target</span>{% endif %}</td>
-<td>{{ c.kind }}<br><span class="dim">{{ c.type }}</span></td>
-<td class="n">{{ "%.2f" | format(c.null_percent) }} %<br><span class="dim">{{ c.nulls | short }}</span></td>
+<td>{{ c.kind }}{% if "type" in c %}<br><span class="dim">{{ c.type }}</span>{% endif %}</td>
+{% if c.kind == "private" %}<td colspan="4"><span class="dim">not shown (data.private)</span></td></tr>
+{% else %}<td class="n">{{ "%.2f" | format(c.null_percent) }} %<br><span class="dim">{{ c.nulls | short }}</span></td>
 <td class="n">{{ c.get("distinct") | short }}</td>
-<td>{{ spread(c) }}</td><td>{% if c.get("histogram") %}{{ histogram(c) }}{% endif %}</td></tr>
+<td>{{ spread(c) }}</td><td>{% if c.get("histogram") %}{{ histogram(c) }}{% endif %}</td></tr>{% endif %}
 {% endfor %}</table></div>
 """
 

@@ -11,6 +11,7 @@ from airflow_mlops.config.models import Data, Validate
 from airflow_mlops.ml.data import write_snapshots
 from airflow_mlops.ml.features import FeatureSchema
 from airflow_mlops.ml.prediction import read_capture
+from airflow_mlops.ml.privacy import reads
 from airflow_mlops.ml.validation import validate
 from airflow_mlops.registry.registry import Version
 from airflow_mlops.store import LocalStore
@@ -21,14 +22,17 @@ from airflow_mlops.window import Window
 def quality(
     store: Store, capture: dict[str, Any], version: Version, config: Validate, data: Data
 ) -> tuple[dict[str, Any], str]:
-    """Run the pipeline's expectations on captured inputs; those on columns that were not captured wait.
+    """Run the pipeline's expectations on captured inputs; those on columns that were not captured, or are private, wait.
 
     :returns: ``{"verdict": "passed" or "failed", "sentence", "version", "rows"}`` and the report's page.
     """
     frame = read_capture(store, capture)
-    names = [f.name for f in FeatureSchema.from_dict(version.record["schema"]).features]
+    schema = FeatureSchema.from_dict(version.record["schema"]).hiding(data.private)
+    names = [f.name for f in schema.features if not f.private]
     columns = [c for c in ([data.id] if data.id else []) + names if c in frame]
-    known = [e for e in config.expectations if _column(e) is None or _column(e) in columns]
+    hidden = [*data.private, *schema.private]
+    known = [e for e in config.expectations if (_column(e) is None or _column(e) in columns) and not reads(e, hidden)]
+    unchecked = sorted({c for e in config.expectations for c in reads(e, hidden)})
     checked = config.model_copy(update={"expectations": known, "schema_": "off", "on_failure": "warn"})
     table = pa.Table.from_pandas(frame[columns], preserve_index=False)
     window = Window.from_dict(capture["window"])
@@ -45,7 +49,8 @@ def quality(
         )
         result = validate(snapshot, scratch, checked, data, target_optional=True)
     verdict = "passed" if result.success else "failed"
-    return {"verdict": verdict, "sentence": result.sentence, "version": version.number, "rows": len(frame)}, result.html
+    sentence = result.sentence + (f"; not checked, because private: {', '.join(unchecked)}" if unchecked else "")
+    return {"verdict": verdict, "sentence": sentence, "version": version.number, "rows": len(frame)}, result.html
 
 
 def _column(expectation: dict[str, dict[str, Any]]) -> str | None:

@@ -33,6 +33,7 @@ from airflow_mlops.ml.code import resolve
 from airflow_mlops.ml.csvfiles import CsvPart
 from airflow_mlops.ml.files import FileInfo, Files
 from airflow_mlops.ml.parts import EPOCH, ChunkPart, ParquetPart, Part, plain_type, utc_microseconds
+from airflow_mlops.ml.privacy import cause, told
 from airflow_mlops.window import Window
 
 Sql = Callable[[str, str], Iterator[pa.Table]]
@@ -104,6 +105,9 @@ class SourceBatches:
                 self._require(name, names, key)
         if not self.target_optional:
             self._require(self.data.target, names, "data.target")
+            # A misspelt name would leave the column's values to every report.
+            for name in self.data.private if columns is None else ():
+                self._require(name, names, "data.private")
         return pa.schema([pa.field(n, self._one_type(n)) for n in names])
 
     def _require(self, name: str, names: Sequence[str], key: str) -> bool:
@@ -188,9 +192,10 @@ class SourceBatches:
             try:
                 columns.append(column if column.type == field.type else column.cast(field.type))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+                hidden = {field.name} & set(self.data.private)
                 raise DataError(
-                    f"{part.name}, column {field.name!r}: {e}", hint="deliver the column with one type"
-                ) from e
+                    f"{part.name}, column {field.name!r}: {told(e, hidden)}", hint="deliver the column with one type"
+                ) from cause(e, hidden)
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def _null_times(self, part: Part, stamp: str) -> None:
@@ -252,7 +257,7 @@ def read_batches(
             name = str(data.callable)
             chunks = _call(name, window, allowed_imports)
             source = {"kind": "callable", "callable": name, "version": None}
-        parts = [ChunkPart(t, name, Path(keep.name) / f"{i}.arrow") for i, t in enumerate(_tables(chunks, name))]
+        parts = [ChunkPart(t, name, Path(keep.name) / f"{i}.arrow") for i, t in enumerate(_tables(chunks, name, data))]
         if not parts:
             raise DataNotFound(
                 f"{name} returned nothing", hint="check it for this window" + (f": {window}" if window else "")
@@ -272,7 +277,7 @@ def _open_files(uri: str, files: Files, data: Data) -> tuple[list[Part], dict[st
         if path.endswith((".parquet", ".pq")):
             return ParquetPart(filesystem, info)
         if path.endswith((".csv", ".csv.gz")):
-            return CsvPart(filesystem, info, free)
+            return CsvPart(filesystem, info, free, data.private)
         raise DataError(f"{info.uri} is neither CSV nor Parquet by its name", hint="use .csv, .csv.gz or .parquet")
 
     with ThreadPoolExecutor(1 if isinstance(filesystem, pafs.LocalFileSystem) else 8) as pool:
@@ -310,7 +315,7 @@ def _failed(error: Exception, what: str) -> DataError:
     return kind(f"{what}: {type(error).__name__}: {error}", hint="its own traceback is in the log, after this one")
 
 
-def _tables(chunks: Iterable[Any], name: str) -> Iterator[pa.Table]:
+def _tables(chunks: Iterable[Any], name: str, data: Data) -> Iterator[pa.Table]:
     try:
         iterator = iter(chunks)
     except TypeError as e:
@@ -332,7 +337,9 @@ def _tables(chunks: Iterable[Any], name: str) -> Iterator[pa.Table]:
             try:
                 chunk = pa.Table.from_pandas(chunk, preserve_index=False)
             except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
-                raise DataError(f"{name}, chunk {number}: {e}", hint="give every column one type") from e
+                raise DataError(
+                    f"{name}, chunk {number}: {told(e, data.private)}", hint="give every column one type"
+                ) from cause(e, data.private)
         elif isinstance(chunk, pa.RecordBatch):
             chunk = pa.Table.from_batches([chunk])
         if not isinstance(chunk, pa.Table):

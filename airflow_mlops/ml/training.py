@@ -8,7 +8,7 @@ import random
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from airflow_mlops.ml.code import resolve
 from airflow_mlops.ml.command import run_command
 from airflow_mlops.ml.estimators import build_estimator, check_params, pipeline, readable
 from airflow_mlops.ml.features import FeatureSchema, plain, positive_class
+from airflow_mlops.ml.privacy import cause, told
 from airflow_mlops.ml.search import search
 from airflow_mlops.registry.artifacts import dump_model, load_model
 
@@ -108,13 +109,13 @@ def train(
             if config.search:
                 metric = config.search.metric or (metrics[0] if metrics else None)
                 find = partial(search, model, features, y, config.search, metric, kind, schema.positive, seed, say)
-                model, trials = _guard("the best trial", find)
+                model, trials = _guard("the best trial", find, schema.private)
             else:
-                model = _guard(config.estimator, partial(model.fit, features, y))
+                model = _guard(config.estimator, partial(model.fit, features, y), schema.private)
             params = readable(model[-1].get_params(deep=False))
         elif config.callable:
             code: Any = function or resolve(config.callable, allowed_imports)
-            model = _call(code, config, features, y, seed)
+            model = _call(code, config, features, y, seed, schema.private)
         else:
             with tempfile.TemporaryDirectory(prefix="mlops-train-") as folder:
                 path = run_command(
@@ -128,15 +129,21 @@ def train(
         y = _fit_for(kind, y, schema.target, made_by)
         schema = _schema_of(model, schema, features, made_by)
     if config.callable:
-        model = _round_trip(model, features[schema.names], made_by, trusted_types)
+        model = _round_trip(model, features[schema.names], made_by, trusted_types, schema.private)
     classes = tuple(plain(c) for c in model.classes_) if kind == "classification" else None
     positive = positive_class(classes, schema.positive, schema.target) if classes is not None else None
-    said = tuple(dict.fromkeys(f"{w.category.__name__}: {' '.join(str(w.message).split())}" for w in caught))
+    # A library's warning tells of settings; code of one's own may quote rows.
+    hidden = schema.private if config.callable else []
+    said = tuple(dict.fromkeys(_warned(w.category.__name__, str(w.message), hidden) for w in caught))
     for text in said:
         say(f"Warning: {text}")
     say(f"Trained {type(getattr(model, 'steps', [(0, model)])[-1][1]).__name__} in {seconds:.1f} s")
     schema = replace(schema, classes=classes, positive=positive)
     return Trained(model, seconds, trials, classes, said, schema, kind, params)
+
+
+def _warned(kind: str, message: str, private: Collection[str]) -> str:
+    return f"{kind}: {'left out, as it may quote data.private' if private else ' '.join(message.split())}"
 
 
 def _checked_labels(y: pd.Series, target: str) -> pd.Series:
@@ -201,28 +208,31 @@ def _fit_for(task: str, y: pd.Series, target: str, what: str) -> pd.Series:
     return y
 
 
-def _guard(what: str, fit: Callable[[], Any]) -> Any:
+def _guard(what: str, fit: Callable[[], Any], private: Collection[str] = ()) -> Any:
     try:
         return fit()
     except MLOpsError:
         raise
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 - raised as our own; its own words may quote what is private
         raise TrainingError(
-            f"{what} failed: {type(e).__name__}: {e}",
+            f"{what} failed: {told(e, private)}",
             hint="its own traceback is in the log, after this one"
             if what.startswith("the callable ")
             else "check train.params against the documentation",
-        ) from e
+        ) from cause(e, private)
 
 
-def _call(function: Any, config: Train, features: pd.DataFrame, y: pd.Series, seed: int) -> Any:
+def _call(
+    function: Any, config: Train, features: pd.DataFrame, y: pd.Series, seed: int, private: Collection[str]
+) -> Any:
     arguments = inspect.signature(function).parameters
     if not any(a.kind is a.VAR_KEYWORD for a in arguments.values()):
         check_params([*config.params, "seed"], list(arguments), str(config.callable), "train.params")
-    return _guard(f"the callable {config.callable}", partial(function, features, y, seed=seed, **config.params))
+    call = partial(function, features, y, seed=seed, **config.params)
+    return _guard(f"the callable {config.callable}", call, private)
 
 
-def _round_trip(model: Any, features: pd.DataFrame, what: str, trusted: Sequence[str]) -> Any:
+def _round_trip(model: Any, features: pd.DataFrame, what: str, trusted: Sequence[str], private: Collection[str]) -> Any:
     """Save and load the callable's model as the registry will: what cannot be stored is said now, not at promotion."""
     with tempfile.TemporaryDirectory(prefix="mlops-train-") as folder:
         file = Path(folder) / "model.skops"
@@ -237,7 +247,7 @@ def _round_trip(model: Any, features: pd.DataFrame, what: str, trusted: Sequence
                 hint="build it of scikit-learn classes; lambdas and local functions cannot be stored",
             ) from e
     few = features.head(20)
-    before, after = (_guard(what, partial(m.predict, few)) for m in (model, loaded))
+    before, after = (_guard(what, partial(m.predict, few), private) for m in (model, loaded))
     if not np.array_equal(before, after):
         raise TrainingError(
             f"{what} predicts differently after saving and loading",
@@ -257,7 +267,7 @@ def _schema_of(model: Any, schema: FeatureSchema, features: pd.DataFrame, what: 
         )
     narrowed = schema.narrowed(names, "not read by the model")
     few = features.loc[:, names].head(5)
-    predicted = _guard(what, partial(model.predict, few))
+    predicted = _guard(what, partial(model.predict, few), schema.private)
     if np.shape(predicted) != (len(few),):
         raise TrainingError(
             f"{what} gave {np.shape(predicted)} predictions for {len(few)} rows", hint="predict must give one per row"

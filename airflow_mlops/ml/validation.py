@@ -99,7 +99,7 @@ def validate(
             for name in families:
                 if name not in frame.columns:
                     frame[name] = np.nan
-        found, raw = gx.run(suite, frame)
+        found, raw = gx.run(suite, frame, data.private)
         checks += found
         if config.on_failure == "quarantine":
             bad = [e for e, c in zip(suite, found, strict=True) if not c.success and c.row_level and _critical(c)]

@@ -89,5 +89,5 @@ class ProfileOperator(MLOpsOperator):
         from airflow_mlops.ml.profile import profile, profile_html
 
         store = self.hook.store()
-        result = profile(Snapshot.load(store, self.snapshot), store, target=self.data.target)
+        result = profile(Snapshot.load(store, self.snapshot), store, target=self.data.target, private=self.data.private)
         return {"report": self.keep_report(context, "Data profile", profile_html(result)), "rows": result["rows"]}

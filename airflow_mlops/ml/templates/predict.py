@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import json
 import os
@@ -15,12 +16,23 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 # The types this model is made of, beside those that skops knows; set when the bundle was written.
 TRUSTED: tuple[str, ...] = ()
+# What a signed statement about a model begins with.
+SIGNED = b"airflow-mlops model, statement version 1\n"
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"]
 BOOLEANS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
 
 
 class Problem(Exception):
     """Something the user can put right; printed without a traceback."""
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file, without holding it in memory."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def verify() -> None:
@@ -38,12 +50,40 @@ def verify() -> None:
         path = HERE / name
         if not path.is_file():
             raise Problem(f"{name} is missing: unzip the whole bundle again")
-        found = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                found.update(block)
-        if found.hexdigest() != digest:
+        if sha256(path) != digest:
             raise Problem(f"{name} is not the file that was handed over (its sha256 differs): nothing was loaded")
+
+
+def verify_signature(trusted: str | None) -> None:
+    """Check who signed the model; ``trusted`` is the public key it must be signed with, or None."""
+    path = HERE / "signature.json"
+    if not path.is_file():
+        if trusted:
+            raise Problem("the model in this bundle is not signed: nothing was loaded")
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    public = found["public_key"]
+    if trusted and trusted != public:
+        raise Problem(f"the model is signed with another key ({public}): nothing was loaded")
+    try:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    except ImportError:
+        if trusted:
+            raise Problem("--key needs the package cryptography: pip install cryptography") from None
+        say("the signature of the model was not checked: cryptography is not installed")
+        return
+    statement = found["statement"].encode()
+    try:
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public, validate=True))
+        key.verify(base64.b64decode(found["value"], validate=True), statement)
+        signed = json.loads(statement.removeprefix(SIGNED))["digest"]
+    except (InvalidSignature, KeyError, ValueError):
+        raise Problem("the signature of the model is not valid: nothing was loaded") from None
+    if sha256(HERE / "model.skops") != signed:
+        raise Problem("the signature is that of another model: nothing was loaded")
+    # The key came with the bundle: it proves something only to who knows it from elsewhere.
+    say(f"the model is signed with {public}" + ("" if trusted else "; to insist on that key: --key"))
 
 
 def warn_of_other_versions() -> None:
@@ -122,8 +162,8 @@ def fit_to(schema: dict[str, Any], frame: Any) -> Any:
             row = int(bad.to_numpy().argmax())
             what = "a number" if feature["kind"] == "number" else "true or false"
             raise Problem(
-                f"column {name} must hold {what}; {int(bad.sum())} row(s) do not, the first is row {row + 1}: "
-                f"{values.iloc[row]!r}"
+                f"column {name} must hold {what}; {int(bad.sum())} row(s) do not, the first is row {row + 1}"
+                + ("" if feature.get("private") else f": {values.iloc[row]!r}")
             )
         columns[name] = made
     return pd.DataFrame(columns, index=frame.index, columns=names)
@@ -179,10 +219,12 @@ def run(arguments: list[str] | None = None) -> None:
     add("--out", type=Path, default=Path("predictions.csv"), help="CSV to write (default: %(default)s)")
     add("--keep", action="append", default=[], metavar="COLUMN", help="copy this column of the input to the output")
     add("--trust", action="append", default=[], metavar="TYPE", help="a further type that the model may hold")
+    add("--key", metavar="BASE64", help="the public key that the model must be signed with")
     options = parser.parse_args(arguments)
     if options.out.resolve() == options.input.resolve():
         raise Problem(f"--out {options.out} would replace the input")
     verify()
+    verify_signature(options.key)
     warn_of_other_versions()
     schema = json.loads((HERE / "schema.json").read_text(encoding="utf-8"))
     frame = read(options.input, schema)
