@@ -22,7 +22,7 @@ from airflow_mlops.window import Window
 def quality(
     store: Store, capture: dict[str, Any], version: Version, config: Validate, data: Data
 ) -> tuple[dict[str, Any], str]:
-    """Run the pipeline's expectations on captured inputs; those on columns that were not captured, or are private, wait.
+    """Run the pipeline's expectations on captured inputs; those on private or uncaptured columns wait.
 
     :returns: ``{"verdict": "passed" or "failed", "sentence", "version", "rows"}`` and the report's page.
     """

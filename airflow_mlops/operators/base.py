@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_mlops.config.models import length
 from airflow_mlops.exceptions import DataError, MLOpsError, WindowError
+from airflow_mlops.operators.cost import push_cost, start_meter
 from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
@@ -218,7 +219,10 @@ class MLOpsOperator(BaseOperator):
                     scope.window,
                     ", ".join(scope.passed_over),
                 )
-            return self.work(scope, context)
+            meter = start_meter(context)
+            result = self.work(scope, context)
+            push_cost(context, meter)
+            return result
 
     @abstractmethod
     def work(self, scope: RunScope, context: Context) -> Any:
@@ -275,6 +279,17 @@ class MLOpsOperator(BaseOperator):
         self.hook.store().put(layout.report(dag_id, digest), data)
         persist_report(context, name, report_url(dag_id, digest))
         return digest
+
+    def keep_card(self, context: Context, number: int) -> None:
+        """Note what the steps up to here cost, make the version's model card anew, store it and link it."""
+        from airflow_mlops.ml.card import keep_card
+        from airflow_mlops.operators.cost import note_costs
+
+        registry = self.hook.registry(self.pipeline)
+        note_costs(registry, number, context, self.hook.price())
+        note, page = keep_card(registry.get(number), self.hook.store())
+        registry.annotate(number, "card", note, op_id=self.operation(context, "card", number, note))
+        self.keep_report(context, "Model card", page)
 
     def tell(self, context: Context, scope: RunScope, event: str, message: str) -> None:
         """Notify whoever asked for ``event``; a replay of the past without ``promote`` stays silent."""
