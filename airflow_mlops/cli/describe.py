@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.config.folder import root_of
+from airflow_mlops.config.harmless import harmless
 from airflow_mlops.config.issues import InvalidPipeline
 from airflow_mlops.config.loader import read_pipeline
 from airflow_mlops.config.maturity import VOCABULARIES, vocabularies
@@ -38,7 +39,7 @@ def describe(args: Namespace) -> None:
     elif args.output == "json":
         print(json.dumps(as_json(config, source, environment), indent=2, ensure_ascii=False))
     else:
-        print("\n".join(as_text(config, source, environment, width())))
+        print("\n".join(map(harmless, as_text(config, source, environment, width()))))
 
 
 def read(args: Namespace) -> tuple[PipelineConfig, Source, str | None]:
@@ -56,7 +57,7 @@ def read(args: Namespace) -> tuple[PipelineConfig, Source, str | None]:
     if config is None:
         raise InvalidPipeline(source.issues)
     for issue in source.issues:  # without the line of the file, which may hold a secret
-        print(f"{issue.file}:{issue.line}:{issue.column}: {issue.severity}: {issue.message}", file=sys.stderr)
+        print(harmless(f"{issue.file}:{issue.line}:{issue.column}: {issue.severity}: {issue.message}"), file=sys.stderr)
     return config, source, chosen.environment
 
 

@@ -10,6 +10,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+from airflow_mlops.config.harmless import harmless_lines
 from airflow_mlops.exceptions import MLOpsError
 
 _PACKAGE = str(Path(__file__).parents[1])
@@ -31,7 +32,7 @@ def clear_errors(function: Callable[[Namespace], None]) -> Callable[[Namespace],
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
         except MLOpsError as e:
-            print(f"airflow mlops: {e}", file=sys.stderr)
+            print(f"airflow mlops: {harmless_lines(str(e))}", file=sys.stderr)
             if e.__cause__ is not None and "traceback" in (e.hint or ""):
                 _print_own(e.__cause__)
             raise SystemExit(1) from None

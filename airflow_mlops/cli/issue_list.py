@@ -8,6 +8,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from airflow_mlops.config.harmless import harmless, shown_char
 from airflow_mlops.config.issues import Issue
 
 # What is wrong begins at the column: a text in quotes, or all to the next separator.
@@ -44,17 +45,6 @@ def shorten(file: str) -> str:
     """A path from the current folder on, if it lies below."""
     relative = os.path.relpath(file)
     return file if relative == os.pardir or relative.startswith(os.pardir + os.sep) else relative
-
-
-def harmless(text: str) -> str:
-    """``text`` with everything escaped that a terminal would obey or not show; a line break is a space."""
-    return "".join(map(_cell, text.replace("\n", " ")))
-
-
-def _cell(char: str) -> str:
-    if char == "\t":
-        return " "
-    return char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
 
 
 def _one(issue: Issue, width: int | None, colour: bool) -> Iterator[str]:
@@ -101,14 +91,14 @@ def _shown(issue: Issue, width: int) -> tuple[str, str]:
         used += _width(issue.text[at])
         if used > width:
             break
-        line += _cell(issue.text[at])
+        line += shown_char(issue.text[at])
         marks += ("^" if start <= at < end else " ") * _width(issue.text[at])
     return line, marks.rstrip() or " " * (used if start >= len(issue.text) else 0) + "^"
 
 
 def _width(char: str) -> int:
     """Columns that a character takes as it is shown."""
-    if len(cell := _cell(char)) > 1:
+    if len(cell := shown_char(char)) > 1:
         return len(cell)
     if unicodedata.combining(cell):
         return 0

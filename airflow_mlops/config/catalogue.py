@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
@@ -237,9 +237,14 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def nearest(word: str, choices: list[str]) -> str | None:
+def nearest(word: str, choices: Sequence[str]) -> str | None:
     """The one of ``choices`` that ``word`` may be a misspelling of."""
-    found = difflib.get_close_matches(word, choices, 5) if len(word) <= 60 else []
+    return _nearest(word, tuple(choices)) if len(word) <= 60 else None
+
+
+@lru_cache(2_000)
+def _nearest(word: str, choices: tuple[str, ...]) -> str | None:
+    found = difflib.get_close_matches(word, choices, 5)
     # The same words in another order are nearer than the opposite: to_be_not_null and to_not_be_null.
     found.sort(key=lambda name: sorted(name.split("_")) != sorted(word.split("_")))
     return found[0] if found else None

@@ -85,7 +85,7 @@ def explain(source: Source, error: ValidationError) -> None:
         for path in [*fields, *meant.values()] or whole:
             if path:
                 failed.add(path)
-                _take_out(data, path)
+                take_out(data, path)
         current = _again(data)
 
 
@@ -126,7 +126,7 @@ class _Failed:
         return path in self.above or self.covers(path)
 
 
-def _take_out(data: Any, path: Path) -> None:
+def take_out(data: Any, path: Path) -> None:
     """Remove the key at ``path`` or, inside a list, the key that holds the list; a required key gets a stand-in."""
     holder: Any = None
     key: Any = None

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from zlib import crc32
 
 from airflow_mlops.config.layers import SUFFIXES
+from airflow_mlops.config.yaml_source import MAX_BYTES
+
+# Without a line end in it: a pattern that runs on over empty lines would be slow on many of them.
+_BEFORE = rb"(?:^|[{,])[ \t]*[\"']?"
 
 
 def pipeline_files(folder: Path, shard: tuple[int, int] | None = None) -> list[Path]:
@@ -22,9 +27,17 @@ def pipeline_files(folder: Path, shard: tuple[int, int] | None = None) -> list[P
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [os.path.join(place, f) for f in files if f.endswith(SUFFIXES) and not f.startswith(".")]
     if shard is not None:
-        index, count = shard
-        found = [f for f in found if crc32(os.path.relpath(f, folder).replace(os.sep, "/").encode()) % count == index]
+        found = [f for f in found if in_shard(f, folder, shard)]
     return [Path(f) for f in sorted(found)]
+
+
+def in_shard(file: str | Path, folder: Path, shard: tuple[int, int] | None) -> bool:
+    """Whether a file below ``folder`` belongs to the shard ``(i, n)``."""
+    if shard is None:
+        return True
+    index, count = shard
+    # As bytes: a name need not be valid Unicode.
+    return crc32(os.fsencode(os.path.relpath(file, folder).replace(os.sep, "/"))) % count == index
 
 
 def root_of(path: Path) -> Path:
@@ -40,21 +53,33 @@ def root_of(path: Path) -> Path:
 
 def naming(name: str, files: Iterable[Path]) -> list[Path]:
     """Those of ``files`` whose text names the pipeline ``name``; they are searched, not parsed."""
-    key = rb"[\"']?pipeline[\"']?\s*:\s*"
-    pattern = re.compile(
-        rb"(?:^|[{,])\s*" + key + rb"[\"']?" + re.escape(name.encode()) + rb"[\"']?\s*(?:#|,|\}|\r?$)", re.MULTILINE
-    )
+    key = _BEFORE + rb"pipeline[\"']?[ \t]*:[ \t]*[\"']?"
+    pattern = re.compile(key + re.escape(os.fsencode(name)) + rb"[\"']?[ \t]*(?:#|,|\}|\r?$)", re.MULTILINE)
     return [f for f in files if pattern.search(_bytes(f))]
 
 
-def is_extended(path: Path, files: Iterable[Path]) -> bool:
-    """Whether one of ``files`` seems to extend ``path``: it has the key, and the file's name after it."""
-    pattern = re.compile(rb"(?:^|[{,])\s*[\"']?extends[\"']?\s*:[^:]*" + re.escape(path.name.encode()), re.MULTILINE)
-    return any(pattern.search(_bytes(f)) for f in files if f != path)
+def extended(files: Iterable[Path]) -> set[Path]:
+    """Where the files lie that ``files`` seem to extend, by their text: names after the key, beside each file."""
+    key = re.compile(_BEFORE + rb"extends[\"']?[ \t]*:([^:]{0,4000})", re.MULTILINE)
+    name = re.compile(rb"[^\s\"'\[\],{}#]+\.ya?ml")
+    found = set()
+    for file in files:
+        for match in key.finditer(_bytes(file)):
+            found |= {Path(os.path.normpath(file.parent / os.fsdecode(n))) for n in name.findall(match[1])}
+    return found
+
+
+def text_of(path: Path) -> str:
+    """The text of a file as far as it can be read, for searching in it."""
+    return _bytes(path).decode(errors="replace")
 
 
 def _bytes(path: Path) -> bytes:
+    """What a file holds, as far as it can be a pipeline; what is no file, or cannot be read, holds nothing."""
     try:
-        return path.read_bytes()
-    except OSError:  # a folder, a broken link, no rights: whoever reads it as a pipeline says so
+        if not stat.S_ISREG(path.stat().st_mode):
+            return b""
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES)
+    except OSError:  # whoever reads it as a pipeline says what is wrong with it
         return b""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from airflow_mlops.config.harmless import harmless
 from airflow_mlops.exceptions import ConfigError
 
 Severity = Literal["error", "warning"]
@@ -44,7 +45,7 @@ class Issue:
             lines += [margin + shown, " " * (len(margin) - 2) + "| " + " " * (self.column - 1 - start) + "^"]
         if self.suggestion:
             lines.append(f"  What to do: {self.suggestion}")
-        return "\n".join(lines)
+        return "\n".join(map(harmless, lines))
 
 
 class InvalidPipeline(ConfigError):

@@ -25,6 +25,10 @@ OWN = ("pipeline", "extends")
 FIXED = ("schema", "pipeline", "extends", "environments")
 
 
+class _TooDeep(Exception):
+    """A row of files that extend each other is too long to follow."""
+
+
 class Layers:
     """Reads files with all their layers; a base that many files extend is read once.
 
@@ -34,7 +38,7 @@ class Layers:
     def __init__(self, settings: Settings | None = None, root: Path | None = None) -> None:
         self.settings = settings or Settings()
         self.root = root
-        self._bases: dict[Path, Source] = {}
+        self._bases: dict[tuple[Path, Path | None], Source] = {}
 
     def read(self, path: Path) -> Source:
         """Return the file's data with its layers; what is wrong is in its ``issues``, nothing is raised."""
@@ -53,7 +57,12 @@ class Layers:
             return source
         if "extends" in data:
             root = (self.root or path.parent).resolve() if path else None
-            source = self._extended(source, path, root, (path.resolve(),) if path else ())
+            try:
+                source = self._extended(source, path, root, (path.resolve(),) if path else ())
+            except _TooDeep:
+                message = f"files extend each other more than {2 * MAX_FILES} times in a row"
+                source.add(source.place(("extends",)), "extends", message, "write fewer, larger files", "extends")
+                source = _without(source, ("extends",))
             data = source.data
         if "environments" in data:
             self._overlay(source)
@@ -63,18 +72,20 @@ class Layers:
 
     def _extended(self, source: Source, path: Path | None, root: Path | None, chain: tuple[Path, ...]) -> Source:
         """``source`` on top of what it extends; ``chain`` has the files that extend it, and itself."""
-        data = source.data
-        names = data["extends"] if isinstance(data["extends"], list) else [data["extends"]]
-        at = source.place(("extends",))
+        given = source.data["extends"]
         below: Source | None = None
-        for i, name in enumerate(names):
-            place = source.place(("extends", i)) if isinstance(data["extends"], list) else at
+        for i, name in enumerate(given if isinstance(given, list) else [given]):
+            place = source.place(("extends", i) if isinstance(given, list) else ("extends",))
             found: Path | str = "`extends` needs a file to start from, and this is a text without one"
-            if path is not None and root is not None:
+            if i >= MAX_FILES:
+                found = f"`extends` names more than {MAX_FILES} files"
+            elif path is not None and root is not None:
                 found = _base_file(name, path, root, chain)
             if isinstance(found, str):
                 advice = "remove one of them" if "circle" in found else "name a YAML file beside this one or below"
                 source.add(place, "extends", found, advice, "extends")
+                if i >= MAX_FILES:
+                    break
                 continue
             base = self._base(found, root, (*chain, found))
             if base.failed:
@@ -84,10 +95,17 @@ class Layers:
                 below = join(below, base) if below else base
         if below is None:
             return _without(source, ("extends",))
-        return _without(join(below, source, drop=OWN), ("extends",))
+        joined = join(below, source, drop=OWN)
+        if len(joined.texts) > MAX_FILES:
+            message = f"{len(joined.texts)} files are laid on top of each other; at most {MAX_FILES} may be"
+            joined.add(source.place(("extends",)), "extends", message, "write fewer, larger files", "extends")
+        return _without(joined, ("extends",))
 
     def _base(self, path: Path, root: Path | None, chain: tuple[Path, ...]) -> Source:
-        if path not in self._bases:
+        """A file that another extends; what is wrong with it follows from it and what it extends alone."""
+        if (path, root) not in self._bases:
+            if len(chain) > 2 * MAX_FILES:
+                raise _TooDeep
             try:
                 base = parse(read_text(path), str(path))
             except InvalidPipeline as e:
@@ -95,8 +113,8 @@ class Layers:
                 base.issues[:] = e.issues
             if isinstance(base.data, dict) and "extends" in base.data:
                 base = self._extended(base, path, root, chain)
-            self._bases[path] = base
-        return self._bases[path]
+            self._bases[path, root] = base
+        return self._bases[path, root]
 
     def _overlay(self, source: Source) -> None:
         """Join the overlay of the environment into ``source.data``, and take ``environments`` away."""
@@ -108,6 +126,9 @@ class Layers:
         source.environments = {name: overlay for name, overlay in overlays.items() if isinstance(name, str)}
         for name, overlay in overlays.items():
             where = f"environments.{name}"
+            if not isinstance(name, str):
+                message = f"`{where}`: the name of an environment is text"
+                source.add(source.place(("environments", name), key=True), "environments", message, "quote it", where)
             if overlay is not None and not isinstance(overlay, dict):
                 message = f"`{where}` must be a mapping of settings"
                 source.add(source.place(("environments", name)), "environments", message, None, where)
@@ -123,8 +144,8 @@ class Layers:
         overlay = overlays.get(chosen)
         if isinstance(overlay, dict):
             plain = {key: value for key, value in overlay.items() if key not in FIXED}
-            source.places[id(plain)] = source.places[id(overlay)]
-            source.data = _join(source.data, plain, source.places)
+            source.put(plain, source.where(overlay))
+            source.data = _join(source.data, plain, source)
         _without(source, ("environments",))
 
 
@@ -136,8 +157,6 @@ def _base_file(name: Any, path: Path, root: Path, chain: tuple[Path, ...]) -> Pa
         return "`extends` takes a plain name: no placeholder, no template"
     if not name.endswith(SUFFIXES):
         return f"`extends: {name[:80]}` is not a YAML file by its name"
-    if len(chain) >= MAX_FILES:
-        return f"more than {MAX_FILES} files extend each other"
     try:
         found = (path.parent / name).resolve()
         exists = found.is_file()
@@ -156,33 +175,36 @@ def _base_file(name: Any, path: Path, root: Path, chain: tuple[Path, ...]) -> Pa
 def join(below: Source, above: Source, drop: tuple[str, ...] = ()) -> Source:
     """``above`` on top of ``below``, without the top-level keys ``drop`` of ``below``."""
     joined = Source(above.text)
-    joined.texts = (*below.texts, *above.texts)
+    joined.texts = tuple({text.filename: text for text in (*below.texts, *above.texts)}.values())
     joined.places = below.places | above.places
     joined.issues = list(above.issues)
     base = {key: value for key, value in below.data.items() if key not in drop}
-    joined.places[id(base)] = below.places[id(below.data)]
-    joined.data = _join(base, above.data, joined.places)
+    joined.put(base, below.where(below.data))
+    joined.data = _join(base, above.data, joined)
     return joined
 
 
-def _join(below: dict[Any, Any], above: dict[Any, Any], places: dict[int, Any]) -> dict[Any, Any]:
-    data, where = dict(below), dict(places[id(below)])
+def _join(below: dict[Any, Any], above: dict[Any, Any], source: Source) -> dict[Any, Any]:
+    data, where = dict(below), dict(source.where(below))
     for key, value in above.items():
         lower = data.get(key)
-        if value is None and key in data:
-            del data[key], where[key]
+        if value is None:
+            data.pop(key, None)
+            where.pop(key, None)
             continue
-        if isinstance(value, dict) and isinstance(lower, dict):
-            value = _join(lower, value, places)
+        if isinstance(value, dict):
+            if not isinstance(lower, dict):
+                source.put(lower := {}, {})
+            value = _join(lower, value, source)
         data[key] = value
-        where[key] = places[id(above)][key]
-    places[id(data)] = where
+        where[key] = source.where(above)[key]
+    source.put(data, where)
     return data
 
 
 def _without(source: Source, keys: tuple[str, ...]) -> Source:
     """Take top-level keys out of ``source.data``, in a new mapping."""
     data = {key: value for key, value in source.data.items() if key not in keys}
-    source.places[id(data)] = source.places[id(source.data)]
+    source.put(data, source.where(source.data))
     source.data = data
     return source

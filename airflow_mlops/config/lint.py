@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from airflow_mlops.config import columns as columns_of
-from airflow_mlops.config.folder import is_extended, pipeline_files, root_of
+from airflow_mlops.config.folder import extended, pipeline_files, root_of, text_of
 from airflow_mlops.config.issues import Issue
 from airflow_mlops.config.loader import PipelineReader
 from airflow_mlops.config.models import PipelineConfig
@@ -134,9 +134,13 @@ class _Lint:
     def users(self, file: _File) -> list[Path]:
         """Files around ``file`` that extend it, whether they are checked or not."""
         if file.root not in self.extending:
-            self.extending[file.root] = [path for path in pipeline_files(file.root) if "extends" in _text(path)]
+            self.extending[file.root] = [path for path in pipeline_files(file.root) if extended([path])]
         own = file.path.resolve()
-        return [path for path in self.extending[file.root] if is_extended(file.path, [path]) and path.resolve() != own]
+        return [
+            path
+            for path in self.extending[file.root]
+            if path.resolve() != own and own in {base.resolve() for base in extended([path])}
+        ]
 
     def of_base(self, base: _File, users: Iterable[Path]) -> list[Issue]:
         """What files that are not checked themselves show about a base that they extend."""
@@ -156,10 +160,10 @@ def _places(source: Source) -> set[tuple[str, int, int]]:
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
-            found += [place for pair in source.places[id(value)].values() for place in pair]
+            found += [place for pair in source.where(value).values() for place in pair]
             waiting += value.values()
         elif isinstance(value, list):
-            found += source.places[id(value)]
+            found += source.where(value)
             waiting += value
     return {(place.text.filename, place.line + 1, place.column + 1) for place in found}
 
@@ -216,17 +220,10 @@ def _is_shared(folder: Path) -> bool:
     folder = folder.resolve()
     for pattern in ("*.py", "*/*.py"):
         for file in folder.parent.glob(pattern):
-            text = _text(file)
+            text = text_of(file)
             if "shard=(" in text and (folder.name in text or file.is_relative_to(folder)):
                 return True
     return False
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # a folder, a broken link, no rights: nothing can use it then
-        return ""
 
 
 def _at_start(path: Path, code: str, message: str, suggestion: str) -> Issue:

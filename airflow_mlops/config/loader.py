@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from airflow_mlops.config import permissions, semantics
-from airflow_mlops.config.explain import explain
+from airflow_mlops.config.explain import explain, take_out
 from airflow_mlops.config.issues import InvalidPipeline
 from airflow_mlops.config.layers import Layers
 from airflow_mlops.config.models import PipelineConfig
@@ -47,13 +50,29 @@ class PipelineReader:
             return None
         config: PipelineConfig | None = None
         try:
-            config = PipelineConfig.model_validate(source.data, by_alias=True, by_name=False)
+            config = _validated(source.data)
         except ValidationError as e:
             explain(source, e)
+            config = _without_unset(source, e) if source.unset else None
         _check_names(source)
         permissions.check(source, self.settings)
         _leave_out_consequences(source)
         return None if source.failed else config
+
+
+def _validated(data: Any) -> PipelineConfig:
+    return PipelineConfig.model_validate(data, by_alias=True, by_name=False)
+
+
+def _without_unset(source: Source, error: ValidationError) -> PipelineConfig | None:
+    """The pipeline as if it did not name the variables that have no value and are no text."""
+    wrong = {source.resolve(tuple(detail["loc"]))[0] for detail in error.errors(include_url=False)}
+    data = copy.deepcopy(source.data)
+    for path in source.unset & wrong:
+        take_out(data, path)
+    with suppress(ValidationError):
+        return _validated(data)
+    return None
 
 
 def _check_names(source: Source) -> None:

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from pydantic import BaseModel
 
 from airflow_mlops.config.keys import models_in
 from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.config.secrets import HIDDEN, looks_secret, masked
 from airflow_mlops.config.yaml_source import Place, Source, parse
-
-HIDDEN = "***"
 
 Path = tuple[Any, ...]
 
 # A description ends with what counts where the file says nothing.
 _NOTE = re.compile(r"(?:^|; )default:? (.+?)\.?$", re.IGNORECASE)
-# As whole words of a name, or at the end of one that is written together: max_tokens and monkey are none.
-_SECRET_WORDS = frozenset(
-    {"password", "passwd", "passphrase", "pwd", "secret", "secrets", "token", "key", "credential", "credentials"}
-    | {"auth", "authorization", "dsn", "cookie", "signature", "sig", "pat"}
-)
-_SECRET_END = re.compile(r"(?:password|passwd|secret|authtoken|apikey|accesskey|privatekey|secretkey)$")
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_USERINFO = re.compile(r"(?<=://)[^/\s?#@]*(?:@[^/\s?#@]*)*@")
-# What may be the name of a secret, and what stands after it. From the beginning of a word, so that it stays linear.
-_NAMED = re.compile(r"(?<![\w.\-])(?P<name>[\w.\-]+)(?P<sign>[\"']?\s*[=:]\s*|\s+)")
-_VALUE = re.compile(r"(?:(?:bearer|basic)\s+)?(?:\"[^\"]*\"|'[^']*'|[^\s&;,'\"]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -95,7 +82,7 @@ class _Walk:
         if free and _is_secret(path) and value is not None:
             value = HIDDEN
         if isinstance(value, dict) and value:
-            hidden = _masked(value)
+            hidden = masked(value)
             for key, inner in value.items():
                 yield from self.plain(HIDDEN if hidden[key] == HIDDEN else inner, (*path, key), free=True)
         elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
@@ -108,13 +95,13 @@ class _Walk:
         """``value`` for people: as it is written where a variable stands in it, without secrets."""
         found, raw = self.source.resolve(path)
         if value == HIDDEN or found != path:
-            return _masked(value)
+            return masked(value)
         if isinstance(value, (dict, list)) and type(raw) is type(value):
-            return _masked(self.written(raw))
+            return masked(self.written(raw))
         parent = self.source.resolve(path[:-1])[1]
         # A whole number is a float after it was checked.
         plain = raw if raw == value and not isinstance(raw, bool) else value
-        return _masked(self.source.placeholders.get((id(parent), path[-1]), plain))
+        return masked(self.source.placeholders.get((id(parent), path[-1]), plain))
 
     def written(self, raw: Any) -> Any:
         """A container of the file with its placeholders in the place of their variables."""
@@ -144,7 +131,7 @@ def _overlay_places(text: str, filename: str) -> Iterator[tuple[str, int, int]]:
     def places(value: Any) -> Iterator[Place]:
         if isinstance(value, (dict, list)):
             for key in value if isinstance(value, dict) else range(len(value)):
-                found = source.places[id(value)][key]
+                found = source.where(value)[key]
                 yield found[0] if isinstance(value, dict) else found
                 yield from places(value[key])
 
@@ -162,45 +149,9 @@ def _dots(path: Path) -> str:
     return ".".join(str(step) for step in path)
 
 
-def looks_secret(name: str) -> bool:
-    """Whether a key of this name is likely to hold a secret: ``api_key``, ``dbPassword``, not ``max_tokens``."""
-    words = [word.lower() for word in _WORD.findall(name)]
-    return any(word in _SECRET_WORDS or _SECRET_END.search(word) for word in words)
-
-
 def _is_secret(path: Path) -> bool:
     # A notifier's arguments are anybody's: a webhook's URL is a secret as a whole. Ids of connections are not.
     name = str(path[-1])
     if path[:2] == ("notify", "notifiers"):
         return not name.endswith("conn_id")
     return looks_secret(name)
-
-
-def _masked(value: Any) -> Any:
-    """Plain data without what looks like a secret in it."""
-    if isinstance(value, Mapping):
-        # {name: PASSWORD, value: …}, as Kubernetes writes an environment.
-        named = isinstance(value.get("name"), str) and looks_secret(value["name"])
-        return {
-            key: HIDDEN if looks_secret(str(key)) or (named and key == "value") else _masked(inner)
-            for key, inner in value.items()
-        }
-    if isinstance(value, list):
-        return [_masked(item) for item in value]
-    if isinstance(value, date):
-        return value.isoformat()
-    return masked_text(value) if isinstance(value, str) else value
-
-
-def masked_text(text: str) -> str:
-    """A text without the credentials of its URIs and the secrets of its arguments (``--token abc``, ``?sig=abc``)."""
-
-    text, parts, end = _USERINFO.sub("", text), [], 0
-    while match := _NAMED.search(text, end):
-        # After a space only an option has an argument: "the key column" is prose.
-        given = bool(match["sign"].strip()) or match["name"].startswith("-")
-        value = _VALUE.match(text, match.end()) if given and looks_secret(match["name"]) else None
-        after = value.end() if value else match.end("name")
-        parts += [text[end : match.end()], HIDDEN] if value else [text[end:after]]
-        end = after
-    return "".join([*parts, text[end:]])

@@ -13,6 +13,7 @@ import os
 import re
 from typing import Any
 
+from airflow_mlops.config.secrets import looks_secret, masked_text
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.config.yaml_source import Place, Source, plain_scalar
 
@@ -25,12 +26,10 @@ LOCATIONS = (
 )
 _PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^{}\n]*)\}|\$\{")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Airflow hides values under such names; a pipeline file's values are shown on pages and in logs.
-_SECRET = re.compile(
-    r"AIRFLOW__|AIRFLOW_CONN_|AIRFLOW_VAR_|PASSW|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?KEY"
-    r"|PRIVATE_?KEY|AUTHORI[SZ]ATION|CONN_STR|DSN$|DATABASE_URL$",
-    re.IGNORECASE,
-)
+# Airflow's own settings hold secrets under any name.
+_AIRFLOW = ("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_")
+# After an anchor, as in `&rows ${env:MLOPS_ROWS}`.
+_PLAIN = re.compile(r"(?:&\S+\s+)?\$")
 _USAGE = "write ${env:NAME} or ${conn:ID}; for a literal `${` write `$${`"
 
 Path = tuple[Any, ...]
@@ -49,6 +48,10 @@ class _Filling:
     def value(self, value: Any, path: Path) -> Any:
         """``value`` with variables; itself where it has none."""
         if isinstance(value, dict):
+            for key in value:
+                if isinstance(key, str) and "${" in key:
+                    at = self.source.place((*path, key), key=True)
+                    self.say(at, (*path, key), f"the key `{key[:80]}` holds a placeholder", "write the key out")
             return self.container(value, {key: self.value(inner, (*path, key)) for key, inner in value.items()})
         if isinstance(value, list):
             return self.container(value, [self.value(inner, (*path, i)) for i, inner in enumerate(value)])
@@ -62,7 +65,7 @@ class _Filling:
         changed = [key for key in keys if new[key] is not old[key]]
         if not changed:
             return old
-        self.source.places[id(new)] = self.source.places[id(old)]
+        self.source.put(new, self.source.where(old))
         for key in changed:
             if isinstance(old[key], str):
                 self.source.placeholders[id(new), key] = old[key]
@@ -85,6 +88,9 @@ class _Filling:
         if failed:
             return text
         filled = "".join([*parts, text[end:]])
+        if path in LOCATIONS and filled.startswith("${conn:"):
+            self.say(place, path, f"`{_dots(path)}` would be read as a connection", "name the file or folder otherwise")
+            return text
         alone = _PLACEHOLDER.fullmatch(text)
         if alone and alone[1] is not None and not self.quoted(place):
             return plain_scalar(self.source, filled, place)
@@ -101,7 +107,7 @@ class _Filling:
             self.say(place, path, message, f"it may begin {where}")
         elif kind != "env" or not _NAME.fullmatch(name):
             self.say(place, path, f"`{match[0][:80]}` is not a placeholder", _USAGE)
-        elif _SECRET.search(name):
+        elif looks_secret(name) or name.upper().startswith(_AIRFLOW):
             message = f"`{match[0][:80]}`: this name is one of a secret, and a file's values are shown to people"
             self.say(place, path, message, "keep secrets in an Airflow connection, and name the connection")
         elif not any(_allows(pattern, name) for pattern in self.settings.allowed_variables):
@@ -115,8 +121,11 @@ class _Filling:
             else:
                 self.source.unset.add(path)
                 self.source.add(place, "variable_unset", message, advice, _dots(path), "warning")
-        elif "${" in os.environ[name]:
-            self.say(place, path, f"{name} holds a placeholder itself", "set it to plain text")
+        elif any(mark in os.environ[name] for mark in ("${", "{{", "{%", "{#")):
+            self.say(place, path, f"{name} holds a placeholder or a template itself", "set it to plain text")
+        elif masked_text(os.environ[name]) != os.environ[name]:
+            message = f"{name} holds what looks like a password, and a file's values are shown to people"
+            self.say(place, path, message, "keep secrets in an Airflow connection, and name the connection")
         else:
             return os.environ[name]
         return None
@@ -126,7 +135,7 @@ class _Filling:
 
     def quoted(self, place: Place) -> bool:
         """Whether the value at ``place`` is in quotes or a block, and so text whatever it looks like."""
-        return place.text.lines[place.line][place.column : place.column + 1] != "$"
+        return not _PLAIN.match(place.text.lines[place.line], place.column)
 
 
 def _allows(pattern: str, name: str) -> bool:

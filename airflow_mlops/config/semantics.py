@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
 from airflow_mlops.config.catalogue import (
@@ -36,7 +36,9 @@ _TASKS = {"classifier": "classification", "regressor": "regression"}
 _SUITED = {"classification": ("roc_auc", "log_loss"), "regression": ("r2", "rmse")}
 _OWN_CALL = "make the model with `train.callable`"
 _ANY_EXPECTATION = frozenset({"description", "meta", "notes", "severity"})
-_LONGEST_REGEX = 10_000
+# All expressions of a file together; longer ones are left to the run. Ten of these characters can cost 5 ms.
+_REGEX_CHARACTERS = 2_000
+_MOST_SUGGESTIONS = 100
 _SHOWN = 12
 
 Path = tuple[Any, ...]
@@ -62,6 +64,16 @@ class _Findings:
         self.source = source
         self.known: Catalogue = catalogue()
         self._other: dict[Library, str] = {}
+        self._regex_characters = 0
+
+    def may_compile(self, pattern: str) -> bool:
+        """Whether a regular expression is still within what a file may cost at each parse."""
+        self._regex_characters += len(pattern)
+        return self._regex_characters <= _REGEX_CHARACTERS
+
+    def nearest(self, word: str, known: Sequence[str]) -> str | None:
+        """The one of ``known`` that is meant; nobody reads the hundredth suggestion."""
+        return nearest(word, known) if len(self.source.issues) < _MOST_SUGGESTIONS else None
 
     def add(
         self,
@@ -101,7 +113,7 @@ class _Findings:
 
     def unknown(self, path: Path, owner: str, what: str, known: list[str], library: Library) -> str | None:
         """Note a name that ``owner`` does not have; returns the known one that may be meant."""
-        close = nearest(path[-1], known) if isinstance(path[-1], str) else None
+        close = self.nearest(path[-1], known) if isinstance(path[-1], str) else None
         first, more = ", ".join(known[:_SHOWN]), len(known) - _SHOWN
         listed = f"it takes {first}" + (f" and {more} more" if more > 0 else "")
         message = f"`{owner}` has no {what} `{short(path[-1])}`"
@@ -217,7 +229,7 @@ class _Model:
         known = self.found.known["metrics"]
         metric = known.get(name)
         if metric is None:
-            close = nearest(name, list(known))
+            close = self.found.nearest(name, list(known))
             advice = f"did you mean `{close}`?" if close else "use the name of a scikit-learn scorer, such as roc_auc"
             self.found.add(path, "metric", f"there is no metric `{short(name)}`", advice, "scikit-learn")
         elif not metric["tasks"]:
@@ -271,7 +283,7 @@ def _expectations(found: _Findings, entries: Any) -> None:
                 _arguments(found, path, known[name], arguments)
             continue
         snake = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-        close = snake if snake in known else nearest(snake, list(known))
+        close = snake if snake in known else found.nearest(snake, list(known))
         if not close and not name.startswith("expect_"):
             continue  # the form of the entry is wrong, and not its name
         advice = f"did you mean `{close}`?" if close else "see greatexpectations.io/expectations for the names"
@@ -307,7 +319,7 @@ def _arguments(found: _Findings, path: Path, entry: Expectation, given: dict[Any
 
 
 def _regex(found: _Findings, path: Path, pattern: Any) -> None:
-    if not isinstance(pattern, str) or len(pattern) > _LONGEST_REGEX:
+    if not isinstance(pattern, str) or not found.may_compile(pattern):
         return
     try:
         with warnings.catch_warnings():

@@ -15,6 +15,10 @@ def read_text(path: Path) -> str:
     :raises InvalidPipeline: if there is no such file, it cannot be read, is larger than 1 MiB, or is not UTF-8.
     """
     try:
+        str(path).encode()
+    except UnicodeEncodeError as e:
+        raise _one(path, "unreadable", "the file's name is not valid UTF-8", "rename it") from e
+    try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise _one(path, "unreadable", "this is not a file", "name one YAML file")

@@ -147,7 +147,7 @@ def _key_at(source: Source, text: str, path: tuple[Any, ...], to: str) -> tuple[
 
 
 def _version_at(source: Source, text: str, number: int) -> tuple[int, int]:
-    place = source.places[id(source.data)]["schema"][1]
+    place = source.where(source.data)["schema"][1]
     start = _offset(text, place.line, place.column)
     if not text.startswith(str(number), start):
         _stop(source, ("schema",), "`schema` cannot be changed here", f"write a plain {number}")

@@ -82,8 +82,8 @@ class _Open:
 class Source:
     """A file's text, its data and the place of each piece.
 
-    ``places[id(mapping)][key]`` is (place of the key, place of the value); ``places[id(list)][i]`` is
-    the place of the item. ``data`` is what the file holds: a mapping, unless ``issues`` says why not.
+    ``where(mapping)[key]`` is (place of the key, place of the value); ``where(list)[i]`` is the place of
+    the item. ``data`` is what the file holds: a mapping, unless ``issues`` says why not.
     Data may come from several files that lie on top of each other: each place names its file.
     ``placeholders[id(parent), key]`` is the text of a value in which a variable has been put;
     ``unset`` has the paths of those whose variable has no value. ``environments`` has the overlays
@@ -95,10 +95,19 @@ class Source:
         self.texts: tuple[Text, ...] = (text,)
         self.data: Any = None
         self.issues: list[Issue] = []
-        self.places: dict[int, Any] = {}
+        # With the container itself: an id belongs to it only as long as it lives.
+        self.places: dict[int, tuple[Any, Any]] = {}
         self.placeholders: dict[tuple[int, Any], str] = {}
         self.unset: set[tuple[Any, ...]] = set()
         self.environments: dict[str, Any] = {}
+
+    def where(self, container: Any) -> Any:
+        """The places in a mapping or list of this source's data."""
+        return self.places[id(container)][1]
+
+    def put(self, container: Any, where: Any) -> None:
+        """Note the places in a mapping or list."""
+        self.places[id(container)] = (container, where)
 
     def at(self, line: int, column: int = 0) -> Place:
         """A place in this source's own file."""
@@ -143,10 +152,10 @@ class Source:
     def place(self, path: tuple[Any, ...], *, key: bool = False) -> Place:
         """Where ``path``, which exists, stands: its value, or with ``key`` the key that introduces it."""
         if not path:
-            keys = (place for place, _ in self.places.get(id(self.data), {}).values())
+            keys = (place for place, _ in (self.where(self.data) if isinstance(self.data, dict) else {}).values())
             return next((place for place in keys if place.text is self.text), self.at(0))
         parent = self.resolve(path[:-1])[1]
-        found = self.places[id(parent)][path[-1]]
+        found = self.where(parent)[path[-1]]
         if isinstance(parent, list):
             return found
         # An empty value and a block under its key are best shown at the key.
@@ -246,7 +255,7 @@ class _Builder:
             self.stack.append(_Open(value, place, event.anchor, self.nodes - 1))
         elif kind is MappingEndEvent or kind is SequenceEndEvent:
             done = self.stack.pop()
-            self.source.places[id(done.value)] = done.places
+            self.source.put(done.value, done.places)
             if done.anchor:
                 self.anchors[done.anchor] = (done.value, self.nodes - done.before)
             self._put(done.value, done.place)

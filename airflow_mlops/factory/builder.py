@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, TaskGroup
 
 from airflow_mlops.config.models import PipelineConfig, midnight
+from airflow_mlops.config.secrets import masked_text
 from airflow_mlops.factory.assets import PipelineAssets, schedule
 from airflow_mlops.factory.levels import DagSpec, Step, dag_specs
 from airflow_mlops.factory.steps import STEPS, StepContext
@@ -148,4 +149,5 @@ def _made_from(source: Path | None) -> str:
     """The file itself, for the pages of its DAGs."""
     if source is None:
         return ""
-    return f"\n\nMade from `{source.name}`:\n\n~~~yaml\n{source.read_text('utf-8').rstrip()}\n~~~"
+    text = "\n".join(map(masked_text, source.read_text("utf-8").rstrip().splitlines()))
+    return f"\n\nMade from `{source.name}`:\n\n~~~yaml\n{text}\n~~~"

@@ -12,6 +12,9 @@ from typing import Any
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_mlops.config.harmless import harmless, harmless_lines
+from airflow_mlops.config.secrets import masked_text
+
 _WIDTH = 56
 
 
@@ -54,13 +57,14 @@ def invalid_id(name: object, file: Path, taken: Collection[str]) -> str:
 
 def invalid_dag(dag_id: str, file: Path, message: str) -> DAG:
     """Return the DAG that shows ``message``, the errors of ``file`` as printed."""
-    first = message.splitlines()[0].replace(f"{file.parent}/", "")
+    message = masked_text(harmless_lines(message))
+    name, first = harmless(file.name), message.splitlines()[0].replace(f"{file.parent}/", "")
     with DAG(
         dag_id=dag_id,
         # The list of DAGs shows names and no descriptions: the first error stands in the name.
         dag_display_name=f"⚠ {first[:150]}",
         description=first[:500],
-        doc_md=f"**`{file.name}` cannot be used.** Mend it; the DAGs come back.\n\n"
+        doc_md=f"**`{name}` cannot be used.** Mend it; the DAGs come back.\n\n"
         f"~~~text\n{_narrow(message.replace(f'{file.parent}/', ''))}\n~~~",
         schedule=None,
         catchup=False,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 from airflow.sdk import DAG, get_parsing_context
 
-from airflow_mlops.config.folder import is_extended, naming, pipeline_files
+from airflow_mlops.config.folder import extended, in_shard, naming, pipeline_files
 from airflow_mlops.config.issues import InvalidPipeline
 from airflow_mlops.config.layers import SUFFIXES
 from airflow_mlops.config.loader import PipelineReader
@@ -61,42 +62,59 @@ class _Folder:
 
     def dags(self, only: str | None) -> dict[str, DAG]:
         """The DAGs of the folder, or as few as have the DAG ``only`` among them."""
-        for file in self.candidates(only):
-            config, source = self.reader.read(file)
-            if config is not None:
-                self.claim(file, config)
-                continue
-            data = source.data if isinstance(source.data, dict) else {}
-            if data and "pipeline" not in data and is_extended(file, pipeline_files(self.path)):
-                continue  # there for others to extend
-            self.refuse(file, str(InvalidPipeline(source.issues)), data.get("pipeline"))
+        for files in self.searches(only.rpartition("__")[0] if only else ""):
+            self.made, self.claimed = {}, {}
+            for file in files:
+                self.take(file)
+            if only in self.made:
+                break
         return self.made
 
-    def candidates(self, only: str | None) -> list[Path]:
-        """The files that may define the DAG ``only``; all of them when Airflow asks for all.
+    def searches(self, name: str) -> Iterator[list[Path]]:
+        """Where a pipeline may be, the least work first: a task's start needs one of a thousand.
 
-        A task's start needs one pipeline of a thousand, so files are sifted by their text, not parsed,
-        and the file that has the pipeline's name is tried before any other is opened.
+        The file that has its name, which goes before all others; the files whose text names it; all.
         """
-        name = only.rpartition("__")[0] if only else ""
-        if not name:
-            return pipeline_files(self.path, self.shard)
-        if found := naming(name, [self.path / f"{name}{suffix}" for suffix in SUFFIXES]):
-            return found
-        files = pipeline_files(self.path, self.shard)
-        return naming(name, files) or files
+        if name:
+            yield [f for f in self.own_files(name) if in_shard(f, self.path, self.shard) and f.is_file()]
+            yield naming(name, self.files)
+        yield self.files
+
+    @cached_property
+    def files(self) -> list[Path]:
+        return pipeline_files(self.path, self.shard)
+
+    @cached_property
+    def bases(self) -> set[Path]:
+        """What the files of the folder, of all shards, extend."""
+        return {path.resolve() for path in extended(pipeline_files(self.path))}
+
+    def own_files(self, name: str) -> list[Path]:
+        """The files that go before others that define the pipeline ``name``."""
+        return [self.path / f"{name}{suffix}" for suffix in SUFFIXES]
+
+    def take(self, file: Path) -> None:
+        """Make the DAGs of one file; whatever is wrong with it stays its own."""
+        try:
+            config, source = self.reader.read(file)
+        except Exception as e:
+            log.exception("%s cannot be read", file)
+            self.refuse(file, f"{file}: this file cannot be read: {type(e).__name__}: {e}")
+            return
+        if config is not None:
+            self.claim(file, config)
+            return
+        data = source.data if isinstance(source.data, dict) else {}
+        # A file that others extend is no pipeline, and its mistakes are shown by theirs.
+        if not data or "pipeline" in data or file.resolve() not in self.bases:
+            self.refuse(file, str(InvalidPipeline(source.issues)), data.get("pipeline"))
 
     def claim(self, file: Path, config: PipelineConfig) -> None:
         """Build a pipeline, unless another file has its name with more right to it."""
         name = config.pipeline
-        if name in self.claimed:
-            other, dags = self.claimed[name]
-            if file.stem != name or other.stem == name:
-                self.refuse(file, _taken(file, name, other), name)
-                return
-            for dag_id in dags:
-                del self.made[dag_id]
-            self.refuse(other, _taken(other, name, file), name)
+        if name in self.claimed and file not in self.own_files(name):
+            self.refuse(file, _taken(file, name, self.claimed[name][0]), name)
+            return
         try:
             dags = build_pipeline(config, source=file)
             if self.customise is not None:
@@ -108,8 +126,13 @@ class _Folder:
             log.exception("%s cannot be built", file)
             self.refuse(file, f"{file}: Airflow refuses this pipeline: {type(e).__name__}: {e}", name)
         else:
+            other = self.claimed.get(name)
+            for dag_id in other[1] if other else ():
+                del self.made[dag_id]
             self.claimed[name] = (file, dags)
             self.made |= dags
+            if other:
+                self.refuse(other[0], _taken(other[0], name, file), name)
 
     def refuse(self, file: Path, message: str, name: object = None) -> None:
         """Show what is wrong with a file as a DAG."""

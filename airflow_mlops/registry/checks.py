@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_mlops.exceptions import ObjectNotFound
+from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 from airflow_mlops.window import Window
@@ -54,18 +54,43 @@ def read_checks(store: Store, pipeline: str, *, rehearsal: bool = False) -> list
     prefix = layout.checks_prefix(pipeline, rehearsal=rehearsal)
     windows: dict[str, dict[str, Any]] = {}
     for key in store.list(prefix):
-        window_key, name = key.removeprefix(prefix).removesuffix(".json").split(".", 1)
-        body = json.loads(store.get(key))
+        window_key, name = _named(store, key, prefix)
+        body = _body(store, key)
         windows.setdefault(window_key, {"window": body["window"]})[name] = body["result"]
     return [windows[k] for k in sorted(windows)]
+
+
+def _named(store: Store, key: str, prefix: str) -> tuple[str, str]:
+    """The window's key and the check's name in a stored check's key."""
+    window, dot, name = key.removeprefix(prefix).removesuffix(".json").partition(".")
+    if not dot:
+        raise _corrupt(store, key)
+    return window, name
+
+
+def _body(store: Store, key: str) -> dict[str, Any]:
+    try:
+        body = json.loads(store.get(key))
+        sound = isinstance(body["window"], dict) and isinstance(body["result"], dict)
+    except (ValueError, TypeError, KeyError) as e:
+        raise _corrupt(store, key) from e
+    if not sound:
+        raise _corrupt(store, key)
+    return dict(body)
+
+
+def _corrupt(store: Store, key: str) -> CorruptObject:
+    return CorruptObject(
+        f"{key!r} in {store.uri} is not a check's result",
+        hint="delete it, or run the check's task again for that window",
+    )
 
 
 def all_checks(store: Store, pipeline: str) -> Iterator[Check]:
     """Yield every stored result of runs that were no rehearsal, oldest window first."""
     prefix = layout.checks_prefix(pipeline)
     for key in store.list(prefix):
-        body = json.loads(store.get(key))
-        name = key.removeprefix(prefix).removesuffix(".json").split(".", 1)[1]
+        name, body = _named(store, key, prefix)[1], _body(store, key)
         yield Check(name, body["result"], body.get("at"), body.get("start"), body.get("replay"))
 
 
@@ -82,7 +107,7 @@ def read_check(store: Store, pipeline: str, name: str, window: Window | None = N
             return None
         key = ours[-1]
     try:
-        body = json.loads(store.get(key))
+        body = _body(store, key)
     except ObjectNotFound:
         return None
     return {"window": body["window"], name: body["result"]}

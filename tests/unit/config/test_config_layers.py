@@ -10,6 +10,7 @@ from airflow_mlops.config import InvalidPipeline, PipelineConfig
 from airflow_mlops.config.issues import Issue
 from airflow_mlops.config.loader import PipelineReader, load_pipeline, load_text
 from airflow_mlops.config.settings import Settings
+from airflow_mlops.config.yaml_source import Source
 
 BASE = """\
 owner: platform
@@ -66,6 +67,52 @@ class TestExtends:
     def test_an_empty_value_takes_away_what_is_below(self, folder: Path) -> None:
         (folder / "churn.yaml").write_text(CHILD + "owner:\n")
         assert load(folder).owner == "airflow"
+
+    def test_an_empty_value_with_nothing_below_is_nothing(self, folder: Path) -> None:
+        (folder / "churn.yaml").write_text(CHILD.replace("tags: [mine]", "tags: [mine], end_date: null") + "notify:\n")
+        assert load(folder).notify.events == ["failed", "rejected"]
+
+    def test_places_are_right_whatever_was_read_before(self, tmp_path: Path) -> None:
+        (tmp_path / "base.yaml").write_text("dag: {tags: [a]}\ndata:\n  split: {test: 0.3}\n  min_rows: 5\n")
+        for i in range(30):
+            extra = f"dag: {{tags: [t{i}]}}\n" * (i % 2) + "notify: {events: [failed]}\n" * (i % 3 == 0)
+            text = CHILD.partition("dag:")[0] + extra + "data: {source: a.csv, target: y, split: {by: random}}\n"
+            text += "train: {estimator: sklearn.linear_model.LogisticRegression}\n"
+            (tmp_path / f"p{i}.yaml").write_text(text)
+        reader = PipelineReader(root=tmp_path)
+
+        def walk(source: Source, value: object) -> None:
+            if isinstance(value, dict):
+                    assert set(source.where(value)) >= set(value)
+                for inner in value.values():
+                    walk(source, inner)
+
+        for i in range(30):
+            config, source = reader.read(tmp_path / f"p{i}.yaml")
+            assert config is not None, source.issues
+            walk(source, source.data)
+
+    def test_a_long_row_of_files(self, folder: Path) -> None:
+        (folder / "f0.yaml").write_text("owner: first\n")
+        for i in range(1, 60):
+            (folder / f"f{i}.yaml").write_text(f"extends: f{i - 1}.yaml\n")
+        reader = PipelineReader()
+        for name, fine in (("f59", False), ("f5", True), ("f30", False), ("f5", True)):
+            (folder / "churn.yaml").write_text(
+                CHILD.replace("extends: base.yaml", f"extends: [base.yaml, {name}.yaml]")
+            )
+            config, source = reader.read(folder / "churn.yaml")
+            assert (config is not None) == fine, (name, source.issues)
+            assert not any(Path(i.file).stem in ("f3", "f4", "f5") for i in source.issues)
+
+    def test_files_that_are_named_many_times(self, folder: Path) -> None:
+        (folder / "f0.yaml").write_text("owner: first\n")
+        for i in range(1, 9):
+            (folder / f"f{i}.yaml").write_text(f"extends: [{', '.join([f'f{i - 1}.yaml'] * 10)}]\n")
+        (folder / "churn.yaml").write_text(CHILD.replace("extends: base.yaml", "extends: [base.yaml, f8.yaml]"))
+        _, source = PipelineReader().read(folder / "churn.yaml")
+        assert not source.issues
+        assert len(source.texts) == 11
 
     def test_later_bases_go_before_earlier_ones(self, folder: Path) -> None:
         (folder / "team.yaml").write_text("extends: base.yaml\nowner: team\n")
@@ -185,6 +232,7 @@ class TestPlaceholders:
         monkeypatch.setenv("MLOPS_TEMPLATE", "{{ conn.x.password }}")
         monkeypatch.setenv("MLOPS_NESTED", "${env:MLOPS_BUCKET}")
         monkeypatch.setenv("MLOPS_DB_PASSWORD", "hunter2")
+        monkeypatch.setenv("MLOPS_LOGIN", "postgres://u:hunter2@h/x")
         monkeypatch.setenv("HOME_OF_ALL", "x")
 
     def text(self, source: str = "a.csv", more: str = "") -> str:
@@ -213,8 +261,11 @@ class TestPlaceholders:
             ("${env:HOME_OF_ALL}", "not one that pipeline files may use (allowed: MLOPS_*)"),
             ("${env:MLOPS_DB_PASSWORD}", "this name is one of a secret"),
             ("${env:AIRFLOW__CORE__FERNET_KEY}", "this name is one of a secret"),
-            ("${env:MLOPS_NESTED}", "holds a placeholder itself"),
-            ("${env:MLOPS_TEMPLATE}", "only {{ window.start }}"),
+            ("${env:MLOPS_NESTED}", "holds a placeholder or a template itself"),
+            ("${env:MLOPS_TEMPLATE}", "holds a placeholder or a template itself"),
+            ("${env:MLOPS_LOGIN}", "holds what looks like a password"),
+            ("${env:MLOPS_PWD}", "this name is one of a secret"),
+            ("$${conn:lake}/a", "would be read as a connection"),
             ("${HOME}", "is not a placeholder"),
             ("${env:MLOPS_BUCKET:-x}", "is not a placeholder"),
             ("${", "is not a placeholder"),
@@ -242,8 +293,17 @@ class TestPlaceholders:
     def test_variables_that_are_not_needed_yet(self) -> None:
         reader = PipelineReader(Settings(need_variables=False))
         text = self.text() + "dag:\n  max_active_runs: ${env:MLOPS_NONE}\n"
-        _, source = reader.read_text(text, "p.yaml")
+        config, source = reader.read_text(text, "p.yaml")
+        assert config is not None
         assert [(i.severity, i.code) for i in source.issues] == [("warning", "variable_unset")]
+
+    def test_an_anchor_before_a_placeholder(self) -> None:
+        text = self.text() + "dag:\n  max_active_runs: &runs ${env:MLOPS_ROWS}\n"
+        assert load_text(text).dag.max_active_runs == 12
+
+    def test_keys_are_written_out(self) -> None:
+        with pytest.raises(InvalidPipeline, match="holds a placeholder"):
+            load_text(self.text().replace("train: {", 'train: {params: {"${env:MLOPS_BUCKET}": 1}, '))
 
     def test_other_names_may_be_allowed(self) -> None:
         settings = Settings(allowed_variables=("HOME_OF_ALL",))

@@ -188,7 +188,7 @@ def spots(source: Source, value: Any = None, path: tuple[Any, ...] = ()) -> Iter
     value = source.data if not path else value
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield (*path, key), *source.places[id(value)][key]
+            yield (*path, key), *source.where(value)[key]
             yield from spots(source, inner, (*path, key))
     elif isinstance(value, list):
         for i, inner in enumerate(value):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from airflow_mlops.config.keys import all_keys
 from airflow_mlops.config.loader import PipelineReader, read_pipeline
 from airflow_mlops.config.models import PipelineConfig
-from airflow_mlops.config.origins import HIDDEN, Setting, effective, looks_secret, masked_text, origin_of
+from airflow_mlops.config.origins import Setting, effective, origin_of
+from airflow_mlops.config.secrets import HIDDEN, looks_secret, masked_text
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.config.yaml_source import Source
 
