@@ -161,6 +161,46 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "my_company.models.Calibrated",
                         "default": "",
                     },
+                    "signing_key_file": {
+                        "description": "File with the Ed25519 private key (PEM) that models are signed with where "
+                        "they are trained; refused where every user may read it.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/etc/mlops/signing_key.pem",
+                        "default": "",
+                    },
+                    "signing_key_conn_id": {
+                        "description": "Connection whose password is that private key (PEM, or the base64 of its "
+                        "32 bytes), instead of signing_key_file.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "mlops_signing_key",
+                        "default": "",
+                    },
+                    "trusted_keys": {
+                        "description": "Comma-separated public keys (base64, or paths of PEM files) whose signatures "
+                        "count where models are loaded. Once there is one, unsigned models are refused.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "8gWuzA4M3EMM2QF6ymWrULhaGMeE7WFbGO7gOUo0y44=",
+                        "default": "",
+                    },
+                    "allow_unsigned": {
+                        "description": "Whether models without a signature are loaded. Empty: only while there is no "
+                        "trusted key.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "False",
+                        "default": "",
+                    },
+                    "allow_pickle": {
+                        "description": "Whether imported pickle and joblib files are loaded. They can run anything; "
+                        "even so they are loaded only with a valid signature of a trusted key.",
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "False",
+                    },
                 },
             }
         },

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_mlops.ml.files import Files
     from airflow_mlops.ml.reading import SourceBatches, Sql
     from airflow_mlops.registry.registry import Version
+    from airflow_mlops.registry.signing import Signer, Verifier
     from airflow_mlops.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ class LocalRun:
     :param sample: at most this many rows; ``None``: all.
     :param run_id: names the run in what is registered.
     :param keep: takes a report: its title and its page.
+    :param signer: signs the candidate.
+    :param verifier: whose signatures count; where they must be there and the candidate is not registered, it is
+        signed with a key of its own, which this run alone trusts.
     """
 
     config: PipelineConfig
@@ -52,6 +56,8 @@ class LocalRun:
     allowed_imports: Sequence[str] = ()
     trusted_types: Sequence[str] = ()
     allow_commands: bool = False
+    signer: Signer | None = None
+    verifier: Verifier | None = None
 
     snapshot: dict[str, Any] = field(default_factory=dict)
     version: Version | None = None
@@ -176,6 +182,7 @@ def _fit(run: LocalRun) -> list[str]:
     config = run.config
     check_gates(config.evaluate)
     check_command(config.train.command, allowed=run.allow_commands)
+    _settle_keys(run)
     limits = [r.timeout for r in (config.train.resources, config.resources) if r is not None and r.timeout]
     timeout = length(limits[0]) if limits else None
     record = train_candidate(
@@ -191,8 +198,12 @@ def _fit(run: LocalRun) -> list[str]:
         log=log.debug,
         folder=run.folder,
         timeout=timeout.total_seconds() if timeout else None,
+        signer=run.signer,
+        pipeline=config.pipeline,
     )
-    run.model = fetch_model(run.store, record["model"], trusted=run.trusted_types)
+    run.model = fetch_model(
+        run.store, record["model"], trusted=run.trusted_types, verifier=run.verifier, pipeline=config.pipeline
+    )
     run.version = Version(config.pipeline, 0, None, record)
     last = run.model.steps[-1][1] if hasattr(run.model, "steps") else run.model
     rows, features = record["rows"], len(record["schema"]["features"])
@@ -204,6 +215,17 @@ def _fit(run: LocalRun) -> list[str]:
         _register(run, record)
         lines.append(f"registered as v{run.candidate.number} in {run.store.uri}")
     return lines
+
+
+def _settle_keys(run: LocalRun) -> None:
+    from airflow_mlops.registry.signing import Signer, Verifier
+
+    verifier = run.verifier or Verifier()
+    if run.register:
+        verifier.check_signer(run.signer)
+    elif verifier.signed_only:
+        run.signer = Signer.generate()
+        run.verifier = verifier.trusting(run.signer.public)
 
 
 def _register(run: LocalRun, record: dict[str, Any]) -> None:
@@ -235,6 +257,8 @@ def _score(run: LocalRun) -> list[str]:
         allowed_imports=run.allowed_imports,
         trusted_types=run.trusted_types,
         log=log.debug,
+        verifier=run.verifier,
+        pipeline=run.config.pipeline,
     )
     run.annotate("evaluation", run.evaluation)
     rows = f"on {run.evaluation['rows']:,} rows"
@@ -269,6 +293,7 @@ def _gates(run: LocalRun) -> list[str]:
         config.evaluate,
         trusted_types=run.trusted_types,
         log=log.debug,
+        verifier=run.verifier,
         name=None if run.register else f"{config.pipeline}, not registered,",
     )
     run.keep("Gate report", page)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_mlops.local_steps import LocalRun
     from airflow_mlops.ml.files import Files
     from airflow_mlops.ml.reading import Sql
+    from airflow_mlops.registry.signing import Signer, Verifier
     from airflow_mlops.store.base import Store
 
 Say = Callable[[str], None]
@@ -95,6 +96,8 @@ class Pipeline:
         allow_commands: bool = False,
         reports: str | os.PathLike[str] | None = None,
         files: Files | None = None,
+        signer: Signer | None = None,
+        verifier: Verifier | None = None,
     ) -> Result:
         """Run the steps of the training DAG here, one after the other.
 
@@ -113,6 +116,8 @@ class Pipeline:
         :param allow_commands: whether ``train.command`` may run.
         :param reports: folder to which each report is written as soon as it is made.
         :param files: opens the data, instead of ``data_root`` and AWS's own credentials.
+        :param signer: signs what is registered.
+        :param verifier: whose signatures count where a model of ``store`` is loaded.
         :raises MLOpsError: as the steps of the DAG do; a note on the error names the step.
         """
         from airflow_mlops.local_steps import LocalRun
@@ -139,6 +144,8 @@ class Pipeline:
                 allowed_imports=self._allowed_imports,
                 trusted_types=tuple(trusted_types),
                 allow_commands=allow_commands,
+                signer=signer,
+                verifier=verifier,
             )
             steps = tuple(_walk(run, say))
             number = run.candidate.number if register else None

@@ -34,6 +34,7 @@ ENVIRONMENT = Arg(
     default=None,
     help="Overlay of the file to put on top (default: the option environment of the section mlops)",
 )
+MODELS = "churn, churn@champion, churn@challenger, churn:7, churn[KEY]:7"
 TEXT_OR_JSON = Arg(("--output",), choices=("text", "json"), default="text", help="(default: text)")
 
 
@@ -150,6 +151,38 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     Arg(("--count",), metavar="N", type=int, default=None, help="How many (default: by the files)"),
                     Arg(("-o", "--out"), metavar="DIR", default=None, help="Default: beside the folder"),
                     Arg(("--check",), action="store_true", help="Change nothing; end with 1 if they need writing"),
+                ),
+                GroupCommand(
+                    name="keys",
+                    help="Keys that models are signed with",
+                    subcommands=(
+                        _command(
+                            "new",
+                            "Make a key to sign models with",
+                            "Writes the private key to a file that only you may read, and prints the public key, its "
+                            "id and what to configure. A file that is there is never written over.",
+                            Arg(
+                                ("-o", "--out"),
+                                metavar="FILE",
+                                default="mlops_signing_key.pem",
+                                help="The private key's file (default: mlops_signing_key.pem here)",
+                            ),
+                            module="keys",
+                        ),
+                        _command(
+                            "show",
+                            "Print the public key and its id of a key file, or of the configured keys",
+                            "Of a private key only the public half is printed.",
+                            Arg(
+                                ("file",),
+                                metavar="FILE",
+                                nargs="?",
+                                default=None,
+                                help="A private or public key file (PEM); default: what is configured",
+                            ),
+                            module="keys",
+                        ),
+                    ),
                 ),
             ),
         )

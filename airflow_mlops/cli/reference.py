@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
@@ -12,14 +13,15 @@ HEAD = """\
 # Commands
 
 `airflow mlops …`, where Airflow's configuration is that of the deployment. This page is made from the commands
-themselves: `airflow mlops COMMAND --help` says the same. An error is one message and exit code 1; a command that is
-not understood ends with 2.
+themselves; `airflow mlops COMMAND --help` tells the same arguments. An error is one message and exit code 1; a command
+that is not understood ends with 2.
 """
 MORE = {
     "assess": "What counts for a level, and what each capability asks for: [levels](../explanation/levels.md).",
     "backfill": "Prints a line a window and a table at the end. Ctrl-C ends the command with exit code 130; the run in "
     "flight goes on. [How](../how-to/backfill.md).",
     "describe": "Where values come from: [environments](../how-to/environments.md). Values of secrets are not shown.",
+    "keys new": "What is signed, and what is refused then: [sign models](../how-to/sign-models.md).",
     "lint": "In an editor, before a commit and in CI: [how](../how-to/check-files.md).",
     "loaders": "When and how: [many pipelines](../how-to/many-pipelines.md).",
     "run": "From a notebook and in tests: [how](../how-to/run-locally.md).",
@@ -44,10 +46,17 @@ def page() -> str:
     """The page, in Markdown."""
     (group,) = (command for command in get_mlops_cli_commands() if isinstance(command, GroupCommand))
     parts = [HEAD]
-    for command in sorted(group.subcommands, key=lambda c: c.name):
-        if isinstance(command, ActionCommand):
-            parts.append(_section(group.name, command))
+    parts += [_section(name, command) for name, command in _commands(group.name, group)]
     return "\n".join([*parts, TAIL])
+
+
+def _commands(name: str, group: GroupCommand) -> Iterator[tuple[str, ActionCommand]]:
+    """Each command of a group and of the groups in it, with the name of the group that it is in."""
+    for command in sorted(group.subcommands, key=lambda c: c.name):
+        if isinstance(command, GroupCommand):
+            yield from _commands(f"{name} {command.name}", command)
+        else:
+            yield name, command
 
 
 def _section(group: str, command: ActionCommand) -> str:
@@ -57,8 +66,9 @@ def _section(group: str, command: ActionCommand) -> str:
     lines = [f"## `{heading}`", "", f"{command.help}.", ""]
     if command.description:
         lines += [command.description, ""]
-    if command.name in MORE:
-        lines += [MORE[command.name], ""]
+    name = " ".join([*group.split()[1:], command.name])
+    if name in MORE:
+        lines += [MORE[name], ""]
     if arguments:
         lines += ["| Argument | Meaning |", "|---|---|", *(_row(arg) for arg in arguments), ""]
     return "\n".join(lines)
@@ -66,7 +76,7 @@ def _section(group: str, command: ActionCommand) -> str:
 
 def _use(arg: Arg) -> str:
     name = _value(arg) if not arg.flags[0].startswith("-") else f"{arg.flags[-1]} {_value(arg)}"
-    return {"+": f"{name}…", "*": f"[{name}…]"}.get(str(arg.kwargs.get("nargs")), name)
+    return {"+": f"{name}…", "*": f"[{name}…]", "?": f"[{name}]"}.get(str(arg.kwargs.get("nargs")), name)
 
 
 def _value(arg: Arg) -> str:

@@ -41,6 +41,8 @@ def run(args: Namespace) -> None:
             say=say,
             sql=hook.sql,
             trusted_types=hook.trusted_types,
+            signer=hook.signer(),
+            verifier=hook.verifier(),
             allow_commands=hook.allow_commands,
             reports=args.reports,
             files=files,

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook, conf
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
+from airflow.sdk.log import mask_secret
 
 from airflow_mlops.exceptions import ConfigError, DataError, DataUnavailable
-from airflow_mlops.hooks.options import option, options, switch
+from airflow_mlops.hooks.options import option, options, switch, switch_or_none
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from airflow_mlops.ml.files import Files
     from airflow_mlops.registry.registry import Registry
+    from airflow_mlops.registry.signing import Signer, Verifier
     from airflow_mlops.store.base import Store
 
 # Keys of the connection's extra that are read; all others are ignored on purpose.
@@ -85,6 +87,49 @@ class MLOpsHook(BaseHook):
     def trusted_types(self) -> tuple[str, ...]:
         """Types, beyond the built-in ones, that a stored model may hold."""
         return options("trusted_types")
+
+    def signer(self) -> Signer | None:
+        """The private key that models are signed with here, or ``None`` where none is configured.
+
+        :raises ConfigError: the connection or the file is not there, or holds no key.
+        """
+        from airflow_mlops.registry.signing import Signer
+
+        conn_id, file = option("signing_key_conn_id"), option("signing_key_file")
+        if conn_id and file:
+            raise ConfigError(
+                "[mlops] signing_key_conn_id and signing_key_file are both set", hint="take one of the two away"
+            )
+        if file:
+            return Signer.from_file(file)
+        if not conn_id:
+            return None
+        try:
+            secret = self.get_connection(conn_id).password
+        except AirflowNotFoundException as e:
+            raise ConfigError(
+                f"the connection {conn_id!r} does not exist",
+                hint="create it with the private key as its password, or correct [mlops] signing_key_conn_id",
+            ) from e
+        if not secret:
+            raise ConfigError(
+                f"the connection {conn_id!r} has no password", hint="its password is the private key that models need"
+            )
+        # Airflow masks the password as a whole; a log may break it up.
+        for line in secret.splitlines():
+            if not line.startswith("-----"):
+                mask_secret(line)
+        return Signer.from_text(secret, where=f"the password of the connection {conn_id!r}")
+
+    def verifier(self) -> Verifier:
+        """Whose signatures count where models are loaded, and whether others are loaded at all.
+
+        :raises ConfigError: a trusted key cannot be read, or an option is no boolean.
+        """
+        from airflow_mlops.registry.signing import Verifier, read_public_key
+
+        keys = tuple(read_public_key(text) for text in options("trusted_keys"))
+        return Verifier(keys, switch_or_none("allow_unsigned"), bool(switch_or_none("allow_pickle")))
 
     def _aws_session(self, conn_id: str) -> tuple[Any, str | None, str | None]:
         """Return (boto3 session, endpoint URL, region) of an AWS connection."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow.sdk import conf
 
 from airflow_mlops.config.settings import Settings
+from airflow_mlops.exceptions import ConfigError
 
 
 def option(name: str, default: str = "") -> str:
@@ -21,6 +22,21 @@ def options(name: str, default: str = "") -> tuple[str, ...]:
 def switch(name: str) -> bool:
     """Whether ``[mlops] name`` is on."""
     return option(name).lower() in ("true", "1", "yes")
+
+
+def switch_or_none(name: str) -> bool | None:
+    """Whether ``[mlops] name`` is on; ``None`` where it is not set.
+
+    :raises ConfigError: it is neither on nor off; what guards the loading of code is not guessed.
+    """
+    value = option(name).strip().lower()
+    if value in ("true", "1", "yes"):
+        return True
+    if value in ("false", "0", "no"):
+        return False
+    if value:
+        raise ConfigError(f"[mlops] {name} is {value!r}", hint="write True or False")
+    return None
 
 
 def settings(environment: str | None = None) -> Settings:

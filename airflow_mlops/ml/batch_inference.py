@@ -14,6 +14,7 @@ from airflow_mlops.ml.files import Files
 from airflow_mlops.ml.prediction import CaptureWriter, predict_batches, write_predictions
 from airflow_mlops.registry.artifacts import fetch_model
 from airflow_mlops.registry.registry import Version
+from airflow_mlops.registry.signing import Verifier
 from airflow_mlops.store.base import Store
 from airflow_mlops.window import Window
 
@@ -33,6 +34,7 @@ def score(
     trusted_types: Sequence[str] = (),
     log: Callable[..., None],
     rehearsal: bool = False,
+    verifier: Verifier | None = None,
 ) -> dict[str, Any]:
     """Score the rows of ``source`` (default: the pipeline's own) and write one Parquet file below ``output``.
 
@@ -40,11 +42,19 @@ def score(
 
     :param rehearsal: what is captured stands beside the real capture of the window, not in its place.
     :param name: names the output file; the same name is replaced whole.
+    :param verifier: whose signatures count where the version's model is loaded.
     :returns: ``{"version", "rows", "output", "capture": digest or None}``.
     """
     if source is not None:
         data = data.model_copy(update={"source": source, "sql": None, "callable": None})
-    model = fetch_model(store, version.record["model"], trusted=trusted_types)
+    model = fetch_model(
+        store,
+        version.record["model"],
+        trusted=trusted_types,
+        verifier=verifier,
+        pipeline=version.pipeline,
+        key=version.key,
+    )
     schema = FeatureSchema.from_dict(version.record["schema"])
     batches = read_batches(
         data, files=files, window=window, sql=sql, allowed_imports=allowed_imports, target_optional=True

@@ -36,12 +36,14 @@ def write_bundle(
     sample: pd.DataFrame,
     card_md: str,
     card_html: str,
+    signature: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the bundle; the same arguments in the same environment give the same bytes.
 
     :param model_path: the model's skops file.
     :param record: the version's record; its environment's package versions become the requirements.
     :param sample: rows with the schema's columns; the first 20 go into ``sample_input.csv``.
+    :param signature: what :meth:`airflow_mlops.registry.signing.Verifier.evidence` returned, of a signed model.
     :return: ``{"digest": sha256 of the zip, "files": {name: sha256}, "command": how to predict with it}``.
     :raises PredictionError: when the sample does not fit the schema.
     :raises TrainingError: when a package the model needs is not installed here.
@@ -64,6 +66,7 @@ def write_bundle(
         "requirements.txt": "".join(f"{n}=={v}\n" for n, v in requirements.items()).encode(),
         "environment.json": _json(environment),
         "predict.py": script.encode(),
+        **({"signature.json": _json(signature)} if signature else {}),
     }
     files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     files["model.skops"] = _digest(model_path)

@@ -27,9 +27,10 @@ from airflow_mlops.ml.gates import GateResult, decide, gate_metrics
 from airflow_mlops.ml.serving import check_serving, predictions
 from airflow_mlops.ml.splitting import split_mask
 from airflow_mlops.ml.training import train
-from airflow_mlops.registry.artifacts import fetch_model, store_model
+from airflow_mlops.registry.artifacts import fetch_model, fetch_model_file, store_model
 from airflow_mlops.registry.lineage import code_version, config_hash
 from airflow_mlops.registry.registry import Version
+from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.store import get_blob, get_blob_file, put_blob, put_blob_file, put_json
 from airflow_mlops.store.base import Store
 
@@ -73,9 +74,13 @@ def train_candidate(
     timeout: float | None = None,
     function: Callable[..., Any] | None = None,
     folder: Path | None = None,
+    signer: Signer | None = None,
+    pipeline: str = "",
+    key: str | None = None,
 ) -> dict[str, Any]:
     """Train on the training part of a snapshot, store the model, and return the version's record.
 
+    :param signer: signs the model as that of ``pipeline``, and of ``key`` within a fleet.
     :raises DataError: the snapshot cannot be used; its children say why.
     :raises TrainingError: no usable model came of it.
     """
@@ -107,7 +112,7 @@ def train_candidate(
         "features": features.model_dump(mode="json") if features else None,
     }
     return {
-        "model": store_model(store, trained.model),
+        "model": store_model(store, trained.model, signer=signer, pipeline=pipeline, key=key),
         "schema": trained.schema.to_dict(),
         "task": trained.task,
         "snapshot": snapshot_ref,
@@ -139,9 +144,13 @@ def evaluate_candidate(
     allowed_imports: Sequence[str],
     trusted_types: Sequence[str],
     log: Log,
+    verifier: Verifier | None = None,
+    pipeline: str | None = None,
+    key: str | None = None,
 ) -> dict[str, Any]:
     """Score a candidate and the champion on the candidate's holdout.
 
+    :param verifier: whose signatures count; the candidate must be signed as a model of ``pipeline`` and ``key``.
     :returns: ``{"champion": number or None, "evaluation", "sample", "expected": digests, "metrics", "rows"}``;
         ``metrics`` by name; ``evaluation`` holds the row-by-row predictions of both, ``sample`` some holdout
         rows as the model takes them, ``expected`` the candidate's predictions of these.
@@ -159,14 +168,24 @@ def evaluate_candidate(
             hint=f"the columns are {', '.join(map(str, raw.columns))}",
         )
     schema = FeatureSchema.from_dict(record["schema"])
-    candidate = fetch_model(store, record["model"], trusted=trusted_types)
+    candidate = fetch_model(
+        store, record["model"], trusted=trusted_types, verifier=verifier, pipeline=pipeline, key=key
+    )
     mine = schema.check(rows)
     other = None
     if champion is not None:
         other_schema = FeatureSchema.from_dict(champion.record["schema"])
         code = recorded_code(champion.record)
         theirs = rows if code == recorded_code(record) else featured(frame, data, code, allowed_imports)[holdout]
-        other = (fetch_model(store, champion.record["model"], trusted=trusted_types), other_schema.check(theirs))
+        served = fetch_model(
+            store,
+            champion.record["model"],
+            trusted=trusted_types,
+            verifier=verifier,
+            pipeline=champion.pipeline,
+            key=champion.key,
+        )
+        other = (served, other_schema.check(theirs))
         log("Champion is v%d; both are scored on the same %s rows", champion.number, f"{len(rows):,}")
     same = champion is not None and champion.record["model"]["digest"] == record["model"]["digest"]
     result = evaluate(
@@ -220,23 +239,33 @@ def decide_candidate(
     log: Log,
     own_gate: Callable[[Evaluation], GateResult] | None = None,
     name: str | None = None,
+    verifier: Verifier | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Judge a version by the gates; returns the report as plain JSON and as a page.
 
     :param own_gate: one more gate, as code.
     :param name: what the page calls the version; default: its own name.
+    :param verifier: whose signatures count where the model is loaded for a serving check.
     """
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         path = Path(folder, "evaluation.parquet")
         get_blob_file(store, evaluation["evaluation"], path)
         rows = Evaluation.from_parquet(path)
-        model = Path(folder, "model.skops")
+        model = Path(folder, "model")
 
         def serve(serving: Serving) -> dict[str, Any]:
             log("Serving check: loading the model in a fresh process")
-            get_blob_file(store, version.record["model"]["digest"], model)
+            info = version.record["model"]
+            fetch_model_file(store, info, model, verifier=verifier, pipeline=version.pipeline, key=version.key)
             expected = np.load(io.BytesIO(get_blob(store, evaluation["expected"])), allow_pickle=False)
-            return check_serving(model, read_sample(store, evaluation["sample"]), expected, serving, trusted_types)
+            registered = {
+                "info": info,
+                "verifier": (verifier or Verifier()).to_dict(),
+                "pipeline": version.pipeline,
+                "key": version.key,
+            }
+            sample = read_sample(store, evaluation["sample"])
+            return check_serving(model, sample, expected, serving, trusted_types, registered=registered)
 
         report = decide(config.gates, rows, serving=serve, further=[own_gate] if own_gate else [])
     champion = evaluation["champion"]

@@ -18,13 +18,19 @@ from airflow_mlops.ml.prediction import PREDICTION, VERSION, capture_kinds, pred
 from airflow_mlops.ml.splitting import split_mask
 from airflow_mlops.registry.artifacts import fetch_model
 from airflow_mlops.registry.registry import Version
+from airflow_mlops.registry.signing import Verifier
 from airflow_mlops.store.base import Store
 
 _SEED = 7
 
 
 def reference_frame(
-    store: Store, version: Version, *, allowed_imports: Sequence[str], trusted_types: Sequence[str]
+    store: Store,
+    version: Version,
+    *,
+    allowed_imports: Sequence[str],
+    trusted_types: Sequence[str],
+    verifier: Verifier | None = None,
 ) -> pd.DataFrame:
     """What drift is measured against: the version's snapshot, rows × (features, what the version predicts).
 
@@ -37,7 +43,14 @@ def reference_frame(
     holdout = split_mask(frame, data, record["seed"])
     schema = FeatureSchema.from_dict(record["schema"])
     inputs = schema.check(featured(frame, data, recorded_code(record), allowed_imports))
-    model = fetch_model(store, record["model"], trusted=trusted_types)
+    model = fetch_model(
+        store,
+        record["model"],
+        trusted=trusted_types,
+        verifier=verifier,
+        pipeline=version.pipeline,
+        key=version.key,
+    )
     rows = pa.Table.from_pandas(inputs[holdout], preserve_index=False).to_batches()
     said = pa.Table.from_batches(predict_batches(model, schema, rows, model_version=version.number)).to_pandas()
     said.index = inputs.index[holdout]
@@ -52,16 +65,20 @@ def drift(
     *,
     allowed_imports: Sequence[str] = (),
     trusted_types: Sequence[str] = (),
+    verifier: Verifier | None = None,
 ) -> tuple[dict[str, Any], bytes]:
     """Compare captured inputs and predictions with the version's training data.
 
     Inputs are compared with the whole snapshot, predictions with those on its holdout; each gets its
     share of ``alpha``.
 
+    :param verifier: whose signatures count where the version's model is loaded.
     :returns: ``{"verdict", "sentence", "version", "rows", "columns": […]}`` and the report's page.
     """
     current = read_capture(store, capture)
-    reference = reference_frame(store, version, allowed_imports=allowed_imports, trusted_types=trusted_types)
+    reference = reference_frame(
+        store, version, allowed_imports=allowed_imports, trusted_types=trusted_types, verifier=verifier
+    )
     schema = FeatureSchema.from_dict(version.record["schema"])
     kinds = capture_kinds(schema, [c for c in reference.columns if c in current.columns])
     outputs = {n: k for n, k in kinds.items() if n not in schema.names}

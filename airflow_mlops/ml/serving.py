@@ -37,6 +37,7 @@ def check_serving(
     trusted: Sequence[str] = (),
     *,
     timeout: float = TIMEOUT,
+    registered: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Load the model in a fresh Python process and let it predict row by row.
 
@@ -45,6 +46,8 @@ def check_serving(
     :param expected_predictions: :func:`predictions` of the same rows in this process.
     :param trusted: types the model file may hold beside scikit-learn's.
     :param timeout: seconds until the process is stopped and the check failed.
+    :param registered: what the file is verified against before it is loaded: ``{"info", "verifier", "pipeline",
+        "key"}``, plain JSON; default: a skops file that is not registered.
     :return: ``{"load_ms", "p50_ms", "p95_ms", "size_mb", "rows", "equal", "error"}``; plain JSON. ``error`` is ``None``
         or what went wrong, and the times then are ``None``. Latency is that of one row, after one call to warm up.
     :raises EvaluationError: when there are no rows, or not as many predictions as rows.
@@ -67,7 +70,8 @@ def check_serving(
     with tempfile.TemporaryDirectory(prefix="mlops-serving-") as folder:
         data = Path(folder) / "sample.parquet"
         sample.iloc[:rows].reset_index(drop=True).to_parquet(data)
-        command = [sys.executable, "-m", "airflow_mlops.ml.serving_probe", str(model_path), str(data), *trusted]
+        probe = [sys.executable, "-m", "airflow_mlops.ml.serving_probe"]
+        command = [*probe, str(model_path), str(data), json.dumps(registered), *trusted]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=timeout, check=False, env=_environment()

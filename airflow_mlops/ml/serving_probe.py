@@ -1,5 +1,6 @@
-"""The fresh process of a serving check: ``python -m airflow_mlops.ml.serving_probe MODEL SAMPLE [TRUSTED …]``.
+"""The fresh process of a serving check: ``python -m airflow_mlops.ml.serving_probe MODEL SAMPLE JSON [TRUSTED …]``.
 
+``JSON`` is what the model is verified against: ``null``, or ``{"info", "verifier", "pipeline", "key"}``.
 Prints one line of JSON: ``{"load_ms", "times_ms": [per row], "predictions": [per row]}`` or
 ``{"error": "…"}``. Imports what serving needs and nothing else; Airflow is not among it.
 """
@@ -16,16 +17,17 @@ import pandas as pd
 
 from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.ml.serving import predictions
-from airflow_mlops.registry.artifacts import load_model
+from airflow_mlops.registry.artifacts import load_model, open_model
+from airflow_mlops.registry.signing import Verifier
 
 
 def main(arguments: list[str]) -> None:
     """Load, warm up, then predict one row after the other."""
-    model_path, sample_path, *trusted = arguments
+    model_path, sample_path, registered, *trusted = arguments
     sample = pd.read_parquet(sample_path)
     started = time.perf_counter()
     try:
-        model = load_model(Path(model_path), trusted=trusted)
+        model = load(Path(model_path), json.loads(registered), trusted)
     except MLOpsError as e:
         answer({"error": f"{e.message} ({e.hint})" if e.hint else e.message})
         return
@@ -39,6 +41,15 @@ def main(arguments: list[str]) -> None:
         times.append(1000 * (time.perf_counter() - started))
         found.append(value[0].tolist() if hasattr(value[0], "tolist") else value[0])
     answer({"load_ms": load_ms, "times_ms": times, "predictions": found})
+
+
+def load(path: Path, registered: dict[str, Any] | None, trusted: list[str]) -> Any:
+    """Load the model; one that is registered is verified first."""
+    if registered is None:
+        return load_model(path, trusted=trusted)
+    verifier = Verifier.from_dict(registered["verifier"])
+    info, pipeline, key = registered["info"], registered["pipeline"], registered["key"]
+    return open_model(path, info, trusted=trusted, verifier=verifier, pipeline=pipeline, key=key)
 
 
 def answer(result: dict[str, Any]) -> None:

@@ -59,6 +59,9 @@ class EvaluateOperator(MLOpsOperator):
             allowed_imports=self.hook.allowed_imports,
             trusted_types=self.hook.trusted_types,
             log=self.log.info,
+            verifier=self.hook.verifier(),
+            pipeline=version.pipeline,
+            key=version.key,
         )
         operation = self.operation(context, "evaluation", version.number, result)
         registry.annotate(version.number, "evaluation", result, op_id=operation)
@@ -115,6 +118,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
             trusted_types=self.hook.trusted_types,
             log=self.log.info,
             own_gate=self._own_gate(),
+            verifier=self.hook.verifier(),
         )
         go, ask = follow_up(report["verdict"], self.evaluate, self.approval)
         ask = ask and scope.promote

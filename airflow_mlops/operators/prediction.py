@@ -74,6 +74,7 @@ class BatchPredictOperator(MLOpsOperator):
             sql=self.hook.sql,
             allowed_imports=self.hook.allowed_imports,
             trusted_types=self.hook.trusted_types,
+            verifier=self.hook.verifier(),
             log=self.log.info,
             rehearsal=not scope.promote,
         )

@@ -125,7 +125,7 @@ class HandoverOperator(PromoteOperator):
         registry, store, ti = self.hook.registry(self.pipeline), self.hook.store(), context["ti"]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{self.pipeline}-v{version.number}.zip"
-            bundle = make_bundle(store, registry.get(version.number), path)
+            bundle = make_bundle(store, registry.get(version.number), path, verifier=self.hook.verifier())
             key = layout.handover(ti.dag_id, bundle.digest)
             store.put_file(key, path)
         self.keep_report(context, "Model card", bundle.card_html)

@@ -72,7 +72,8 @@ class TrainOperator(MLOpsOperator):
             }
         )
         check_command(train.command, allowed=self.hook.allow_commands)
-        store, registry = self.hook.store(), self.hook.registry(self.pipeline)
+        store, registry, signer = self.hook.store(), self.hook.registry(self.pipeline), self.hook.signer()
+        self.hook.verifier().check_signer(signer)
         ti = context["ti"]
         record = train_candidate(
             store,
@@ -88,6 +89,8 @@ class TrainOperator(MLOpsOperator):
             function=self._function(),
             folder=Path(self.folder) if self.folder else None,
             timeout=self.execution_timeout.total_seconds() if self.execution_timeout else None,
+            signer=signer,
+            pipeline=self.pipeline,
         )
         run = {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay, "rehearsal": not scope.promote}
         record |= {"about": self.about, "run": run}

@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from airflow.cli.cli_config import GroupCommand
 
 from airflow_mlops.cli import commands
 from airflow_mlops.cli.definition import get_mlops_cli_commands
@@ -24,7 +25,7 @@ def test_the_group_and_its_commands() -> None:
     assert group.name == "mlops"
     names = {command.name for command in group.subcommands}
     assert names == {
-        "assess", "backfill", "describe", "lint", "loaders", "new", "plan", "run", "schema", "status", "upgrade"
+        "assess", "backfill", "describe", "keys", "lint", "loaders", "new", "plan", "run", "schema", "status", "upgrade"
     }  # fmt: skip
 
 
@@ -39,7 +40,9 @@ def test_the_definition_is_light() -> None:
 
 def test_every_command_resolves() -> None:
     (group,) = get_mlops_cli_commands()
-    for command in group.subcommands:
+    nested = [command for command in group.subcommands if isinstance(command, GroupCommand)]
+    flat = [command for command in group.subcommands if command not in nested]
+    for command in [*flat, *(inner for outer in nested for inner in outer.subcommands)]:
         # Reading the arguments' names imports nothing; calling without them shows that the function is there.
         with pytest.raises(AttributeError, match="Namespace"):
             command.func(Namespace())

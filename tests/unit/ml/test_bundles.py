@@ -20,7 +20,9 @@ from airflow_mlops.exceptions import PredictionError
 from airflow_mlops.ml.bundle import write_bundle
 from airflow_mlops.ml.features import infer_schema
 from airflow_mlops.ml.training import Trained, train
-from airflow_mlops.registry.artifacts import dump_model, environment, foreign_types
+from airflow_mlops.registry.artifacts import dump_model, environment, fetch_model_file, foreign_types, store_model
+from airflow_mlops.registry.signing import Signer, Verifier, statement
+from airflow_mlops.store import LocalStore
 
 # Runs the script as a fresh process would where neither Airflow nor this package is installed.
 BLOCKER = """
@@ -132,8 +134,8 @@ def test_new_categories_missing_values_and_parquet(tmp_path: Path, forest: Train
 
 def test_same_input_same_bytes_and_sums(tmp_path: Path, forest: Trained) -> None:
     folder, first = bundle(tmp_path / "a", forest)
-    # skops writes the time into its zip, so the same model file is used again.
-    model = tmp_path / "a" / "in.skops"
+    model = tmp_path / "in.skops"
+    dump_model(forest.model, model)
     again = write_bundle(
         tmp_path / "again.zip",
         model_path=model,
@@ -153,6 +155,63 @@ def test_same_input_same_bytes_and_sums(tmp_path: Path, forest: Trained) -> None
     required = [line.partition("==")[0] for line in (folder / "requirements.txt").read_text().splitlines()]
     assert required == ["scikit-learn", "skops", "numpy", "pandas", "scipy"]
     assert not (tmp_path / "again.zip.part").exists()
+
+
+def test_a_signed_model_is_verified_by_the_script(
+    tmp_path: Path, forest: Trained, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer, other = Signer.generate(), Signer.generate()
+    store = LocalStore(tmp_path / "store")
+    info = store_model(store, forest.model, signer=signer, pipeline="churn")
+    fetch_model_file(store, info, tmp_path / "model.skops")
+    verifier = Verifier((signer.public,))
+    evidence = verifier.evidence(info, pipeline="churn")
+
+    def written(name: str, signature: dict[str, Any] | None) -> Path:
+        write_bundle(
+            tmp_path / f"{name}.zip",
+            model_path=tmp_path / "model.skops",
+            record={"model": info},
+            schema=forest.schema,
+            sample=rows(30, seed=8),
+            card_md="",
+            card_html="",
+            signature=signature,
+        )
+        with zipfile.ZipFile(tmp_path / f"{name}.zip") as archive:
+            archive.extractall(tmp_path / name)
+        return tmp_path / name
+
+    def predict(folder: Path, *arguments: str) -> str:
+        inside(folder, folder / "sample_input.csv", "--out", folder / "out.csv", *arguments)
+        return capsys.readouterr().err
+
+    signed, plain = written("signed", evidence), written("plain", None)
+    assert f"signed with {signer.public}; to insist on that key: --key" in predict(signed)
+    assert predict(signed, "--key", signer.public).startswith(f"predict.py: the model is signed with {signer.public}\n")
+    assert "is signed" not in predict(plain)
+    another = other.sign(info, pipeline="churn")
+    for folder, arguments, why in (
+        (signed, ["--key", other.public], "signed with another key"),
+        (plain, ["--key", signer.public], "is not signed"),
+        (written("a", {**evidence, "value": another["value"]}), [], "is not valid"),
+        (written("b", {**evidence, "statement": evidence["statement"].replace("churn", "fraud")}), [], "is not valid"),
+        (written("c", {**evidence, "value": "?"}), [], "is not valid"),
+        (written("d", moved(signer, info, evidence)), [], "that of another model"),
+    ):
+        with pytest.raises(Exception, match=why):
+            predict(folder, *arguments)
+    monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+    assert "was not checked: cryptography is not installed" in predict(signed)
+    with pytest.raises(Exception, match="--key needs the package cryptography"):
+        predict(signed, "--key", signer.public)
+
+
+def moved(signer: Signer, info: dict[str, Any], evidence: dict[str, str]) -> dict[str, str]:
+    """A valid signature of another model."""
+    other = {**info, "digest": "0" * 64}
+    said = statement(other, pipeline="churn").decode()
+    return {**evidence, "statement": said, **signer.sign(other, pipeline="churn")}
 
 
 def damage(folder: Path, name: str) -> None:

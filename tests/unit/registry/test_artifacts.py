@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import pickle
+import subprocess
+import sys
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import skops.io
 from sklearn.base import is_regressor
 from sklearn.calibration import CalibratedClassifierCV
@@ -38,7 +45,16 @@ from sklearn.svm import SVC, SVR
 from sklearn.tree import DecisionTreeClassifier
 
 from airflow_mlops.exceptions import CorruptObject, TrainingError, UntrustedArtifact
-from airflow_mlops.registry.artifacts import dump_model, environment, fetch_model, load_model, store_model
+from airflow_mlops.registry.artifacts import (
+    dump_model,
+    environment,
+    fetch_model,
+    load_model,
+    open_model,
+    store_foreign,
+    store_model,
+)
+from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.store import LocalStore
 
 RNG = np.random.default_rng(0)
@@ -196,8 +212,134 @@ def test_changed_bytes_are_found_before_loading(tmp_path: Path) -> None:
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UntrustedArtifact, match="'pickle'"):
-        fetch_model(LocalStore(tmp_path), {"format": "pickle", "digest": "0" * 64})
+    for format in ("pickle", "onnx", None):
+        with pytest.raises(UntrustedArtifact, match=repr(format)):
+            fetch_model(LocalStore(tmp_path), {"format": format, "digest": "0" * 64})
+
+
+@pytest.mark.parametrize("name", ["../m.npy", "a/b.npy", "schema.json", "/x.npy"])
+def test_entries_that_skops_does_not_write_are_refused(tmp_path: Path, name: str) -> None:
+    dump_model(Ridge(), tmp_path / "m")
+    with (
+        pytest.warns(UserWarning, match="Duplicate name") if name == "schema.json" else nullcontext(),
+        zipfile.ZipFile(tmp_path / "m", "a") as archive,
+    ):
+        archive.writestr(name, b"{}")
+    with pytest.raises(UntrustedArtifact, match=r"cannot be read: (it has the entry|an entry is there twice)"):
+        load_model(tmp_path / "m")
+
+
+SAME = """
+import sys, tempfile, pathlib, hashlib, warnings
+import numpy as np, pandas as pd
+import sklearn
+warnings.simplefilter("ignore")
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+from airflow_mlops.registry.artifacts import dump_model
+junk = [bytes([i % 251]) * (i % 3000) for i in range(int(sys.argv[1]))]
+del junk
+rng = np.random.default_rng(0)
+X = rng.normal(size=(80, 3)); y = X[:, 0] > 0
+path = pathlib.Path(tempfile.mkdtemp(), "m")
+for model, rows in (
+    (LogisticRegression(), X), (DecisionTreeClassifier(random_state=0), X), (SVC(), X),
+    (RandomForestClassifier(5, random_state=0), X), (GradientBoostingRegressor(n_estimators=3, random_state=0), X),
+    (HistGradientBoostingClassifier(max_iter=3, random_state=0), X),
+    (make_pipeline(OneHotEncoder(), KNeighborsClassifier()), X.round()),
+    (make_pipeline(OneHotEncoder(), LogisticRegression()), X.round()),
+    (FunctionTransformer(kw_args={"words": {"a", "bb", "ccc", "dd", 5}}), X),
+):
+    dump_model(model.fit(rows, y), path)
+    print(hashlib.sha256(path.read_bytes()).hexdigest())
+"""
+
+
+def test_the_same_training_gives_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    found = [
+        subprocess.Popen(
+            [sys.executable, "-c", SAME, junk],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed, "TMPDIR": str(tmp_path)},
+        )
+        for seed, junk in (("1", "0"), ("2", "20000"))
+    ]
+    one, two = (process.communicate()[0].split() for process in found)
+    assert len(set(one)) == 9
+    assert one == two
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pipeline(RandomForestClassifier(3, random_state=0)).fit(X, LABELS)
+    dump_model(model, tmp_path / "a")
+    real = zipfile.time.localtime
+    monkeypatch.setattr(zipfile.time, "localtime", lambda *_: real(2_000_000_000))
+    dump_model(model, tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    # What was loaded is the same model again.
+    dump_model(load_model(tmp_path / "a"), tmp_path / "c")
+    assert load_model(tmp_path / "c").predict(X).tolist() == model.predict(X).tolist()
+    model[-1].estimators_[0].tree_.value[0] += 1e-9
+    dump_model(model, tmp_path / "d")
+    assert (tmp_path / "d").read_bytes() != (tmp_path / "a").read_bytes()
+
+
+def test_what_is_shared_stays_shared_and_arrays_stay_as_they_are(tmp_path: Path) -> None:
+    shared, records = [1.5], np.zeros(3, np.dtype([("a", "i1"), ("b", "f8")], align=True))
+    records["b"] = [1, 2, 3]
+    arrays = [records, records.reshape(3, 1), records[0:0], np.asfortranarray(np.eye(3)), np.array(["x", None], object)]
+    model = FunctionTransformer(
+        kw_args={
+            "one": shared, "two": shared, "three": [1.5], "file": "a", "__id__": 3, "sets": {"b", "a", 3},
+            "bytes": b"x", "arrays": arrays, "sparse": scipy.sparse.eye(3, format="csr"),
+        }
+    )  # fmt: skip
+    dump_model(model, tmp_path / "m")
+    found = load_model(tmp_path / "m", trusted=["scipy.sparse._csr.csr_matrix"]).kw_args
+    assert found["one"] is found["two"]
+    assert found["one"] is not found["three"]
+    assert {k: found[k] for k in ("three", "file", "__id__", "sets", "bytes")} == {
+        "three": [1.5], "file": "a", "__id__": 3, "sets": {"b", "a", 3}, "bytes": b"x"
+    }  # fmt: skip
+    for before, after in zip(arrays, found["arrays"], strict=True):
+        assert (before.shape, before.dtype) == (after.shape, after.dtype)
+        np.testing.assert_array_equal(before, after)
+    assert (found["sparse"] != model.kw_args["sparse"]).nnz == 0
+
+
+def test_a_model_file_from_elsewhere(tmp_path: Path) -> None:
+    store, signer, model = LocalStore(tmp_path / "s"), Signer.generate(), Ridge(alpha=3).fit(X[["b"]], NUMBERS)
+    verifier = Verifier((signer.public,), allow_pickle=True)
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps(model))
+    with pytest.raises(UntrustedArtifact, match="not stored without a signature"):
+        store_foreign(store, path, "pickle", None, pipeline="churn")
+    with pytest.raises(UntrustedArtifact, match="'onnx'"):
+        store_foreign(store, path, "onnx", signer, pipeline="churn")
+    info = store_foreign(store, path, "pickle", signer, pipeline="churn", key="LGA")
+    assert json.loads(json.dumps(info)) == info
+    assert info["digest"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert fetch_model(store, info, verifier=verifier, pipeline="churn", key="LGA").alpha == 3
+    assert open_model(path, info, verifier=verifier, pipeline="churn", key="LGA").alpha == 3
+    for refusing in (Verifier((signer.public,)), Verifier(allow_pickle=True), None):
+        with pytest.raises(UntrustedArtifact, match="can run code"):
+            fetch_model(store, info, verifier=refusing, pipeline="churn", key="LGA")
+    path.write_bytes(b"something else")
+    with pytest.raises(CorruptObject, match="is not the one that was registered"):
+        open_model(path, info, verifier=verifier, pipeline="churn", key="LGA")
+    dump_model(model, tmp_path / "m")
+    assert fetch_model(store, store_foreign(store, tmp_path / "m", "skops", None, pipeline="churn")).alpha == 3
+
+
+def test_a_model_is_signed_as_that_of_a_pipeline(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pass its name"):
+        store_model(LocalStore(tmp_path), Ridge(), signer=Signer.generate())
 
 
 def test_a_model_that_cannot_be_saved(tmp_path: Path) -> None:
