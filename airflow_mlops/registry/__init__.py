@@ -6,18 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_mlops.registry.log import Entry, Log, op_id
-    from airflow_mlops.registry.registry import Registry, Share, Version
+    from airflow_mlops.registry.entry import Entry, op_id
+    from airflow_mlops.registry.log import Log
+    from airflow_mlops.registry.registry import Registry
+    from airflow_mlops.registry.version import Share, Version
 
 __all__ = ["Entry", "Log", "Registry", "Share", "Version", "op_id"]
 
 _LAZY = {
-    "Entry": "log",
+    "Entry": "entry",
+    "op_id": "entry",
     "Log": "log",
-    "op_id": "log",
     "Registry": "registry",
-    "Share": "registry",
-    "Version": "registry",
+    "Share": "version",
+    "Version": "version",
 }
 
 

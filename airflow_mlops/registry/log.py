@@ -7,65 +7,34 @@ A writer that got no reply finds out by its operation id whether its entry is th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, overload
 
-from airflow_mlops.exceptions import (
-    CorruptObject,
-    ObjectExists,
-    ObjectNotFound,
-    RegistryError,
-    StoreError,
-    StoreUnavailable,
-)
-from airflow_mlops.store import layout
+from airflow_mlops.exceptions import ObjectExists, RegistryError, StoreError, StoreUnavailable
+from airflow_mlops.registry.chain import Chain
+from airflow_mlops.registry.entry import Entry, op_id
+from airflow_mlops.registry.memory import Memory, Whole
+from airflow_mlops.registry.pages import UnusablePage
+from airflow_mlops.registry.parallel import parallel
 from airflow_mlops.store.base import Store
-from airflow_mlops.store.content import canonical_json, get_json, put_json
+from airflow_mlops.store.content import put_json
+
+__all__ = ["Entry", "Log", "op_id"]
 
 S = TypeVar("S")
+T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
-_READERS = 8  # boto3's connection pool holds 10
 _PACK = 256
+_CHECKPOINT = 64
+_AHEAD = 32
 _LOST_REPLIES = 4
 _LOST_RACES = 500
-
-
-def op_id(*parts: Any) -> str:
-    """Name an operation: sha256 of its parts (plain JSON values).
-
-    The parts say what is done and with what input: DAG, run, task, map index, action, input fingerprint.
-    Never the try number, else a retry is a second operation.
-    """
-    return hashlib.sha256(canonical_json(parts)).hexdigest()
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One commit. ``at`` is UTC in ISO 8601; ``key`` names the model within a fleet, else None."""
-
-    seq: int
-    prev: str
-    type: str
-    op_id: str
-    at: str
-    key: str | None
-    payload: dict[str, Any]
-    checksum: str = ""
-
-    def seal(self) -> Entry:
-        """Return the entry with its checksum, which covers every other field and so the whole chain."""
-        body = {k: v for k, v in vars(self).items() if k != "checksum"}
-        return Entry(**body, checksum=hashlib.sha256(canonical_json(body)).hexdigest())
 
 
 class Log(Generic[S]):
@@ -73,6 +42,8 @@ class Log(Generic[S]):
 
     :param fold: turns all entries, oldest first, into the state that ``append`` hands to its callbacks;
         by default the state is the tuple of entries itself.
+    :param memory: takes the place of ``fold``: a state that takes entries one by one, and can be saved.
+    :param first: called before the log's first entry is written.
     """
 
     @overload
@@ -81,15 +52,29 @@ class Log(Generic[S]):
     @overload
     def __init__(self, store: Store, prefix: str, fold: Callable[[tuple[Entry, ...]], S]) -> None: ...
 
-    def __init__(self, store: Store, prefix: str, fold: Callable[[tuple[Entry, ...]], Any] = tuple) -> None:
+    @overload
+    def __init__(
+        self, store: Store, prefix: str, *, memory: Memory[S], first: Callable[[], None] | None = None
+    ) -> None: ...
+
+    def __init__(
+        self,
+        store: Store,
+        prefix: str,
+        fold: Callable[[tuple[Entry, ...]], Any] = tuple,
+        *,
+        memory: Memory[Any] | None = None,
+        first: Callable[[], None] | None = None,
+    ) -> None:
         self._store = store
         self._prefix = prefix
-        self._fold = fold
-        # Entries never change: what this object has read and verified is not read again.
-        self._entries: list[Entry] = []
-        self._by_op: dict[str, Entry] = {}
+        self._chain = Chain(store, prefix)
+        self._memory: Memory[Any] = Whole(fold) if memory is None else memory
+        self._first = first
+        self._whole: Log[tuple[Entry, ...]] | None = None
         self._packs: list[str] = []
-        self._state: tuple[int, S] | None = None
+        self._checkpoint: dict[str, Any] | None = None
+        self._distrust = False  # of the checkpoint that the hint names
         self._lock = threading.RLock()
 
     def entries(self) -> tuple[Entry, ...]:
@@ -98,22 +83,40 @@ class Log(Generic[S]):
         :raises CorruptObject: when an entry is damaged, missing, or does not follow from the one before.
         """
         with self._lock:
-            self._catch_up()
-            return tuple(self._entries)
+            if isinstance(self._memory, Whole):
+                self._catch_up()
+                return tuple(self._memory.entries)
+            if self._whole is None:
+                self._whole = Log(self._store, self._prefix)
+            return self._whole.entries()
 
     def state(self) -> S:
-        """Return the fold of all entries committed until now; treat it as read-only."""
+        """Return what all entries committed until now add up to; treat it as read-only."""
+        return self.view(lambda state: state)
+
+    def view(self, look: Callable[[S], T]) -> T:
+        """Return ``look(state)``, while no other thread can change the state."""
         with self._lock:
-            self._catch_up()
-            if self._state is None or self._state[0] != len(self._entries):
-                self._state = (len(self._entries), self._fold(tuple(self._entries)))
-            return self._state[1]
+            try:
+                self._catch_up()
+                return look(self._memory.state())
+            except UnusablePage as e:
+                self._start_over(e)
+                self._catch_up()
+                return look(self._memory.state())
 
     def find(self, op_id: str) -> Entry | None:
         """Return the entry of this operation, if it was committed."""
-        with self._lock:
-            self._catch_up()
-            return self._by_op.get(op_id)
+        seq = self.view(lambda _: self._memory.find(op_id))
+        return None if seq is None else self.read(seq)
+
+    def read(self, seq: int) -> Entry:
+        """Return entry ``seq``, which was committed.
+
+        :raises CorruptObject: when it is damaged, missing, or another one than was committed there.
+        """
+        expected, kept = self.view(lambda _: (self._memory.checksum_of(seq), self._memory.recall(seq)))
+        return kept or self._chain.known(seq, expected)
 
     def append(
         self,
@@ -122,7 +125,7 @@ class Log(Generic[S]):
         *,
         op_id: str,
         key: str | None = None,
-        check: Callable[[S], None] | None = None,
+        check: Callable[[S], object] | None = None,
     ) -> Entry:
         """Commit one entry; an operation committed before is returned as it is.
 
@@ -133,26 +136,32 @@ class Log(Generic[S]):
         :raises StoreUnavailable: when the store does not answer; repeating with the same ``op_id`` is safe.
         """
         silent = 0
+
+        def draft(state: S) -> Entry | int:
+            # Also where a lost reply ends: the entry is there, and it is ours.
+            if (mine := self._memory.find(op_id)) is not None:
+                return mine
+            if check is not None:
+                check(state)
+            return Entry(
+                seq=self._memory.seq + 1,
+                prev=self._memory.checksum,
+                type=type,
+                op_id=op_id,
+                at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                key=key,
+                payload=payload(state) if callable(payload) else payload,
+            ).seal()
+
         for _ in range(_LOST_RACES):
             with self._lock:
-                state = self.state()
-                # Also where a lost reply ends: the entry is there, and it is ours.
-                if (mine := self._by_op.get(op_id)) is not None:
-                    return self._same(mine, type, key)
-                if check is not None:
-                    check(state)
-                entry = Entry(
-                    seq=len(self._entries) + 1,
-                    prev=self._entries[-1].checksum if self._entries else "",
-                    type=type,
-                    op_id=op_id,
-                    at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-                    key=key,
-                    payload=payload(state) if callable(payload) else payload,
-                ).seal()
-                raw = canonical_json(vars(entry))
+                entry = self.view(draft)
+                if isinstance(entry, int):
+                    return self._same(self.read(entry), type, key)
                 try:
-                    self._store.put_if_absent(layout.log_entry(self._prefix, entry.seq), raw)
+                    if entry.seq == 1 and self._first is not None:
+                        self._first()
+                    entry = self._chain.write(entry)
                 except ObjectExists:
                     pause = 0.02
                 except StoreUnavailable:
@@ -161,121 +170,138 @@ class Log(Generic[S]):
                         raise
                     pause = 0.1 * 2**silent
                 else:
-                    # Keep what a reader would see, not the caller's own dict.
-                    self._accept(self._decode(entry.seq, raw))
-                    self._write_head(entry)
-                    return self._entries[-1]
+                    try:
+                        self._accept(entry)
+                    except UnusablePage as e:
+                        self._start_over(e)
+                        self._catch_up()
+                    self._write_head()
+                    return entry
             time.sleep(random.uniform(0, pause))  # noqa: S311 - jitter, not a secret
         raise StoreUnavailable(
-            f"{_LOST_RACES} writers were faster at the log {self._where()}", hint="the task is retried"
+            f"{_LOST_RACES} writers were faster at the log {self._chain.where}", hint="the task is retried"
         )
 
     def _same(self, entry: Entry, type: str, key: str | None) -> Entry:
         if (entry.type, entry.key) != (type, key):
             raise RegistryError(
-                f"operation {entry.op_id} is already entry {entry.seq} of {self._where()}: {entry.type!r} for model "
-                f"key {entry.key!r}, and cannot also be {type!r} for {key!r}",
+                f"operation {entry.op_id} is already entry {entry.seq} of {self._chain.where}: {entry.type!r} for "
+                f"model key {entry.key!r}, and cannot also be {type!r} for {key!r}",
                 hint="give each action an operation id of its own",
             )
         return entry
 
+    # --- reading ---------------------------------------------------------------------------------
+
     def _catch_up(self) -> None:
         """Read what was committed since the last look: from the hint if nothing is known, then forward."""
-        if not self._entries:
-            hint = self._read_head()
-            if hint is not None:
-                try:
-                    self._read_packs(hint["packs"])
-                    self._read_all(hint["seq"], hint["checksum"])
-                except CorruptObject:
+        if not self._memory.seq and (hint := self._chain.read_head()) is not None:
+            whole = False
+            try:
+                self._start(hint)
+                whole = True
+            finally:
+                if not whole:
                     # Else the next call would take the sound beginning for the whole log.
-                    self._entries.clear()
-                    self._by_op.clear()
-                    self._packs.clear()
-                    raise
-        while (entry := self._read(len(self._entries) + 1)) is not None:
+                    self._forget()
+        found = 0
+        while (entry := self._chain.read(self._memory.seq + 1)) is not None:
             self._accept(entry)
+            found += 1
+            if found >= 4:  # far behind, as where there is no hint
+                self._leap()
+
+    def _start(self, hint: dict[str, Any]) -> None:
+        checkpoint = None if self._distrust else hint["checkpoint"]
+        if checkpoint is not None:
+            try:
+                self._memory.restore(checkpoint["digest"], checkpoint["seq"], checkpoint["checksum"])
+            except UnusablePage as e:
+                self._start_over(e)
+        if self._memory.seq:
+            self._packs, self._checkpoint = list(hint["packs"]), checkpoint
+        else:
+            self._read_packs(hint["packs"])
+        rest = range(self._memory.seq + 1, hint["seq"] + 1)
+        for seq, entry in zip(rest, self._chain.read_many(rest), strict=True):
+            if entry is None:
+                # The hint witnesses that it was committed.
+                raise self._chain.corrupt(seq, "is missing, and later entries were written")
+            self._accept(entry)
+        if self._memory.checksum != hint["checksum"]:
+            raise self._chain.corrupt(hint["seq"], "is not the entry that was committed there")
 
     def _read_packs(self, digests: list[str]) -> None:
         """Take entries from packs (blobs of 256 entries each, made by writers): one request instead of 256."""
         for digest in digests:
-            try:
-                for body in get_json(self._store, digest):
-                    self._accept(self._check(len(self._entries) + 1, body))
-            except (ObjectNotFound, CorruptObject, ValueError, TypeError) as e:
-                # Packs only save requests: the entries themselves are the truth.
-                _logger.warning("a pack of the log %s is unusable, reading its entries instead: %s", self._where(), e)
+            entries = self._chain.pack(digest, self._memory.seq, self._memory.checksum)
+            if entries is None:
                 return
+            for entry in entries:
+                self._accept(entry)
             self._packs.append(digest)
 
-    def _read_all(self, last: int, checksum: str) -> None:
-        """Read up to entry ``last``; the hint witnesses that it was committed, so none may be missing."""
-        rest = range(len(self._entries) + 1, last + 1)
-        with ThreadPoolExecutor(_READERS) as pool:
-            for seq, entry in zip(rest, pool.map(self._read, rest), strict=True):
+    def _leap(self) -> None:
+        """Read on in larger steps, until the end."""
+        while True:
+            ahead = range(self._memory.seq + 1, self._memory.seq + _AHEAD + 1)
+            entries = self._chain.read_many(ahead)
+            for seq, entry in zip(ahead, entries, strict=True):
                 if entry is None:
-                    raise self._corrupt(seq, "is missing, and later entries were written")
+                    # It may have been committed while those behind it were read.
+                    if any(entries[seq - ahead[0] :]) and self._chain.read(seq) is None:
+                        raise self._chain.corrupt(seq, "is missing, and later entries were written")
+                    break
                 self._accept(entry)
-        if self._entries[last - 1].checksum != checksum:
-            raise self._corrupt(last, "is not the entry that was committed there")
-
-    def _read(self, seq: int) -> Entry | None:
-        try:
-            raw = self._store.get(layout.log_entry(self._prefix, seq))
-        except ObjectNotFound:
-            return None
-        return self._decode(seq, raw)
-
-    def _decode(self, seq: int, raw: bytes) -> Entry:
-        try:
-            body = json.loads(raw)
-        except ValueError as e:
-            raise self._corrupt(seq, "is not a log entry") from e
-        return self._check(seq, body)
-
-    def _check(self, seq: int, body: Any) -> Entry:
-        try:
-            entry = Entry(**body)
-            sound = entry.seal() == entry and entry.seq == seq and isinstance(entry.payload, dict)
-        except (ValueError, TypeError) as e:
-            raise self._corrupt(seq, "is not a log entry") from e
-        if not sound:
-            raise self._corrupt(seq, "does not match its checksum")
-        return entry
+            if entries[-1] is None:
+                return
 
     def _accept(self, entry: Entry) -> None:
-        if entry.prev != (self._entries[-1].checksum if self._entries else ""):
-            raise self._corrupt(entry.seq, "does not follow from the entry before it")
-        self._entries.append(entry)
-        self._by_op.setdefault(entry.op_id, entry)
-
-    def _read_head(self) -> dict[str, Any] | None:
+        if entry.prev != self._memory.checksum:
+            raise self._chain.corrupt(entry.seq, "does not follow from the entry before it")
+        whole = False
         try:
-            head = json.loads(self._store.get(layout.log_head(self._prefix)))
-            return {"seq": max(1, int(head["seq"])), "checksum": head["checksum"], "packs": list(head["packs"])}
-        except ObjectNotFound:
-            return None
-        except (ValueError, TypeError, KeyError):
-            # Only a hint: without it the entries are read one after the other.
-            _logger.warning("the hint %s is unreadable; reading the log from its start", self._where())
-            return None
+            self._memory.take(entry)
+            whole = True
+        finally:
+            if not whole:
+                # It may have been taken in halfway.
+                self._forget()
 
-    def _write_head(self, entry: Entry) -> None:
-        try:
-            while len(self._entries) >= (len(self._packs) + 1) * _PACK:
-                first = len(self._packs) * _PACK
-                self._packs.append(put_json(self._store, [vars(e) for e in self._entries[first : first + _PACK]]))
-            head = {"seq": entry.seq, "checksum": entry.checksum, "packs": self._packs}
-            self._store.put(layout.log_head(self._prefix), canonical_json(head))
-        except StoreError as e:
-            # The commit stands without it; readers probe forward.
-            _logger.warning("could not write the hint %s: %s", self._where(), e)
-
-    def _where(self) -> str:
-        return f"{self._prefix} in {self._store.uri}"
-
-    def _corrupt(self, seq: int, what: str) -> CorruptObject:
-        return CorruptObject(
-            f"entry {seq} of the log {self._where()} {what}",
-            hint="restore this folder from a backup; entries are never changed or deleted by this package",
+    def _start_over(self, reason: Exception) -> None:
+        """Go by the entries alone from now on, until a checkpoint of our own is written."""
+        _logger.warning(
+            "a checkpoint of the log %s is unusable, reading entries instead: %s", self._chain.where, reason
         )
+        self._forget()
+        self._distrust = True
+
+    def _forget(self) -> None:
+        self._memory.clear()
+        self._packs, self._checkpoint = [], None
+
+    # --- the hint --------------------------------------------------------------------------------
+
+    def _write_head(self) -> None:
+        """Write what spares readers requests. The commit stands without any of it."""
+        memory = self._memory
+        try:
+            while memory.seq >= (len(self._packs) + 1) * _PACK:
+                self._packs.append(put_json(self._store, self._pack(len(self._packs) * _PACK)))
+        except (StoreError, UnusablePage) as e:
+            _logger.warning("could not pack entries of the log %s: %s", self._chain.where, e)
+        try:
+            if memory.weight >= _CHECKPOINT and (digest := memory.save(mend=self._distrust)) is not None:
+                self._checkpoint = {"digest": digest, "seq": memory.seq, "checksum": memory.checksum}
+                self._distrust = False
+            self._chain.write_head(memory.seq, memory.checksum, self._packs, self._checkpoint)
+        except StoreError as e:
+            _logger.warning("could not write the hint %s: %s", self._chain.where, e)
+
+    def _pack(self, first: int) -> list[dict[str, Any]]:
+        """The entries after ``first``, as they go into a pack."""
+
+        def entry(seq: int) -> Entry:
+            return self._memory.recall(seq) or self._chain.known(seq, self._memory.checksum_of(seq))
+
+        return [vars(e) for e in parallel(entry, range(first + 1, first + _PACK + 1), self._store)]

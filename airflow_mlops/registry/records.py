@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from airflow_mlops.registry.checks import Check, all_checks
+from airflow_mlops.registry.items import expanded
 from airflow_mlops.registry.log import Entry, Log
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
@@ -36,7 +37,10 @@ _Model = tuple[str | None, int]
 
 @dataclass(frozen=True)
 class Records:
-    """The registry's log, the retrain ledger's log, and the stored checks of one pipeline."""
+    """The registry's log, the retrain ledger's log, and the stored checks of one pipeline.
+
+    A commit for a fleet is in ``log`` as one entry for each model.
+    """
 
     log: tuple[Entry, ...]
     ledger: tuple[Entry, ...]
@@ -49,7 +53,7 @@ class Records:
         :raises CorruptObject, StoreUnavailable: as the store and the logs do.
         """
         return cls(
-            log=Log(store, layout.log_prefix(pipeline)).entries(),
+            log=tuple(expanded(store, Log(store, layout.log_prefix(pipeline)).entries())),
             ledger=Log(store, layout.ledger_prefix(pipeline)).entries(),
             checks=tuple(all_checks(store, pipeline)),
         )
@@ -146,7 +150,7 @@ def _promoted(records: Records) -> Iterator[tuple[Entry, bool]]:
 def rolled_back(records: Records) -> Iterator[Use]:
     """A version that had been champion became it again."""
     before: set[_Model] = set()
-    for entry in (e for e in records.log if e.type == "promote"):
+    for entry in (e for e in records.log if e.type in ("promote", "rollback")):
         if _model(entry) in before and entry.payload.get("expected") != entry.payload["version"]:
             yield from records.uses([entry])
         before.add(_model(entry))

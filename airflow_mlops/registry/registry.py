@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
-from airflow_mlops.exceptions import PromotionConflict, RegistryError, VersionNotFound
-from airflow_mlops.registry.log import Entry, Log
+from airflow_mlops.exceptions import ObjectExists, RegistryError
+from airflow_mlops.registry.entry import Entry
+from airflow_mlops.registry.fleet import FleetWrites
+from airflow_mlops.registry.items import BATCH, Items
+from airflow_mlops.registry.log import Log
+from airflow_mlops.registry.rules import Rules
+from airflow_mlops.registry.state import Model, Row, State
+from airflow_mlops.registry.version import Notes, Share, Version
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
+from airflow_mlops.store.content import canonical_json
 from airflow_mlops.window import Window
 
-
-@dataclass(frozen=True)
-class Version:
-    """One registered model.
-
-    ``record`` is what was registered (model, snapshot, lineage, metrics); ``notes`` what was said about
-    it later, by kind and oldest first; times are UTC in ISO 8601; ``status`` is ``candidate``,
-    ``challenger``, ``champion`` or ``retired`` (was champion).
-    """
-
-    pipeline: str
-    number: int
-    key: str | None
-    record: dict[str, Any]
-    notes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    registered_at: str = ""
-    promoted_at: str | None = None
-    status: str = "candidate"
-
-    @property
-    def name(self) -> str:
-        """``churn v7``, or ``churn[LGA] v7`` within a fleet."""
-        return f"{_model(self.pipeline, self.key)} v{self.number}"
+__all__ = ["Registry", "Share", "Version"]
 
 
-@dataclass(frozen=True)
-class Share:
-    """The part of the ids (0 to 1) that ``version`` serves."""
-
-    version: Version
-    share: float
-
-
-@dataclass
-class _Model:
-    """What the log says about one model key."""
-
-    versions: list[Version] = field(default_factory=list)
-    champion: int | None = None
-    challenger: int | None = None
-
-
-_State = dict[str | None, _Model]
-
-
-class Registry:
+class Registry(FleetWrites):
     """The registry of one pipeline; every write is one commit to its log, atomic and idempotent.
 
     Writes raise :class:`~airflow_mlops.exceptions.StoreUnavailable` when the store does not answer;
@@ -75,7 +40,9 @@ class Registry:
             ) from e
         self.store = store
         self.pipeline = pipeline
-        self.log: Log[_State] = Log(store, prefix, self._fold)
+        self.items = Items(store)
+        self.rules = Rules(pipeline, store.uri)
+        self.log: Log[State] = Log(store, prefix, memory=State(store, prefix, self.items), first=self._announce)
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -85,22 +52,19 @@ class Registry:
         :param record: plain JSON: model info, snapshot, config hash, code, environment, seed, metrics.
         """
 
-        def payload(state: _State) -> dict[str, Any]:
-            return {"version": len(self._model(state, key).versions) + 1, "record": record}
+        def payload(state: State) -> dict[str, Any]:
+            return {"version": len(state.model(key).places) + 1, "record": record}
 
         entry = self.log.append("register", payload, op_id=op_id, key=key)
         return self.get(entry.payload["version"], key)
 
-    def annotate(
-        self, version: int, kind: str, payload: dict[str, Any], *, op_id: str, key: str | None = None
-    ) -> Version:
-        """Attach ``payload`` to a version: ``evaluation``, ``gates``, ``approval``, ``handover``, ``deployment``, …
+    def annotate(self, version: int, kind: str, note: dict[str, Any], *, op_id: str, key: str | None = None) -> Version:
+        """Attach ``note`` to a version: ``evaluation``, ``gates``, ``approval``, ``handover``, ``deployment``, …
 
         :raises VersionNotFound: when there is no such version.
         """
-        body = {"version": version, "kind": kind, "note": payload}
-        self.log.append("annotate", body, op_id=op_id, key=key, check=self._exists(version, key))
-        return self.get(version, key)
+        body = {"version": version, "kind": kind, "note": note}
+        return self._write("annotate", body, op_id, key, lambda state: self.rules.exists(state, version, key))
 
     def promote(
         self,
@@ -118,20 +82,8 @@ class Registry:
         :param expected: the champion the decision was made against; None for "there was none".
         :raises PromotionConflict: when another champion was promoted meanwhile.
         :raises VersionNotFound: when there is no such version.
+        :raises RegistryError: when the version is retired.
         """
-        exists = self._exists(version, key)
-
-        def check(state: _State) -> None:
-            exists(state)
-            champion = self._model(state, key).champion
-            if champion != expected:
-                now = f"v{champion}" if champion is not None else "not set"
-                then = f"v{expected}" if expected is not None else "none"
-                raise PromotionConflict(
-                    f"{_model(self.pipeline, key)}@champion is {now}, expected {then}: v{version} is not promoted",
-                    hint="evaluate again, against the present champion",
-                )
-
         body = {
             "version": version,
             "expected": expected,
@@ -139,16 +91,74 @@ class Registry:
             "by": by,
             "window": window.to_dict() if isinstance(window, Window) else window,
         }
-        self.log.append("promote", body, op_id=op_id, key=key, check=check)
-        return self.get(version, key)
+        return self._write(
+            "promote", body, op_id, key, lambda state: self.rules.may_promote(state, version, expected, key)
+        )
 
-    def set_challenger(self, version: int, *, op_id: str, key: str | None = None) -> Version:
-        """Make a version the challenger; promoting it frees the alias.
+    def rollback(
+        self, *, expected: int, op_id: str, reason: str, by: str | None = None, key: str | None = None
+    ) -> Version:
+        """Make the champion before ``expected`` the champion again; the version left keeps a note ``rollback``.
+
+        Repeated rollbacks go back step by step: after v5, v6, v7, to v6, then to v5.
+
+        :param expected: the champion to leave.
+        :raises PromotionConflict: when the champion is another one by now.
+        :raises RegistryError: when there was no champion before it, or it was retired.
+        """
+
+        def payload(state: State) -> dict[str, Any]:
+            back = self.rules.before(state, expected, key)
+            return {"version": back, "expected": expected, "reason": reason, "by": by}
+
+        return self._write("rollback", payload, op_id, key)
+
+    def retire(
+        self, version: int, *, op_id: str, reason: str, by: str | None = None, key: str | None = None
+    ) -> Version:
+        """Take a version out of use: it can never be promoted, nor returned to.
+
+        :raises RegistryError: when it is the champion.
+        :raises VersionNotFound: when there is no such version.
+        """
+        body = {"version": version, "reason": reason, "by": by}
+        return self._write("retire", body, op_id, key, lambda state: self.rules.may_retire(state, version, key))
+
+    def tag(
+        self, version: int, name: str, value: str | int | float | bool | None, *, op_id: str, key: str | None = None
+    ) -> Version:
+        """Set a tag of a version; None removes it.
 
         :raises VersionNotFound: when there is no such version.
         """
-        self.log.append("challenger", {"version": version}, op_id=op_id, key=key, check=self._exists(version, key))
-        return self.get(version, key)
+        body = {"version": version, "name": name, "value": value}
+        return self._write("tag", body, op_id, key, lambda state: self.rules.exists(state, version, key))
+
+    def set_challenger(self, version: int, *, op_id: str, key: str | None = None) -> Version:
+        """Make a version the challenger; promoting or retiring it frees the alias.
+
+        :raises VersionNotFound: when there is no such version.
+        :raises RegistryError: when the version is retired.
+        """
+        return self._write(
+            "challenger", {"version": version}, op_id, key, lambda state: self.rules.may_serve(state, version, key)
+        )
+
+    def _write(
+        self,
+        type: str,
+        payload: dict[str, Any] | Callable[[State], dict[str, Any]],
+        op_id: str,
+        key: str | None,
+        check: Callable[[State], object] | None = None,
+    ) -> Version:
+        entry = self.log.append(type, payload, op_id=op_id, key=key, check=check)
+        return self.get(entry.payload["version"], key)
+
+    def _announce(self) -> None:
+        """Before its first commit, so that every pipeline with commits is found without listing them all."""
+        with suppress(ObjectExists):
+            self.store.put_if_absent(layout.pipeline_name(self.pipeline), canonical_json({"pipeline": self.pipeline}))
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -157,24 +167,24 @@ class Registry:
 
         :raises VersionNotFound: when there is no such version.
         """
-        state = self.log.state()
-        self._exists(version, key)(state)
-        return self._view(self._model(state, key), version)
+        return self.log.view(lambda state: self._version(state, self.rules.exists(state, version, key), version))
 
     def versions(self, key: str | None = None) -> list[Version]:
         """Return every version of a model, oldest first."""
-        model = self._model(self.log.state(), key)
-        return [self._view(model, v.number) for v in model.versions]
+
+        def look(state: State) -> list[Version]:
+            model = state.model(key)
+            return [self._view(state, model, row) for row in state.rows(model)]
+
+        return self.log.view(look)
 
     def champion(self, key: str | None = None) -> Version | None:
         """Return the version that serves, or None before the first promotion."""
-        model = self._model(self.log.state(), key)
-        return None if model.champion is None else self._view(model, model.champion)
+        return self.log.view(lambda state: self._alias(state, key, state.model(key).champion))
 
     def challenger(self, key: str | None = None) -> Version | None:
         """Return the version that is tried beside the champion, or None."""
-        model = self._model(self.log.state(), key)
-        return None if model.challenger is None else self._view(model, model.challenger)
+        return self.log.view(lambda state: self._alias(state, key, state.model(key).challenger))
 
     def serving(self, key: str | None = None) -> tuple[Share, ...]:
         """Return which versions serve which part of the ids; empty before the first promotion."""
@@ -183,13 +193,15 @@ class Registry:
 
     def keys(self) -> list[str | None]:
         """Return the model keys that have versions; ``[None]`` for a pipeline with one model."""
-        return sorted(self.log.state(), key=lambda k: k or "")
+        return sorted(self.log.view(lambda state: [*state.models]), key=lambda k: k or "")
 
     def history(self) -> list[dict[str, Any]]:
-        """Return every commit, oldest first, as plain dicts with the same fields, for tables.
+        """Return what every commit did, oldest first, as plain dicts with the same fields, for tables.
 
         ``seq, at, action, key, version, replaced, kind, reason, by, window, op_id``; ``action`` is
-        ``register``, ``annotate``, ``promote`` or ``challenger``; ``replaced`` the champion before a promotion.
+        ``register``, ``annotate``, ``promote``, ``rollback``, ``retire``, ``tag`` or ``challenger``;
+        ``replaced`` the champion before; ``kind`` that of a note, or a tag's name. A commit for a fleet
+        is a row for each model.
         """
         return [
             {
@@ -199,68 +211,56 @@ class Registry:
                 "key": e.key,
                 "version": e.payload["version"],
                 "replaced": e.payload.get("expected"),
-                "kind": e.payload.get("kind"),
+                "kind": e.payload.get("kind", e.payload.get("name")),
                 "reason": e.payload.get("reason"),
                 "by": e.payload.get("by"),
                 "window": copy.deepcopy(e.payload.get("window")),
                 "op_id": e.op_id,
             }
-            for e in self.log.entries()
+            for entry in self.log.entries()
+            for e in self.items.expand(entry)
         ]
 
-    # --- the fold --------------------------------------------------------------------------------
+    def _alias(self, state: State, key: str | None, number: int | None) -> Version | None:
+        return None if number is None else self._version(state, state.model(key), number)
 
-    def _fold(self, entries: tuple[Entry, ...]) -> _State:
-        state: _State = {}
-        for e in entries:
-            model = state.setdefault(e.key, _Model())
-            number = e.payload["version"]
-            if e.type == "register":
-                model.versions.append(Version(self.pipeline, number, e.key, e.payload["record"], registered_at=e.at))
-                continue
-            version = model.versions[number - 1]
-            if e.type == "annotate":
-                version.notes.setdefault(e.payload["kind"], []).append(e.payload["note"])
-            elif e.type == "promote":
-                model.champion = number
-                model.challenger = None if model.challenger == number else model.challenger
-                model.versions[number - 1] = replace(version, promoted_at=e.at)
-            elif e.type == "challenger":
-                model.challenger = number
-            else:
-                raise RegistryError(
-                    f"entry {e.seq} of the registry of {self.pipeline} is of the unknown type {e.type!r}",
-                    hint="it was written by a newer airflow-mlops: upgrade this installation",
-                )
-        return state
+    def _version(self, state: State, model: Model, number: int) -> Version:
+        return self._view(state, model, state.row(model, number))
 
-    def _view(self, model: _Model, number: int) -> Version:
-        """A copy that the caller may change without changing the cached state."""
-        version = model.versions[number - 1]
-        if number == model.champion:
-            status = "champion"
-        elif number == model.challenger:
-            status = "challenger"
-        else:
-            status = "candidate" if version.promoted_at is None else "retired"
-        return replace(copy.deepcopy(version), status=status)
+    def _view(self, state: State, model: Model, row: Row) -> Version:
+        more, seqs = row.more, [*row.more.get("notes", ())]
+        return Version(
+            self.pipeline,
+            row.number,
+            row.key,
+            lambda: self._record(row),
+            (lambda: self._notes(seqs)) if seqs else None,
+            row.at,
+            more.get("promoted"),
+            state.status(model, row),
+            {**more.get("tags", {})},
+            {**more.get("metrics", {})},
+            more.get("model"),
+        )
 
-    def _exists(self, version: int, key: str | None) -> Callable[[_State], None]:
-        def check(state: _State) -> None:
-            newest = len(self._model(state, key).versions)
-            if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= newest:
-                raise VersionNotFound(
-                    f"{_model(self.pipeline, key)} has no version {version!r}; "
-                    + (f"its newest is v{newest}" if newest else f"nothing is registered in {self.store.uri}"),
-                    hint=f"see `airflow mlops status {self.pipeline}`, or run the training DAG first",
-                )
+    def _record(self, row: Row) -> Any:
+        entry = self.log.read(row.seq)
+        if entry.type == BATCH:
+            # The batch is kept for its other models.
+            return copy.deepcopy(self.items.get(entry)[row.key or ""]["record"])
+        return entry.payload["record"]
 
-        return check
-
-    @staticmethod
-    def _model(state: _State, key: str | None) -> _Model:
-        return state.get(key) or _Model()
+    def _notes(self, seqs: Iterable[int]) -> Notes:
+        notes: Notes = {}
+        for entry in (self.log.read(seq) for seq in seqs):
+            kind, note = _note(entry)
+            notes.setdefault(kind, []).append(note)
+        return notes
 
 
-def _model(pipeline: str, key: str | None) -> str:
-    return pipeline if key is None else f"{pipeline}[{key}]"
+def _note(entry: Entry) -> tuple[str, dict[str, Any]]:
+    body = entry.payload
+    if entry.type == "annotate":
+        return body["kind"], body["note"]
+    said = {"at": entry.at, "reason": body["reason"], "by": body["by"]}
+    return ("rollback", {"to": body["version"]} | said) if entry.type == "rollback" else ("retirement", said)

@@ -5,6 +5,8 @@
     blobs/<aa>/<sha256>                              immutable, content-addressed bytes
     pipelines/<pipeline>/log/<seq 10 digits>.json    the registry's append-only log
     pipelines/<pipeline>/log/HEAD                    a hint: seq and checksum of a recent entry; never the truth
+    names/<pipeline>.json                            says that the pipeline has a log, for whoever lists them
+    index.json                                       a hint: where every pipeline stood when somebody looked
     pipelines/<pipeline>/ledger/<seq>.json           the retrain ledger's append-only log
     pipelines/<pipeline>/captures/<window>.json      which capture holds a window's scored inputs
     pipelines/<pipeline>/schema.json                 the locked schema
@@ -62,6 +64,21 @@ def log_entry(prefix: str, seq: int) -> str:
 def log_head(prefix: str) -> str:
     """Key of the hint where the log under ``prefix`` ends."""
     return f"{prefix}HEAD"
+
+
+def names_prefix() -> str:
+    """Prefix of the marks of pipelines that have a log."""
+    return "names/"
+
+
+def pipeline_name(pipeline: str) -> str:
+    """Key of the mark that the pipeline has a log."""
+    return f"names/{_name(pipeline)}.json"
+
+
+def index() -> str:
+    """Key of the hint where every pipeline stood."""
+    return "index.json"
 
 
 def schema(pipeline: str) -> str:

@@ -21,6 +21,7 @@ from airflow_mlops.exceptions import (
     StoreUnavailable,
 )
 from airflow_mlops.registry import Log, op_id
+from airflow_mlops.registry.entry import sealed, unsealed
 from airflow_mlops.store import LocalStore
 
 
@@ -177,9 +178,9 @@ def test_packs_save_requests_and_are_not_needed(tmp_path: Path, monkeypatch: pyt
     assert len(Log(store, "log/").entries()) == 36
     store.put(blobs[1], b"[]")
     assert len(Log(store, "log/").entries()) == 36
-    head = json.loads(store.get("log/HEAD"))
+    head = unsealed(store.get("log/HEAD"))
     for wrong in ([packs[1]], ["x"], [packs[0], packs[0]], [None], {"a": 1}):
-        store.put("log/HEAD", json.dumps({**head, "packs": wrong}).encode())
+        store.put("log/HEAD", sealed({**head, "packs": wrong}))
         assert len(Log(store, "log/").entries()) == 36
     Log(store, "log/").append("t", {"i": 36}, op_id=op_id(36))
     assert json.loads(store.get("log/HEAD"))["packs"] == packs
@@ -187,8 +188,10 @@ def test_packs_save_requests_and_are_not_needed(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    "head", [None, b"", b"{}", b"[]", b"\xff", b'{"seq": null, "checksum": "", "packs": []}', "old"]
-)
+    "head",
+    [None, b"", b"{}", b"[]", b"\xff", b'{"seq": null, "checksum": "", "packs": []}', sealed({"format": 2}),
+     sealed({"format": 1}), sealed({"format": 1, "log": "other/", "seq": 99}), "old"],
+)  # fmt: skip
 def test_the_hint_may_be_lost_broken_or_old(tmp_path: Path, head: bytes | str | None) -> None:
     store = filled(tmp_path, 6)
     old = store.get("log/HEAD")
@@ -198,6 +201,47 @@ def test_the_hint_may_be_lost_broken_or_old(tmp_path: Path, head: bytes | str | 
     else:
         store.put("log/HEAD", old if isinstance(head, str) else head)
     assert len(Log(store, "log/").entries()) == 7
+
+
+def test_one_changed_character_of_the_hint_is_noticed(tmp_path: Path) -> None:
+    store = filled(tmp_path, 6)
+    head = store.get("log/HEAD")
+    wrong = head.replace(b'"seq":6', b'"seq":7')
+    assert wrong != head
+    store.put("log/HEAD", wrong)
+    assert len(Log(store, "log/").entries()) == 6
+
+
+@pytest.mark.parametrize("seq", [2, 40, 99])
+def test_a_gap_is_found_without_the_hint(tmp_path: Path, seq: int) -> None:
+    """Where many entries follow; the first few are looked for one by one."""
+    store = filled(tmp_path, 100)
+    store.delete("log/HEAD")
+    assert len(Log(store, "log/").entries()) == 100
+    store.delete(f"log/{seq:010}.json")
+    if seq > 4:
+        with pytest.raises(CorruptObject, match=f"entry {seq} .*is missing"):
+            Log(store, "log/").entries()
+
+
+def test_a_reader_that_was_cut_off_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would take the part it has read for the whole log, and a missing entry for its end."""
+    store = filled(tmp_path)
+    log = Log(store, "log/")
+    get = store.get
+
+    def cut(key: str) -> bytes:
+        if key.endswith("06.json"):
+            raise StoreUnavailable(key)
+        return get(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "get", cut)
+        with pytest.raises(StoreUnavailable):
+            log.entries()
+    store.delete("log/0000000006.json")
+    with pytest.raises(CorruptObject, match=r"entry 6 .*is missing"):
+        log.entries()
 
 
 def test_a_failed_hint_does_not_undo_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +316,7 @@ for i in range(int(sys.argv[2])):
 def test_a_killed_writer_leaves_a_whole_log(tmp_path: Path) -> None:
     """SIGKILL at random points; the retry starts from the first operation and repeats none."""
     rng, total = random.Random(7), 60
-    for _ in range(15):
+    for _ in range(8):
         with subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path), str(total)], stdout=subprocess.PIPE
         ) as process:

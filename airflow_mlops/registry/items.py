@@ -1,0 +1,88 @@
+"""What a commit about many models says of each: the items lie in one blob that the entry names."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
+from airflow_mlops.registry.entry import Entry
+from airflow_mlops.store.base import Store
+from airflow_mlops.store.content import get_json, put_json
+
+BATCH = "batch"
+_KEPT = 4
+
+Item = dict[str, Any]
+
+
+class Items:
+    """The batches of one log; the last few that were read are kept, so treat them as read-only."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: dict[str, dict[str, dict[str, Item]]] = {}
+        self._lock = threading.Lock()
+
+    def put(self, items: list[Item], conflicts: list[Item]) -> str:
+        """Store a batch and return its digest, for the entry that commits it.
+
+        :raises CorruptObject: when an earlier attempt left it, and it was damaged since: nothing may name it.
+        """
+        digest = put_json(self._store, {"items": items, "conflicts": conflicts})
+        self._read(digest)
+        return digest
+
+    def get(self, entry: Entry) -> dict[str, Item]:
+        """Return the items of a batch entry by model key.
+
+        :raises CorruptObject: when they are missing or damaged.
+        """
+        return self._batch(entry)["items"]
+
+    def conflicts(self, entry: Entry) -> dict[str, Item]:
+        """Return what the batch left out, by model key."""
+        return self._batch(entry)["conflicts"]
+
+    def expand(self, entry: Entry) -> Iterator[Entry]:
+        """Yield the entry, or one entry for each item of a batch, as if each had been committed alone.
+
+        :raises CorruptObject: when items are missing or damaged.
+        """
+        if entry.type != BATCH:
+            yield entry
+            return
+        common = {k: v for k, v in entry.payload.items() if k not in ("action", "items", "count")}
+        for key, item in self.get(entry).items():
+            payload = common | {k: v for k, v in item.items() if k != "key"}
+            yield Entry(**vars(entry) | {"type": entry.payload["action"], "key": key, "payload": payload})
+
+    def _batch(self, entry: Entry) -> dict[str, dict[str, Item]]:
+        digest = entry.payload["items"]
+        try:
+            return self._read(digest)
+        except ObjectNotFound as e:
+            raise CorruptObject(
+                f"the items {digest} of the log's entry {entry.seq} are missing in {self._store.uri}",
+                hint="restore this object from a backup; a log's items are never deleted by this package",
+            ) from e
+
+    def _read(self, digest: str) -> dict[str, dict[str, Item]]:
+        with self._lock:
+            if digest in self._kept:
+                return self._kept[digest]
+        body = get_json(self._store, digest)
+        batch = {part: {item["key"]: item for item in body[part]} for part in ("items", "conflicts")}
+        with self._lock:
+            while len(self._kept) >= _KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[digest] = batch
+        return batch
+
+
+def expanded(store: Store, entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield entries with every batch replaced by its items, oldest first."""
+    items = Items(store)
+    for entry in entries:
+        yield from items.expand(entry)
