@@ -154,6 +154,21 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "False",
                     },
+                    "price_per_hour": {
+                        "description": "What one hour of a worker costs; the model card then tells what a version "
+                        "cost. Empty: no price.",
+                        "version_added": "0.2.0",
+                        "type": "float",
+                        "example": "0.42",
+                        "default": "",
+                    },
+                    "currency": {
+                        "description": "The currency of price_per_hour, as the model card prints it.",
+                        "version_added": "0.2.0",
+                        "type": "string",
+                        "example": "EUR",
+                        "default": "",
+                    },
                     "trusted_types": {
                         "description": "Comma-separated types, beyond scikit-learn's, that a stored model may hold.",
                         "version_added": "0.1.0",

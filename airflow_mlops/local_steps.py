@@ -18,6 +18,7 @@ from airflow_mlops.exceptions import ConfigError, DataError, ValidationFailed, W
 from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
+    from airflow_mlops.ml.cost import Meter
     from airflow_mlops.ml.files import Files
     from airflow_mlops.ml.reading import SourceBatches, Sql
     from airflow_mlops.registry.registry import Version
@@ -38,6 +39,7 @@ class LocalRun:
     :param sample: at most this many rows; ``None``: all.
     :param run_id: names the run in what is registered.
     :param keep: takes a report: its title and its page.
+    :param costs: what the steps that have ended cost; ``meter`` measures the one that runs.
     :param signer: signs the candidate.
     :param verifier: whose signatures count; where they must be there and the candidate is not registered, it is
         signed with a key of its own, which this run alone trusts.
@@ -64,6 +66,8 @@ class LocalRun:
     model: Any = None
     evaluation: dict[str, Any] = field(default_factory=dict)
     decision: dict[str, Any] = field(default_factory=dict)
+    costs: list[dict[str, Any]] = field(default_factory=list)
+    meter: Meter | None = None
 
     @property
     def data(self) -> Data:
@@ -84,13 +88,13 @@ class LocalRun:
 
         return Registry(self.store, self.config.pipeline).champion()
 
-    def annotate(self, kind: str, note: dict[str, Any]) -> None:
-        """Attach ``note`` to the version, where it is registered."""
+    def annotate(self, kind: str, note: dict[str, Any], *inputs: str) -> None:
+        """Attach ``note`` to the version, where it is registered; ``inputs`` tell notes of one kind apart."""
         if self.register:
             from airflow_mlops.registry.log import op_id
             from airflow_mlops.registry.registry import Registry
 
-            operation = op_id(self.run_id, kind)
+            operation = op_id(self.run_id, kind, *inputs)
             self.version = Registry(self.store, self.config.pipeline).annotate(
                 self.candidate.number, kind, note, op_id=operation
             )
@@ -152,7 +156,9 @@ def _profile(run: LocalRun) -> list[str]:
     from airflow_mlops.ml.data import Snapshot
     from airflow_mlops.ml.profile import profile, profile_html
 
-    result = profile(Snapshot.load(run.store, run.snapshot), run.store, target=run.data.target)
+    result = profile(
+        Snapshot.load(run.store, run.snapshot), run.store, target=run.data.target, private=run.data.private
+    )
     run.keep("Data profile", profile_html(result))
     return [f"{len(result['columns'])} columns described in the data profile"]
 
@@ -233,10 +239,15 @@ def _register(run: LocalRun, record: dict[str, Any]) -> None:
     from airflow_mlops.registry.registry import Registry
 
     config = run.config
-    about = {"owner": config.owner, "description": config.description, "level": config.level}
     source = {"dag_id": _dag_id(run), "run_id": run.run_id, "replay": None}
     registry = Registry(run.store, config.pipeline)
-    run.version = registry.register(record | {"about": about, "run": source}, op_id=op_id(run.run_id, "register"))
+    run.version = registry.register(
+        record | {"about": _about(config), "run": source}, op_id=op_id(run.run_id, "register")
+    )
+
+
+def _about(config: PipelineConfig) -> dict[str, Any]:
+    return {"owner": config.owner, "description": config.description, "level": config.level}
 
 
 def _dag_id(run: LocalRun) -> str:
@@ -303,9 +314,31 @@ def _gates(run: LocalRun) -> list[str]:
         digest = hashlib.sha256(page.encode()).hexdigest()
         run.store.put(layout.report(_dag_id(run), digest), page.encode())
         run.annotate("gates", {"version": run.candidate.number, **run.decision, "report": digest})
+    _card(run)
     if not report["results"]:
         return [report["sentence"]]
     return [f"{line['verdict']}: {line['sentence']}" for line in report["results"]]
+
+
+def _card(run: LocalRun) -> None:
+    from airflow_mlops.ml.card import keep_card
+    from airflow_mlops.registry.registry import Version
+    from airflow_mlops.store import layout
+
+    if run.meter is not None:
+        run.costs.append({"task": "evaluate.gates", **run.meter.read()})
+    if run.register:
+        for cost in run.costs:
+            run.annotate("cost", cost, cost["task"])
+        version = run.candidate
+    else:
+        notes = {"evaluation": [run.evaluation], "gates": [run.decision], "cost": run.costs}
+        version = Version(run.config.pipeline, 0, None, run.candidate.record | {"about": _about(run.config)}, notes)
+    note, page = keep_card(version, run.store)
+    run.keep("Model card", page)
+    if run.register:
+        run.store.put(layout.report(_dag_id(run), note["html"]), page.encode())
+        run.annotate("card", note)
 
 
 def _approval(config: PipelineConfig) -> str:

@@ -171,11 +171,12 @@ def _walk(run: LocalRun, say: Say) -> Iterator[StepResult]:
     """Run the steps of the level's training DAG in their order and tell of each when it has ended."""
     from airflow_mlops.factory.levels import dag_specs
     from airflow_mlops.local_steps import STEPS
+    from airflow_mlops.ml.cost import Meter
 
     (spec,) = (spec for spec in dag_specs(run.config) if spec.suffix == "train")
     say(f"{run.config.pipeline} (level {run.config.level}): the steps of {run.config.pipeline}__train, run here")
     for step in spec.steps_for(run.config):
-        began = time.monotonic()
+        began, run.meter = time.monotonic(), Meter()
         try:
             told = STEPS[step.name](run)
         except Exception as e:  # raised again: here it is only told where
@@ -185,6 +186,7 @@ def _walk(run: LocalRun, say: Say) -> Iterator[StepResult]:
             e.add_note(f"in the step {step.name} of {run.config.pipeline}")
             raise
         seconds = time.monotonic() - began
+        run.costs.append({"task": step.name, **run.meter.read()})
         for line in layout(step.name, told, seconds):
             say(line)
         yield StepResult(step.name, tuple(told), seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -82,6 +83,22 @@ class MLOpsHook(BaseHook):
     def allow_commands(self) -> bool:
         """Whether pipelines may run programs of their own (``train.command``)."""
         return switch("allow_commands")
+
+    def price(self) -> dict[str, Any]:
+        """What an hour of a worker costs, as ``price_per_hour`` and ``currency``; empty where it is not set.
+
+        :raises ConfigError: it is no number.
+        """
+        text = option("price_per_hour")
+        if not text:
+            return {}
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"[mlops] price_per_hour is {text!r}", hint="write a number, such as 0.42")
+        return {"price_per_hour": value, "currency": option("currency")}
 
     @property
     def trusted_types(self) -> tuple[str, ...]:

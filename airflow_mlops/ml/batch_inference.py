@@ -74,6 +74,7 @@ def score(
             features=recorded_code(version.record),
             allowed_imports=allowed_imports,
             on_chunk=capture.write if capture else None,
+            private=data.private,
         )
         written = write_predictions(scored, files, uri)
     return {

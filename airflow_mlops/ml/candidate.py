@@ -24,6 +24,9 @@ from airflow_mlops.ml.evaluation import Evaluation, evaluate
 from airflow_mlops.ml.features import FeatureSchema, apply_features, infer_schema, recorded_code
 from airflow_mlops.ml.gate_report import gate_report_html
 from airflow_mlops.ml.gates import GateResult, decide, gate_metrics
+from airflow_mlops.ml.importance import importance
+from airflow_mlops.ml.privacy import masked
+from airflow_mlops.ml.seen import seen
 from airflow_mlops.ml.serving import check_serving, predictions
 from airflow_mlops.ml.splitting import split_mask
 from airflow_mlops.ml.training import train
@@ -44,7 +47,7 @@ def featured(frame: pd.DataFrame, data: Data, code: str | None, allowed: Sequenc
     if code is None:
         return frame
     keep = [c for c in (data.id, data.timestamp, data.split.column) if c and c in frame.columns]
-    return apply_features(code, frame, allowed, target=data.target, keep=keep)
+    return apply_features(code, frame, allowed, target=data.target, keep=keep, private=data.private)
 
 
 def _sources(*paths: str | None) -> list[str]:
@@ -117,6 +120,7 @@ def train_candidate(
         "task": trained.task,
         "snapshot": snapshot_ref,
         "rows": {"train": len(part), "holdout": int(holdout.sum())},
+        "seen": seen(part, trained.schema),
         "config": settings,
         "config_hash": config_hash(settings),
         "code": code_version(
@@ -153,7 +157,8 @@ def evaluate_candidate(
     :param verifier: whose signatures count; the candidate must be signed as a model of ``pipeline`` and ``key``.
     :returns: ``{"champion": number or None, "evaluation", "sample", "expected": digests, "metrics", "rows"}``;
         ``metrics`` by name; ``evaluation`` holds the row-by-row predictions of both, ``sample`` some holdout
-        rows as the model takes them, ``expected`` the candidate's predictions of these.
+        rows as the model takes them, ``expected`` the candidate's predictions of these, ``importance`` the digest
+        of :func:`~airflow_mlops.ml.importance.importance`'s result.
     :raises EvaluationError: a metric cannot be computed on this holdout.
     """
     frame = Snapshot.load(store, record["snapshot"]).to_pandas(store)
@@ -166,6 +171,11 @@ def evaluate_candidate(
         raise EvaluationError(
             f"gates slice by {', '.join(missing)}, which the data does not have",
             hint=f"the columns are {', '.join(map(str, raw.columns))}",
+        )
+    if hidden := sorted(set(columns) & set(data.private)):
+        raise EvaluationError(
+            f"gates slice by {', '.join(hidden)}, which is private: the report would show its values",
+            hint="slice by another column, or take it out of data.private",
         )
     schema = FeatureSchema.from_dict(record["schema"])
     candidate = fetch_model(
@@ -201,7 +211,18 @@ def evaluate_candidate(
         same_model=same,
         log=log,
     )
-    sample = mine.head(_MOST_SAMPLE_ROWS).reset_index(drop=True)
+    weights = importance(
+        candidate,
+        mine,
+        rows[data.target],
+        task=record["task"],
+        metric=result.metrics[0].name,
+        classes=schema.classes,
+        positive=schema.positive,
+        seed=record["seed"],
+    )
+    # Kept, handed over and shown to people: what the model says about private values is said about 0 instead.
+    sample = masked(mine.head(_MOST_SAMPLE_ROWS).reset_index(drop=True), schema.private)
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         path = Path(folder, "evaluation.parquet")
         result.to_parquet(path)
@@ -216,6 +237,7 @@ def evaluate_candidate(
         "evaluation": digest,
         "sample": sample_digest,
         "expected": put_blob(store, expected.getvalue()),
+        "importance": put_json(store, weights),
         "rows": result.rows,
         "metrics": {m["name"]: m for m in result.to_dict()["metrics"]},
     }

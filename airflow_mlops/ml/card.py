@@ -137,6 +137,7 @@ def model_card(
     :param store: URI of the store that the version can be loaded from.
     """
     about = record.get("about") or {}
+    foreign_types = [" ".join(_tame(t).split()) for t in foreign_types]
     name = pipeline if key is None else f"{pipeline}[{key}]"
     sections = [
         section.overview(record, about),

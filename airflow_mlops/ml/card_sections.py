@@ -362,6 +362,5 @@ version = Registry(store, {pipeline!r}).get({of})
 model = fetch_model(store, version.record["model"]{trust})
 schema = FeatureSchema.from_dict(version.record["schema"])
 
-
 def predict(frame):
     return model.predict(schema.check(frame))"""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +24,7 @@ from sklearn.pipeline import Pipeline
 from airflow_mlops.exceptions import CorruptObject, DataNotFound, ObjectNotFound, PredictionError
 from airflow_mlops.ml.features import FeatureSchema, apply_features, plain
 from airflow_mlops.ml.files import Files, io_errors
+from airflow_mlops.ml.privacy import cause, told
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import canonical_json, get_blob_file, get_json, put_blob_file, put_json
@@ -46,6 +47,7 @@ def predict_batches(
     allowed_imports: Sequence[str] = (),
     chunk_rows: int = CHUNK_ROWS,
     on_chunk: Callable[[pa.RecordBatch], None] | None = None,
+    private: Collection[str] = (),
 ) -> Iterator[pa.RecordBatch]:
     """Score ``batches`` and yield one batch per chunk of at most ``chunk_rows`` rows, in their order.
 
@@ -55,10 +57,13 @@ def predict_batches(
 
     :param model: fitted estimator on the columns of ``schema``.
     :param features: the user's feature code, ``module:function``; runs on each chunk by itself.
-    :param on_chunk: called with id, features and predictions of each chunk, see :class:`CaptureWriter`.
+    :param on_chunk: called with id, features and predictions of each chunk, see :class:`CaptureWriter`; private
+        features are left out.
+    :param private: columns, beside those private in ``schema``, whose values are neither captured nor quoted.
     :raises PredictionError: a column is missing (named), does not fit, or the model fails or gives NaN.
     :raises DataNotFound: there is not a single row.
     """
+    schema = schema.hiding(private)
     outputs = _Outputs(model, schema)
     taken = {PREDICTION, VERSION, *outputs.names} & {*schema.names, *([id_column] if id_column else [])}
     if taken:
@@ -76,14 +81,20 @@ def predict_batches(
         frame = chunk.to_pandas()
         frame.index = pd.RangeIndex(rows, rows + len(frame))
         if features is not None:
-            frame = apply_features(features, frame, allowed_imports, target=schema.target)
+            frame = apply_features(
+                features, frame, allowed_imports, target=schema.target, private=[*private, *schema.private]
+            )
         inputs = schema.check(frame)
         said = outputs.of(inputs)
         said[VERSION] = pa.array(np.full(len(frame), model_version), pa.int32())
         # The id keeps the type it has in the source: through pandas an integer with gaps becomes a float.
         named = {id_column: chunk.column(id_column).combine_chunks()} if id_column is not None else {}
         if on_chunk is not None:
-            seen = {f.name: _to_arrow(inputs[f.name], f.kind) for f in schema.features if f.name not in named}
+            seen = {
+                f.name: _to_arrow(inputs[f.name], f.kind)
+                for f in schema.features
+                if f.name not in named and not f.private
+            }
             on_chunk(_batch({**named, **seen, **said}))
         rows += len(frame)
         yield _batch({**named, **said})
@@ -95,7 +106,7 @@ class _Outputs:
     """Asks the model and gives Arrow columns of fixed names and types."""
 
     def __init__(self, model: Any, schema: FeatureSchema) -> None:
-        self._model = model
+        self._model, self._private = model, schema.private
         classes = None if schema.classes is None else [plain(c) for c in schema.classes]
         self._classes = classes
         self._method: str | None = None
@@ -146,9 +157,9 @@ class _Outputs:
             values = np.asarray(getattr(self._model, method)(inputs))
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as e:
             raise PredictionError(
-                f"the model's {method} failed on {len(inputs):,} rows: {type(e).__name__}: {e}",
+                f"the model's {method} failed on {len(inputs):,} rows: {told(e, self._private)}",
                 hint="load this version in a notebook and predict these rows",
-            ) from e
+            ) from cause(e, self._private)
         if len(values) != len(inputs):
             raise PredictionError(f"the model's {method} gave {len(values):,} results for {len(inputs):,} rows")
         return values
@@ -350,9 +361,11 @@ def read_capture(store: Store, ref: dict[str, Any] | str, columns: Sequence[str]
 def capture_kinds(schema: FeatureSchema, columns: Iterable[str]) -> dict[str, str]:
     """Kinds of a capture's columns for :func:`~airflow_mlops.ml.drift.check_drift`: features and predictions.
 
+    Private features have none: what was captured before they were private is not looked at.
+
     :param columns: those present on both sides; others are left out.
     """
-    kinds = {f.name: f.kind for f in schema.features}
+    kinds = {f.name: f.kind for f in schema.features if not f.private}
     kinds[PREDICTION] = "number" if schema.classes is None else "category"
     present = [*columns]
     kinds |= {c: "number" for c in present if c in (PROBABILITY, SCORE) or c.startswith(f"{PROBABILITY}_")}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -65,6 +66,7 @@ def drift(
     *,
     allowed_imports: Sequence[str] = (),
     trusted_types: Sequence[str] = (),
+    private: Collection[str] = (),
     verifier: Verifier | None = None,
 ) -> tuple[dict[str, Any], bytes]:
     """Compare captured inputs and predictions with the version's training data.
@@ -73,13 +75,15 @@ def drift(
     share of ``alpha``.
 
     :param verifier: whose signatures count where the version's model is loaded.
-    :returns: ``{"verdict", "sentence", "version", "rows", "columns": […]}`` and the report's page.
+    :param private: columns that are left out, beside those private when the version was trained; the sentence and
+        ``private`` name them.
+    :returns: ``{"verdict", "sentence", "version", "rows", "columns": […], "private": […]}`` and the report's page.
     """
     current = read_capture(store, capture)
     reference = reference_frame(
         store, version, allowed_imports=allowed_imports, trusted_types=trusted_types, verifier=verifier
     )
-    schema = FeatureSchema.from_dict(version.record["schema"])
+    schema = FeatureSchema.from_dict(version.record["schema"]).hiding(private)
     kinds = capture_kinds(schema, [c for c in reference.columns if c in current.columns])
     outputs = {n: k for n, k in kinds.items() if n not in schema.names}
     inputs = {n: k for n, k in kinds.items() if n in schema.names}
@@ -89,6 +93,9 @@ def drift(
         if part
     ]
     report = join_reports(reports)
+    if schema.private:
+        unchecked = f"not checked, because private: {', '.join(schema.private)}"
+        report = replace(report, sentence=f"{report.sentence}; {unchecked}")
     page = drift_html(reference[list(kinds)], current[list(kinds)], report, seed=_SEED)
     result = {
         "verdict": report.verdict,
@@ -96,5 +103,6 @@ def drift(
         "version": version.number,
         "rows": len(current),
         "columns": report.to_dict()["columns"],
+        "private": schema.private,
     }
     return result, page

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import SkipMixin
 
 from airflow_mlops.config.models import Data, Evaluate
-from airflow_mlops.links.reports import GateReportLink
+from airflow_mlops.links.reports import GateReportLink, ModelCardLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "evaluation")
-    operator_extra_links = (GateReportLink(),)
+    operator_extra_links = (GateReportLink(), ModelCardLink())
     # Airflow does not see it by the base class, and else runs what was skipped when somebody clears it.
     inherits_from_skipmixin = True
 
@@ -104,7 +104,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
         return None
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
-        """Decide, keep the report, and skip what must not follow."""
+        """Decide, keep the report and the model card, and skip what must not follow."""
         from airflow_mlops.ml.candidate import decide_candidate
         from airflow_mlops.ml.gates import follow_up
 
@@ -132,6 +132,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
         }
         operation = self.operation(context, "gates", version.number, result)
         registry.annotate(version.number, "gates", result, op_id=operation)
+        self.keep_card(context, version.number)
         for line in report["results"]:
             self.log.info("Gate %s: %s", line["verdict"], line["sentence"])
         self.log.info("Verdict on version %d: %s", version.number, report["sentence"])

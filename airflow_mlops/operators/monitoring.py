@@ -95,6 +95,7 @@ class DriftCheckOperator(CheckOperator):
             self.monitor.drift,
             allowed_imports=self.hook.allowed_imports,
             trusted_types=self.hook.trusted_types,
+            private=self.data.private,
             verifier=self.hook.verifier(),
         )
         result["report"] = self.keep_report(context, "Drift report", html)

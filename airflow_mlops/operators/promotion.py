@@ -100,10 +100,8 @@ class PromoteOperator(MLOpsOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Promote, keep the model card, and tell the assets and whoever asked."""
-        from airflow_mlops.ml.card import card_of
-
         version = self._promote(scope, context)
-        self.keep_report(context, "Model card", card_of(version)[1])
+        self.keep_card(context, version.number)
         return self._announce(scope, context, version)
 
 
@@ -122,13 +120,13 @@ class HandoverOperator(PromoteOperator):
         from airflow_mlops.store import layout
 
         version = self._promote(scope, context)
+        self.keep_card(context, version.number)
         registry, store, ti = self.hook.registry(self.pipeline), self.hook.store(), context["ti"]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{self.pipeline}-v{version.number}.zip"
             bundle = make_bundle(store, registry.get(version.number), path, verifier=self.hook.verifier())
             key = layout.handover(ti.dag_id, bundle.digest)
             store.put_file(key, path)
-        self.keep_report(context, "Model card", bundle.card_html)
         persist_report(context, "Handover bundle", file_url(ti.dag_id, bundle.digest))
         uri = f"{store.uri.rstrip('/')}/{key}"
         note = {"bundle": bundle.digest, "uri": uri, "files": bundle.files, "command": bundle.command}

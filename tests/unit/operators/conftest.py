@@ -47,12 +47,19 @@ def stored(tmp_path: Path) -> Callable[[], set[str]]:
 @pytest.fixture
 def execute() -> Callable[..., Any]:
     """``execute(operator, **params)``: run it once and return what it pushed as its result."""
+    xcoms: dict[tuple[str, str, str], Any] = {}
 
     def run(operator: MLOpsOperator, run_id: str = "manual__1", **params: Any) -> Any:
         pushed: dict[str, Any] = {}
-        ti = MagicMock(spec=["dag_id", "run_id", "task_id", "map_index", "xcom_push", "try_number"])
+        ti = MagicMock(spec=["dag_id", "run_id", "task_id", "map_index", "xcom_push", "xcom_pull", "try_number"])
         ti.dag_id, ti.run_id, ti.task_id, ti.map_index = "people__train", run_id, operator.task_id, -1
-        ti.xcom_push.side_effect = lambda key, value: pushed.__setitem__(key, value)
+
+        def push(key: str, value: Any) -> None:
+            pushed[key] = value
+            xcoms[run_id, operator.task_id, key] = value
+
+        ti.xcom_push.side_effect = push
+        ti.xcom_pull.side_effect = lambda task_ids, key: [xcoms.get((run_id, name, key)) for name in task_ids]
         context: dict[str, Any] = {
             "ti": ti,
             "task": operator,
