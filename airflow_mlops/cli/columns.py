@@ -7,6 +7,7 @@ import gzip
 import io
 import logging
 import os
+import re
 from pathlib import Path
 
 from airflow_mlops.config.models import PipelineConfig
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 class LocalColumns:
     """Tells the columns of data in local files below a folder; S3, databases and code are not asked.
 
-    :param root: where relative paths start, and what no file may lie outside of.
+    :param root: where relative paths start, and what no file of theirs may lie outside of.
     """
 
     def __init__(self, root: str) -> None:
@@ -41,6 +42,8 @@ class LocalColumns:
 
     def _read(self, source: str) -> list[str] | None:
         root = os.path.abspath(self.root)
+        if os.path.isabs(source):  # what a person names outright
+            root = os.path.dirname(re.split(r"[*?\[]", source)[0])
         below = os.path.normpath(os.path.join(root, source))
         if not os.path.isdir(root) or not Path(below).is_relative_to(root):
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import os
 import shutil
 import sys
@@ -174,14 +175,24 @@ def _value(setting: Setting) -> str:
     return flow(setting.value)
 
 
-def flow(value: Any) -> str:
+# Text that YAML would take for something else, or not for the whole text.
+_NOT_PLAIN = re.compile(
+    r"^(?:true|false|null|~|yes|no|on|off|[-+]?(?:\.\d+|\d+\.?\d*)(?:e[-+]?\d+)?)$|^[&*!|>'\"%`]|: |\s#", re.IGNORECASE
+)
+_OF_FLOW = re.compile(r"[,\[\]{}]")
+
+
+def flow(value: Any, inside: bool = False) -> str:
     """Plain data in one line, as YAML's flow style; text that a terminal would obey is escaped."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{flow(key)}: {flow(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{flow(key, True)}: {flow(inner, True)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(flow, value)) + "]"
+        return "[" + ", ".join(flow(item, True) for item in value) + "]"
     if isinstance(value, str):
-        return value if value.isprintable() and value.strip() == value != "" else json.dumps(value)
+        plain = value.isprintable() and value.strip() == value != "" and not _NOT_PLAIN.search(value)
+        if plain and not (inside and _OF_FLOW.search(value)):
+            return value
+        return json.dumps(value, ensure_ascii=not value.isprintable())
     return json.dumps(value)
 
 

@@ -119,6 +119,9 @@ def _optional(config: PipelineConfig) -> tuple[Addition, ...]:
     if config.data.timestamp is None:
         why = "the column that says which rows belong to a run's window, and how much history training reads"
         found.append(Addition("data.timestamp", why, "data:\n  timestamp: COLUMN\n  window: 90d\n"))
+    elif config.data.window is None:
+        why = "how much history training reads; without it a run reads the days since the last one"
+        found.append(Addition("data.window", why, "data:\n  window: 90d\n"))
     if not any(gate.versus for gate in config.evaluate.gates):
         gate = f"{{metric: {_metric(config)[0]}, versus: champion, not_worse_by: 0.005}}"
         why = "a model that is worse than the champion is not promoted; one more item of the list"

@@ -27,7 +27,7 @@ PLANNED_VALUES = frozenset({"rollback"})
 
 # Stand-ins for required values that are missing or wrong, so that the checks across keys run all the same.
 _STAND_INS: dict[str, Any] = {
-    "pipeline": "x", "level": 1, "data": {"source": "x", "target": "x"}, "train": {"estimator": "a.b"},
+    "pipeline": "x", "data": {"source": "x", "target": "x"}, "train": {"estimator": "a.b"},
     "target": "x", "conn_id": "x", "query": "x", "callable": "a:b", "space": {"x": [1]}, "source": "x",
     "join_on": "x", "class": "a.b",
 }  # fmt: skip
@@ -48,26 +48,27 @@ _DURATIONS = {"window", "fresh_within", "timeout", "delay", "max_age", "cooldown
 Path = tuple[Any, ...]
 
 
-def explain(source: Source, error: ValidationError) -> None:
+def explain(source: Source, error: ValidationError) -> PipelineConfig | None:
     """Note every problem behind ``error``, and those the checks across keys find beside them, in ``source``.
 
     Pydantic runs a section's own checks only when all of its keys are right. So wrong values are
     taken out of a copy, or replaced by a stand-in, and the copy is validated again; a check that
     names a key that was taken out says nothing about the file and is dropped.
+
+    :returns: the pipeline as it would be without what is wrong, if that is one; for further checks only.
     """
     data = copy.deepcopy(source.data)
     failed = _Failed()
     told: set[str] = set()
-    current: ValidationError | None = error
+    current = error
     # A section deeper in the file hides the checks of those around it: at most one round a level.
     for _ in range(10):
-        if current is None:
-            return
         fields: dict[Path, list[ErrorDetails]] = {}
         whole: dict[Path, list[ErrorDetails]] = {}
         for detail in current.errors(include_url=False):
             path, value = _locate(source, detail)
-            if failed.covers(path):
+            emptied = detail["type"] == "too_short" and failed.concerns(path)
+            if failed.covers(path) or emptied:
                 fields.setdefault(path, [])  # said before, or the stand-in's turn
             elif detail["type"] == "value_error" and isinstance(value, dict):
                 whole.setdefault(path, []).append(detail)
@@ -81,19 +82,15 @@ def explain(source: Source, error: ValidationError) -> None:
         for path, details in whole.items():
             _whole(source, path, details, failed, told)
         if not fields and not any(whole):
-            return  # only checks of the file as a whole are left, and they are told
+            return None  # only checks of the file as a whole are left, and they are told
         for path in [*fields, *meant.values()] or whole:
             if path:
                 failed.add(path)
                 take_out(data, path)
-        current = _again(data)
-
-
-def _again(data: Any) -> ValidationError | None:
-    try:
-        PipelineConfig.model_validate(data, by_alias=True, by_name=False)
-    except ValidationError as e:
-        return e
+        try:
+            return PipelineConfig.model_validate(data, by_alias=True, by_name=False)
+        except ValidationError as e:
+            current = e
     return None
 
 
@@ -143,6 +140,8 @@ def take_out(data: Any, path: Path) -> None:
         return
     if key in holder:
         del holder[key]
+    elif path == ("level",):
+        holder[key] = int(bool({"monitor", "retrain"} & data.keys()))
     elif key in _STAND_INS:
         holder[key] = copy.deepcopy(_STAND_INS[key])
 
@@ -189,6 +188,8 @@ def _unknown_key(path: Path) -> tuple[str, str | None]:
     known = list(fields_of(model_at(path[:-1])))
     elsewhere = [p for p in all_keys() if p.rsplit(".", 1)[-1] == key]
     close = _close(key, known)
+    if ":" in key and key.partition(":")[0] in known:
+        return message, "put a space after the colon"
     if key in TOP and len(path) > 1:
         return message, "it belongs to the top of the file"
     if elsewhere and len(key) > 2:
@@ -245,6 +246,8 @@ def _value(source: Source, path: Path, details: list[ErrorDetails]) -> tuple[str
         return message, "begin each item with a dash: - key: value"
     if name.rsplit(".", 1)[-1] in _DURATIONS and isinstance(value, (int, float)):
         return message, f"write it with its unit: {value}d, {value}h or {value}m"
+    if "a list" in wanted and isinstance(value, (int, float)):
+        return message, f"write [{source.written(path)}]"
     if "text" in wanted and isinstance(value, (int, float)):
         return message, _quote(source, path, value)
     if isinstance(value, str):
@@ -253,6 +256,8 @@ def _value(source: Source, path: Path, details: list[ErrorDetails]) -> tuple[str
             return message, f"write {word}; in YAML 1.2 only true and false are booleans"
         if wanted[0] in ("a number", "a whole number") and re.fullmatch(r"[-+]?\d+(\.\d+)?", value):
             return message, "remove the quotes"
+        if wanted[0] == "a number" and re.fullmatch(r"\d+(\.\d+)?\s*%", value):
+            return message, f"write {float(value.rstrip(' %')) / 100:g}"
         if "a list" in wanted:
             return message, f"write [{value}]" if len(value) <= 40 else "write a list: [item, item]"
     return message, None

@@ -43,12 +43,12 @@ def in_shard(file: str | Path, folder: Path, shard: tuple[int, int] | None) -> b
 def root_of(path: Path) -> Path:
     """The folder that nothing a file extends may lie outside of, where a person names ``path``.
 
-    A folder is its own; for a file it is the current folder, if the file lies below that, else the file's.
+    That is the current folder, if ``path`` lies below it, else the folder itself, or that of the file.
     """
-    if path.is_dir():
-        return path
     here = Path.cwd()
-    return here if path.resolve().is_relative_to(here.resolve()) else path.parent
+    if path.resolve().is_relative_to(here.resolve()):
+        return here
+    return path if path.is_dir() else path.parent
 
 
 def naming(name: str, files: Iterable[Path]) -> list[Path]:

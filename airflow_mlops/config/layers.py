@@ -25,6 +25,13 @@ OWN = ("pipeline", "extends")
 FIXED = ("schema", "pipeline", "extends", "environments")
 
 
+_ADVICE = {
+    "circle": "remove one of them",
+    "lies outside": "move it there; a command may also be started in a folder above, or be given one",
+    "no such file": "check the name; it is relative to this file",
+}
+
+
 class _TooDeep(Exception):
     """A row of files that extend each other is too long to follow."""
 
@@ -82,7 +89,7 @@ class Layers:
             elif path is not None and root is not None:
                 found = _base_file(name, path, root, chain)
             if isinstance(found, str):
-                advice = "remove one of them" if "circle" in found else "name a YAML file beside this one or below"
+                advice = next((hint for part, hint in _ADVICE.items() if part in found), "name a YAML file")
                 source.add(place, "extends", found, advice, "extends")
                 if i >= MAX_FILES:
                     break

@@ -126,9 +126,10 @@ class _Lint:
             self.readers[key] = PipelineReader(replace(self.settings, environment=environment), file.root)
         config, source = self.readers[key].read(file.path)
         file.extends |= {Path(text.filename) for text in source.texts if text is not source.text}
-        known = self.columns(config) if self.columns is not None and config is not None else None
-        if config is not None and known is not None:
-            columns_of.check(source, config, known)
+        judged = config or source.repaired
+        known = self.columns(judged) if self.columns is not None and judged is not None else None
+        if judged is not None and known is not None:
+            columns_of.check(source, judged, known)
         return source
 
     def users(self, file: _File) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class PipelineReader:
         try:
             config = _validated(source.data)
         except ValidationError as e:
-            explain(source, e)
+            source.repaired = explain(source, e)
             config = _without_unset(source, e) if source.unset else None
         _check_names(source)
         permissions.check(source, self.settings)
@@ -89,6 +90,7 @@ def _leave_out_consequences(source: Source) -> None:
     """Take out what only follows from a base that could not be read, a variable without a value, or a tag."""
     unset = {".".join(str(step) for step in path) for path in source.unset}
     base = any(issue.code == "extends" for issue in source.issues)
+    _hide_variables(source)
     tags = {(i.file, i.line, i.column) for i in source.issues if i.code == "tag"}
     if unset or base or tags:
         source.issues[:] = [
@@ -98,6 +100,18 @@ def _leave_out_consequences(source: Source) -> None:
             and not (base and i.code in ("missing", "cross"))
             and ((i.file, i.line, i.column) not in tags or i.code == "tag")
         ]
+
+
+def _hide_variables(source: Source) -> None:
+    """Show variables in messages as they are written: what they hold is nobody's to read."""
+    for number, issue in enumerate(source.issues):
+        path = tuple(int(step) if step.isdigit() else step for step in issue.path.split("."))
+        found, value = source.resolve(path)
+        parent = source.resolve(found[:-1])[1] if found else None
+        written = source.placeholders.get((id(parent), found[-1])) if found == path and found else None
+        if written is not None:
+            message = issue.message.replace(repr(value), written).replace(str(value), written)
+            source.issues[number] = replace(issue, message=message, suggestion=None)
 
 
 def _or_raise(config: PipelineConfig | None, source: Source) -> PipelineConfig:

@@ -121,6 +121,8 @@ class _Filling:
             else:
                 self.source.unset.add(path)
                 self.source.add(place, "variable_unset", message, advice, _dots(path), "warning")
+        elif not os.environ[name]:
+            self.say(place, path, f"the environment variable {name} is empty", "set it where Airflow reads the file")
         elif any(mark in os.environ[name] for mark in ("${", "{{", "{%", "{#")):
             self.say(place, path, f"{name} holds a placeholder or a template itself", "set it to plain text")
         elif masked_text(os.environ[name]) != os.environ[name]:

@@ -119,7 +119,7 @@ Mappings are joined key by key; anything else, lists included, is replaced as a 
 `churn.yaml`. `pipeline` and `extends` are not inherited, and `schema`, `pipeline`, `extends` and
 `environments` cannot differ between environments. `airflow mlops describe` prints where each value is set.
 
-A file of `extends` lies beside the file that names it or below, and is YAML by its name; at most
+A file of `extends` lies in the folder that the loader reads, or below, and is YAML by its name; at most
 {files} files may extend each other. One that is only there to be extended needs no `pipeline`.
 
 | Placeholder | Stands for |

@@ -12,7 +12,8 @@ HIDDEN = "***"
 # As whole words of a name, or at the end of one that is written together: max_tokens and monkey are none.
 _SECRET_WORDS = frozenset(
     {"password", "passwd", "passphrase", "pwd", "secret", "secrets", "token", "key", "credential", "credentials"}
-    | {"auth", "authorization", "dsn", "cookie", "signature", "sig", "pat"}
+    | {"auth", "authorization", "dsn", "cookie", "signature", "sig", "pat", "pass", "pw", "cred", "creds"}
+    | {"jwt", "bearer", "sas", "webhook", "hook", "private", "login", "conn", "connection"}
 )
 _SECRET_END = re.compile(r"(?:password|passwd|secret|authtoken|apikey|accesskey|privatekey|secretkey)$")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -24,6 +25,8 @@ _VALUE = re.compile(r"(?:(?:bearer|basic)\s+)?(?:\"[^\"]*\"|'[^']*'|[^\s&;,'\"]+
 
 def looks_secret(name: str) -> bool:
     """Whether a key of this name is likely to hold a secret: ``api_key``, ``dbPassword``, not ``max_tokens``."""
+    if name.lower().endswith("conn_id"):  # names a secret's place, not the secret
+        return False
     words = [word.lower() for word in _WORD.findall(name)]
     return any(word in _SECRET_WORDS or _SECRET_END.search(word) for word in words)
 

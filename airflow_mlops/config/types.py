@@ -98,7 +98,9 @@ def _dotted(value: str) -> str:
 
 
 def _callable(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value):
+    if ".py:" in value or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value):
+        if ".py:" in value:
+            raise ValueError(f"write the module without .py: {value.replace('.py:', ':').replace('/', '.')[:80]}")
         raise ValueError("write module:function, like my_pkg.data:load")
     return value
 

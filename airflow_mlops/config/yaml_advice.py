@@ -21,6 +21,10 @@ def advice(message: str, lines: Sequence[str], line: int, column: int, opened: i
     :param opened: line, from 0, of the bracket or quote that the parser was inside of.
     """
     text = lines[line] if line < len(lines) else ""
+    for number in range(max(0, line - 2), min(line + 1, len(lines))):
+        if odd := re.search("[\u00a0\u2000-\u200b\u202f\u3000]", lines[number]):
+            what = f"U+{ord(odd[0]):04X}, which looks like a space and is none"
+            return f"line {number + 1}, column {odd.start() + 1} holds {what}: type a space there"
     if "${" in text:
         return _PLACEHOLDER
     if "{{" in text:

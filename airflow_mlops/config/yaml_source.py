@@ -87,7 +87,8 @@ class Source:
     Data may come from several files that lie on top of each other: each place names its file.
     ``placeholders[id(parent), key]`` is the text of a value in which a variable has been put;
     ``unset`` has the paths of those whose variable has no value. ``environments`` has the overlays
-    by their names, of which at most one is joined into the data.
+    by their names, of which at most one is joined into the data. ``repaired`` is the pipeline of an
+    invalid file without what is wrong with it, for checks that need one.
     """
 
     def __init__(self, text: Text) -> None:
@@ -100,6 +101,7 @@ class Source:
         self.placeholders: dict[tuple[int, Any], str] = {}
         self.unset: set[tuple[Any, ...]] = set()
         self.environments: dict[str, Any] = {}
+        self.repaired: Any = None
 
     def where(self, container: Any) -> Any:
         """The places in a mapping or list of this source's data."""

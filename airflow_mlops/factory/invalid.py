@@ -61,10 +61,11 @@ def invalid_dag(dag_id: str, file: Path, message: str) -> DAG:
     name, first = harmless(file.name), message.splitlines()[0].replace(f"{file.parent}/", "")
     with DAG(
         dag_id=dag_id,
-        # The list of DAGs shows names and no descriptions: the first error stands in the name.
-        dag_display_name=f"⚠ {first[:150]}",
+        # The list of DAGs shows names and no descriptions: the first error stands in the name, and the name first.
+        dag_display_name=f"! {first[:150]}",
         description=first[:500],
-        doc_md=f"**`{name}` cannot be used.** Mend it; the DAGs come back.\n\n"
+        doc_md=f"**`{name}` cannot be used.** Mend it; its DAGs come back, and Airflow forgets this one "
+        "within some minutes.\n\n"
         f"~~~text\n{_narrow(message.replace(f'{file.parent}/', ''))}\n~~~",
         schedule=None,
         catchup=False,

@@ -116,7 +116,19 @@ class CsvPart:
         try:
             with io_errors(self.name):
                 reader = self._reader(watched, handler=self._keep_bad)
-                names = reader.schema.names
+                try:
+                    names = reader.schema.names
+                except UnicodeDecodeError as e:
+                    raise DataError(
+                        f"{self.name} is not UTF-8: byte 0x{e.object[e.start]:02x} in the header",
+                        hint="save the file as UTF-8",
+                    ) from None
+                other = next((sign for sign in (";", "\t", "|") if len(names) == 1 and sign in names[0]), None)
+                if other:
+                    raise DataError(
+                        f"{self.name}: the header is one field that holds {other!r}",
+                        hint="save the file with commas between the fields",
+                    )
                 doubled = sorted({n for n in names if names.count(n) > 1})
                 if doubled:
                     raise DataError(f"{self.name}: the header names {', '.join(map(repr, doubled))} more than once")

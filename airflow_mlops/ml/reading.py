@@ -177,7 +177,8 @@ class SourceBatches:
             if self.rows_read:
                 raise DataNotFound(
                     f"none of the {self.rows_read} rows of {where} lies in the window {self.window}",
-                    hint=f"check {self.data.timestamp!r}; times without a zone are taken as UTC",
+                    hint=f"check {self.data.timestamp!r} (times without a zone are taken as UTC), and data.window: "
+                    "how far back a run reads",
                 )
             raise DataNotFound(f"{where}: 0 rows", hint="check the source and the window it was made from")
 

@@ -46,7 +46,7 @@ def test_good_to_bad_and_back(live_airflow: Any, tmp_path: Path) -> None:
     (folder / "churn.yaml").write_text(PIPELINE.replace("NAME", "churn").replace("target:", "tagret:"))
     _until(live, lambda: live.dags() == {"good__train", "good__predict", "churn__invalid"})
     shown = live.get("/dags/churn__invalid/details")
-    assert shown["dag_display_name"] == "⚠ churn.yaml:4:27: unknown key `tagret` in `data`"
+    assert shown["dag_display_name"] == "! churn.yaml:4:27: unknown key `tagret` in `data`"
     assert "did you mean `target`?" in shown["doc_md"]
     assert live.import_errors() == {}
     before = live.get("/dags/good__train")["last_parsed_time"]
@@ -64,7 +64,7 @@ def test_good_to_bad_and_back(live_airflow: Any, tmp_path: Path) -> None:
     # A mistake of a base is shown at its place in every pipeline that extends it.
     (folder / "base.yaml").write_text("ownr: platform\n")
     _until(live, lambda: live.dags() == {"good__invalid", "churn__invalid"})
-    assert live.get("/dags/good__invalid")["dag_display_name"].startswith("⚠ base.yaml:1:1: unknown key `ownr`")
+    assert live.get("/dags/good__invalid")["dag_display_name"].startswith("! base.yaml:1:1: unknown key `ownr`")
     (folder / "base.yaml").write_text("owner: platform\n")
     _until(live, lambda: live.dags() == {"good__train", "good__predict", "churn__train", "churn__predict"})
     assert live.import_errors() == {}

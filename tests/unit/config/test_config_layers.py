@@ -83,7 +83,7 @@ class TestExtends:
 
         def walk(source: Source, value: object) -> None:
             if isinstance(value, dict):
-                    assert set(source.where(value)) >= set(value)
+                assert set(source.where(value)) >= set(value)
                 for inner in value.values():
                     walk(source, inner)
 
@@ -232,7 +232,7 @@ class TestPlaceholders:
         monkeypatch.setenv("MLOPS_TEMPLATE", "{{ conn.x.password }}")
         monkeypatch.setenv("MLOPS_NESTED", "${env:MLOPS_BUCKET}")
         monkeypatch.setenv("MLOPS_DB_PASSWORD", "hunter2")
-        monkeypatch.setenv("MLOPS_LOGIN", "postgres://u:hunter2@h/x")
+        monkeypatch.setenv("MLOPS_DATABASE", "postgres://u:hunter2@h/x")
         monkeypatch.setenv("HOME_OF_ALL", "x")
 
     def text(self, source: str = "a.csv", more: str = "") -> str:
@@ -251,7 +251,7 @@ class TestPlaceholders:
             load_text(self.text(more=", min_rows: ${env:MLOPS_ROWS}"))
 
     def test_in_quotes_it_stays_text(self) -> None:
-        with pytest.raises(InvalidPipeline, match="must be a whole number, not the text '12'"):
+        with pytest.raises(InvalidPipeline, match=r"must be a whole number, not the text \$\{env:MLOPS_ROWS\}"):
             load_text(self.text(more=', min_rows: "${env:MLOPS_ROWS}"'))
 
     @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ class TestPlaceholders:
             ("${env:AIRFLOW__CORE__FERNET_KEY}", "this name is one of a secret"),
             ("${env:MLOPS_NESTED}", "holds a placeholder or a template itself"),
             ("${env:MLOPS_TEMPLATE}", "holds a placeholder or a template itself"),
-            ("${env:MLOPS_LOGIN}", "holds what looks like a password"),
+            ("${env:MLOPS_DATABASE}", "holds what looks like a password"),
             ("${env:MLOPS_PWD}", "this name is one of a secret"),
             ("$${conn:lake}/a", "would be read as a connection"),
             ("${HOME}", "is not a placeholder"),

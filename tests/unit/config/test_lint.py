@@ -178,8 +178,16 @@ class TestBases:
 
     def test_the_root_of_a_file_is_the_current_folder(self) -> None:
         write(base="owner: me\n", sub__a="extends: ../base.yaml\n" + MANUAL)
-        assert found("sub/a.yaml") == []
-        (issue,) = found("sub")
+        assert found("sub/a.yaml") == found("sub") == []
+
+    def test_elsewhere_the_root_is_the_folder_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(base="owner: me\n", sub__a="extends: ../base.yaml\n" + MANUAL)
+        sub = Path("sub").resolve()
+        monkeypatch.chdir("/")
+        assert [i.code for i in found(sub.parent)] == []
+        Path(sub.parent / "other").mkdir()
+        monkeypatch.chdir(sub.parent / "other")
+        (issue,) = found(sub)
         assert (issue.code, issue.line) == ("extends", 1)
 
 

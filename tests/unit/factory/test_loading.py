@@ -57,7 +57,7 @@ def test_a_bad_file_shows_itself_and_leaves_the_others_alone(tmp_path: Path) -> 
     assert set(dags) == {"churn__train", "churn__predict", "bad__invalid"}
     invalid = dags["bad__invalid"]
     assert "bad.yaml:3:8" in invalid.doc_md
-    assert invalid.dag_display_name.startswith("⚠ bad.yaml:")
+    assert invalid.dag_display_name.startswith("! bad.yaml:")
     assert "did you mean `source`" in invalid.doc_md
     DagSerialization.to_dict(invalid)
     (folder / "bad.yaml").write_text(LEVEL_0.replace("churn", "good"))

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import datetime as dt
 import gzip
+import re
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -346,3 +348,21 @@ def test_callables(tmp_path, user_code):
 def test_callable_faults(tmp_path, user_code, name, said):
     with pytest.raises(DataError, match=said):
         read(tmp_path, data(callable=f"mlops_reading:{name}"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ("nom,été\nx,1\n".encode("latin-1"), "is not UTF-8: byte 0xe9 in the header"),
+        (b"a;b;c\n1;2;3\n", "the header is one field that holds ';'"),
+        (b"a\tb\n1\t2\n", "the header is one field that holds"),
+    ],
+)
+def test_a_file_of_another_kind_says_so(tmp_path: Path, raw: bytes, words: str) -> None:
+    from airflow_mlops.ml.csvfiles import CsvPart
+    from airflow_mlops.ml.files import Files
+
+    (tmp_path / "a.csv").write_bytes(raw)
+    files = Files(str(tmp_path))
+    with pytest.raises(DataError, match=re.escape(words)):
+        CsvPart(files.resolve("a.csv")[0], files.expand("a.csv")[0])
