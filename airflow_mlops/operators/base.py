@@ -243,8 +243,8 @@ class MLOpsOperator(BaseOperator):
         asked: str | None = (context.get("params") or {}).get(field)
         if not asked:
             return None
-        # A template could become anything once it is filled in.
-        template = any(mark in asked for mark in ("{{", "{%", "{#"))
+        # A template could become anything once it is filled in, and a connection is not the form's to choose.
+        template = any(mark in asked for mark in ("{{", "{%", "{#", "${"))
         if template or asked.startswith(("/", "file:")) or ".." in asked.split("/"):
             raise DataError(
                 f"the form's {field} {asked!r} leaves the data root",

@@ -142,13 +142,13 @@ def test_a_task_that_runs_twice_registers_one_version(lake, execute) -> None:
 
 
 def test_the_form_cannot_read_outside_the_data_root(lake, execute, stored) -> None:
-    for source in ("/etc/passwd", "../store/x.csv", "file:///etc/passwd", "{{ '/etc/passwd' }}"):
+    for source in ("/etc/passwd", "../store/x.csv", "${conn:lake}/x.csv", "file:///etc/passwd", "{{ '/etc/passwd' }}"):
         with pytest.raises(AirflowFailException, match="leaves the data root"):
             execute(snapshot(), source=source)
     assert stored() == set()
 
 
-@pytest.mark.parametrize("path", ["/{}", "../store", "file://{}", "a/../../x"])
+@pytest.mark.parametrize("path", ["/{}", "../store", "file://{}", "a/../../x", "${{conn:lake}}"])
 @pytest.mark.parametrize("field", ["source", "output"])
 def test_the_form_of_prediction_stays_below_the_data_root(lake, execute, tmp_path, field, path) -> None:
     _promoted(execute)
