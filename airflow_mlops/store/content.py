@@ -9,9 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from airflow_mlops.exceptions import CorruptObject, ObjectExists
+from airflow_mlops.exceptions import CorruptObject, ObjectExists, ObjectNotFound, StoreUnavailable
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
+from airflow_mlops.store.trash import recovering
+
+_ATTEMPTS = 5
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -24,40 +27,58 @@ def canonical_json(obj: Any) -> bytes:
 
 
 def put_blob(store: Store, data: bytes) -> str:
-    """Store ``data`` under its sha256 and return that; storing it twice is the same as once."""
+    """Store ``data`` under its sha256 and return that; storing it twice is the same as once.
+
+    A blob that is already there becomes as young as a new one, so that no garbage collection takes it before
+    whoever stores it has committed what names it.
+    """
     digest = hashlib.sha256(data).hexdigest()
-    with suppress(ObjectExists):  # the name is the content
-        store.put_if_absent(layout.blob(digest), data)
-    return digest
+    key = layout.blob(digest)
+    for _ in range(_ATTEMPTS):
+        try:
+            store.put_if_absent(key, data)
+        except ObjectExists:
+            with suppress(ObjectNotFound):  # collected in between
+                store.touch(key)
+                return digest
+        else:
+            return digest
+    raise StoreUnavailable(
+        f"the object {key!r} in {store.uri} came and went {_ATTEMPTS} times", hint="the task is retried"
+    )
 
 
 def put_blob_file(store: Store, path: Path) -> str:
-    """Store the file at ``path`` under its sha256 and return that, without holding it in memory."""
+    """Store the file at ``path`` as :func:`put_blob` does, without holding it in memory."""
     digest = file_digest(path)
-    if not store.exists(layout.blob(digest)):
-        store.put_file(layout.blob(digest), path)
+    key = layout.blob(digest)
+    try:
+        store.touch(key)
+    except ObjectNotFound:
+        store.put_file(key, path)
     return digest
 
 
 def get_blob(store: Store, digest: str) -> bytes:
-    """Return the blob, verified.
+    """Return the blob, verified; one in the trash is restored.
 
     :raises CorruptObject: when the bytes do not have the digest.
     """
-    data = store.get(layout.blob(digest))
+    key = layout.blob(digest)
+    data = recovering(store, key, lambda: store.get(key))
     _verify(store, digest, hashlib.sha256(data).hexdigest())
     return data
 
 
 def get_blob_file(store: Store, digest: str, path: Path) -> None:
-    """Download the blob to ``path``; the file appears only once it is verified.
+    """Download the blob to ``path``; the file appears only once it is verified. One in the trash is restored.
 
     :raises CorruptObject: when the bytes do not have the digest.
     """
-    path = Path(path)
+    path, key = Path(path), layout.blob(digest)
     tmp = path.with_name(f".tmp-{uuid.uuid4().hex}")
     try:
-        store.get_file(layout.blob(digest), tmp)
+        recovering(store, key, lambda: store.get_file(key, tmp))
         _verify(store, digest, file_digest(tmp))
         tmp.replace(path)
     finally:

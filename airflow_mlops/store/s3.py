@@ -6,7 +6,8 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from airflow_mlops.exceptions import ObjectExists, ObjectNotFound, StoreError, StoreUnavailable
-from airflow_mlops.store.local import check_key
+from airflow_mlops.store.base import Stat
+from airflow_mlops.store.local import check_key, disk_errors
 
 T = TypeVar("T")
 
@@ -65,6 +67,22 @@ class S3Store:
         """Return the object's bytes; a body shorter than announced is read again."""
         return self._repeat(key, lambda: b"".join(self._body(key)))
 
+    def peek(self, key: str, length: int) -> bytes:
+        """Return at most ``length`` bytes from the object's beginning."""
+
+        def first_bytes() -> bytes:
+            reply = self._client.get_object(Bucket=self.bucket, Key=self._key(key), Range=f"bytes=0-{length - 1}")
+            with closing(reply["Body"]) as body:
+                data: bytes = body.read()
+                return data
+
+        try:
+            return self._repeat(key, first_bytes)
+        except StoreError as e:
+            if _empty(e):
+                return b""
+            raise
+
     def put(self, key: str, data: bytes) -> None:
         """Write or replace the object."""
         self._repeat(key, lambda: self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data))
@@ -85,13 +103,18 @@ class S3Store:
         tmp = path.with_name(f".tmp-{uuid.uuid4().hex}")
 
         def download() -> None:
-            with tmp.open("wb") as file:
+            failed = f"cannot copy {key!r} to {path}"
+            with disk_errors(failed, path):
+                file = tmp.open("wb", buffering=0)
+            with file:
                 for chunk in self._body(key):
-                    file.write(chunk)
+                    with disk_errors(failed, path, len(chunk)):
+                        file.write(chunk)
 
         try:
             self._repeat(key, download)
-            tmp.replace(path)
+            with disk_errors(f"cannot copy {key!r} to {path}", path):
+                tmp.replace(path)
         finally:
             tmp.unlink(missing_ok=True)
 
@@ -104,28 +127,40 @@ class S3Store:
         """Whether the key holds an object."""
 
         # Not HEAD: its 404 has no body, so that a missing bucket would look like a missing object.
-        def first_byte() -> None:
-            self._client.get_object(Bucket=self.bucket, Key=self._key(key), Range="bytes=0-0")["Body"].close()
-
         try:
-            self._call(key, first_byte)
+            self.peek(key, 1)
         except ObjectNotFound:
             return False
-        except StoreError as e:
-            if isinstance(e.__cause__, ClientError) and _status(e.__cause__) == 416:  # an empty object has no byte 0
-                return True
-            raise
         return True
+
+    def stat(self, key: str) -> Stat:
+        """Return the object's size and time."""
+        head = self._call(key, lambda: self._client.head_object(Bucket=self.bucket, Key=self._key(key)))
+        return Stat(key, head["ContentLength"], head["LastModified"])
+
+    def touch(self, key: str) -> None:
+        """Set the object's time to now: S3 copies it onto itself."""
+        # S3 refuses such a copy unless something is replaced.
+        self._copy(key, key, MetadataDirective="REPLACE")
+
+    def move(self, key: str, target: str) -> None:
+        """Copy the object to ``target`` within S3, then delete it."""
+        self._copy(key, target)
+        self.delete(key)
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield every key that starts with ``prefix``, in ascending order."""
+        return (found.key for found in self.scan(prefix))
+
+    def scan(self, prefix: str) -> Iterator[Stat]:
+        """Like :meth:`list`, with size and time: the listing has them."""
         check_key(prefix, prefix=True)
         full = f"{self.prefix}/{prefix}" if self.prefix else prefix
         token: dict[str, str] = {}
         while True:
             page = self._call(prefix, partial(self._client.list_objects_v2, Bucket=self.bucket, Prefix=full, **token))
             for item in page.get("Contents", []):
-                yield item["Key"][len(self.prefix) + 1 :] if self.prefix else item["Key"]
+                yield Stat(self._own(item["Key"]), item["Size"], item["LastModified"])
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -133,6 +168,40 @@ class S3Store:
     def delete(self, key: str) -> None:
         """Remove the object; no error if it is already gone."""
         self._call(key, lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(key)))
+
+    def sweep(self, before: datetime, *, dry_run: bool = False) -> tuple[Stat, ...]:
+        """Abort uploads in parts that were begun before that time and never finished; S3 charges for them."""
+        full = f"{self.prefix}/" if self.prefix else ""
+        found = []
+        token: dict[str, str] = {}
+        more = True
+        while more:
+            listing = partial(self._client.list_multipart_uploads, Bucket=self.bucket, Prefix=full, **token)
+            page = self._call(full, listing)
+            for upload in page.get("Uploads", []):
+                if upload["Initiated"] < before:
+                    key = self._own(upload["Key"])
+                    found.append(Stat(key, 0, upload["Initiated"]))
+                    if not dry_run:
+                        self._abort(key, upload["UploadId"])
+            more = bool(page.get("IsTruncated"))
+            if more:
+                token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+        return tuple(sorted(found, key=lambda left: left.key))
+
+    def _abort(self, key: str, upload: str) -> None:
+        abort = partial(self._client.abort_multipart_upload, Bucket=self.bucket, Key=self._key(key), UploadId=upload)
+        with suppress(ObjectNotFound):  # finished or aborted since it was listed
+            self._call(key, abort)
+
+    def _copy(self, key: str, target: str, **more: str) -> None:
+        source = {"Bucket": self.bucket, "Key": self._key(key)}
+        # boto3's managed copy: in parts where S3's own limit of 5 GB is passed.
+        copy = partial(self._client.copy, source, self.bucket, self._key(target), ExtraArgs=more)
+        self._call(key, copy)
+
+    def _own(self, full: str) -> str:
+        return full[len(self.prefix) + 1 :] if self.prefix else full
 
     def _key(self, key: str) -> str:
         check_key(key)
@@ -212,6 +281,11 @@ class S3Store:
 
     def _where(self, key: str) -> str:
         return f"{key!r} in {self.uri} at {self._client.meta.endpoint_url}"
+
+
+def _empty(e: StoreError) -> bool:
+    """Whether S3 refused the first bytes because there are none."""
+    return isinstance(e.__cause__, ClientError) and _status(e.__cause__) == 416
 
 
 def _status(e: ClientError) -> int:
