@@ -1,0 +1,73 @@
+"""What a version needs, by name: for telling people what a damaged object is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
+from airflow_mlops.registry.released import snapshot_of
+from airflow_mlops.registry.salvage import Known
+from airflow_mlops.store.base import Store
+from airflow_mlops.store.content import get_json
+
+
+@dataclass(frozen=True)
+class Referenced:
+    """An object that a version names.
+
+    :param role: ``model``, ``snapshot``, ``evidence`` or ``page``.
+    :param what: in words.
+    :param again: how to get it again.
+    :param page: prefix of a report or bundle, which the version can do without; empty: it is a blob.
+    """
+
+    role: str
+    digest: str
+    what: str
+    again: str = "run the training again"
+    page: str = ""
+
+
+def references(store: Store, known: Known, released: set[bytes]) -> Iterator[Referenced]:
+    """Yield what a version names.
+
+    :param released: snapshots (32 bytes each) whose rows retention gave up: only their manifests count.
+    """
+    record = known.record
+    model = record.get("model")
+    if digest := digest_in(model, "digest"):
+        yield Referenced("model", digest, "model")
+    if snapshot := snapshot_of(record):
+        yield Referenced("snapshot", snapshot, "list of contents of the snapshot")
+        if bytes.fromhex(snapshot) not in released:
+            yield from _parts(store, snapshot)
+    if digest := digest_in(record, "trials"):
+        yield Referenced("evidence", digest, "record of the search")
+    for kind, note in known.notes:
+        if kind == "evaluation":
+            for name in ("evaluation", "sample", "expected"):
+                if digest := digest_in(note, name):
+                    yield Referenced("evidence", digest, f"evaluation ({name})", "run the evaluation again")
+        if digest := digest_in(note, "report"):
+            yield Referenced("page", digest, f"report ({kind})", page="reports/")
+        if digest := digest_in(note, "bundle"):
+            yield Referenced("page", digest, "handover bundle", page="handover/")
+
+
+def _parts(store: Store, snapshot: str) -> Iterator[Referenced]:
+    try:
+        files = get_json(store, snapshot)["files"]
+    except (CorruptObject, ObjectNotFound, ValueError, TypeError, KeyError):
+        return  # told as the manifest's damage
+    for number, file in enumerate(files, 1):
+        if digest := digest_in(file, "digest"):
+            yield Referenced("snapshot", digest, f"snapshot (file {number} of {len(files)})")
+
+
+def digest_in(body: Any, name: str) -> str | None:
+    """The digest in field ``name`` of ``body``; None where there is none."""
+    value = body.get(name) if isinstance(body, dict) else None
+    ours = isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
+    return value if ours else None

@@ -1,0 +1,66 @@
+"""What retention has given up, as the registry's entries say it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from airflow_mlops.exceptions import ObjectNotFound
+from airflow_mlops.registry.entry import Entry
+from airflow_mlops.store import layout
+from airflow_mlops.store.base import Store
+
+RETENTION = "retention"
+"""Kind of the note ``{"what": "snapshot" or "capture", "digest", "window", "older_than"}``."""
+
+
+def snapshot_of(record: Any) -> str | None:
+    """Digest of the snapshot that a version's record names."""
+    reference = record.get("snapshot") if isinstance(record, dict) else None
+    digest = reference.get("snapshot") if isinstance(reference, dict) else None
+    return digest if isinstance(digest, str) else None
+
+
+def retention_notes(entries: Iterable[Entry]) -> list[tuple[Entry, dict[str, Any]]]:
+    """The notes of retention, oldest first."""
+    return [(e, e.payload["note"]) for e in entries if e.type == "annotate" and e.payload["kind"] == RETENTION]
+
+
+def released_snapshots(entries: list[Entry]) -> set[bytes]:
+    """Snapshots (32 bytes each) that retention has released of every version that was trained on them.
+
+    :param entries: of a registry's log, batches expanded.
+    """
+    noted = {
+        (e.key, e.payload["version"], note["digest"])
+        for e, note in retention_notes(entries)
+        if note["what"] == "snapshot"
+    }
+    trained = {
+        (e.key, e.payload["version"], digest)
+        for e in entries
+        if e.type == "register" and (digest := snapshot_of(e.payload["record"]))
+    }
+    kept = {digest for _, _, digest in trained - noted}
+    return {bytes.fromhex(digest) for _, _, digest in noted if digest not in kept}
+
+
+def released_captures(store: Store, pipeline: str, entries: list[Entry]) -> set[bytes]:
+    """Captures (32 bytes each) that retention has released and no window points to."""
+    noted = {note["digest"] for _, note in retention_notes(entries) if note["what"] == "capture"}
+    if not noted:
+        return set()
+    kept = {pointer.get("capture") for _, pointer in capture_pointers(store, pipeline)}
+    return {bytes.fromhex(digest) for digest in noted - kept}
+
+
+def capture_pointers(store: Store, pipeline: str) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Yield key and content of every pointer to a capture, also those of rehearsals; unreadable ones are left out."""
+    for rehearsal in (False, True):
+        for key in store.list(layout.captures_prefix(pipeline, rehearsal=rehearsal)):
+            with suppress(ObjectNotFound, ValueError):
+                body = json.loads(store.get(key))
+                if isinstance(body, dict):
+                    yield key, body
