@@ -74,7 +74,7 @@ def performance(
             f"{metric!r} was not measured when v{version.number} was promoted",
             hint=f"name it in evaluate.metrics, or watch one of {', '.join(measured)}",
         )
-    source = Data(source=labels.source, target=data.target)
+    source = Data(source=labels.source, target=data.target, private=data.private)
     outcomes = read_batches(source, files=files, window=None, columns=[labels.join_on, data.target])
     report = check_performance(
         read_capture(store, capture),

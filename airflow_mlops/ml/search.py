@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from airflow_mlops.exceptions import EvaluationError, TrainingError
 from airflow_mlops.ml.estimators import check_params, readable
 from airflow_mlops.ml.features import positive_class
 from airflow_mlops.ml.metrics import Metric, Predictions, default_metrics
+from airflow_mlops.ml.privacy import told
 
 
 def search(
@@ -30,6 +31,7 @@ def search(
     positive: Any,
     seed: int,
     log: Callable[[str], None],
+    private: Collection[str] = (),
 ) -> tuple[Pipeline, list[dict[str, Any]]]:
     """Try parameters of the last step, refit the best on all rows; returns the model and the trials.
 
@@ -40,6 +42,7 @@ def search(
     :param features: training rows × feature columns.
     :param y: shape (rows,).
     :param positive: the class of binary metrics.
+    :param private: columns whose values the errors of trials must not quote.
     :raises EvaluationError: the metric does not exist or does not suit the task.
     :raises TrainingError: a parameter the estimator lacks, fewer rows in a class than folds, or no trial worked.
     """
@@ -73,7 +76,7 @@ def search(
         except EvaluationError:
             raise
         except Exception as e:  # noqa: BLE001 - recorded and logged; the search fails below if no trial worked
-            error = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
+            error = " ".join(told(e, private).split())[:300]
         seconds = time.monotonic() - started
         trial: dict[str, Any] = {
             "params": readable(params),

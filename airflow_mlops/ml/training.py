@@ -108,7 +108,9 @@ def train(
             model = pipeline(schema, estimator)
             if config.search:
                 metric = config.search.metric or (metrics[0] if metrics else None)
-                find = partial(search, model, features, y, config.search, metric, kind, schema.positive, seed, say)
+                find = partial(
+                    search, model, features, y, config.search, metric, kind, schema.positive, seed, say, schema.private
+                )
                 model, trials = _guard("the best trial", find, schema.private)
             else:
                 model = _guard(config.estimator, partial(model.fit, features, y), schema.private)
