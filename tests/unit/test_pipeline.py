@@ -126,7 +126,7 @@ def test_from_data_to_verdict(pipeline: Callable[..., Pipeline], said: list[str]
     assert [gate["verdict"] for gate in result.gates] == ["passed"]
     assert set(result.model.predict(parts(50))) == {0, 1}
     assert (result.snapshot["rows"], result.snapshot["window"]) == (400, None)
-    assert list(result.reports) == ["Data profile", "Validation report", "Gate report"]
+    assert list(result.reports) == ["Data profile", "Validation report", "Gate report", "Model card"]
     assert "parts, not registered, against no champion" in result.reports["Gate report"]
     assert [step.name for step in result.steps] == [
         "data.snapshot", "data.profile", "validate.expectations", "train.fit",
