@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +23,7 @@ from airflow_mlops.exceptions import (
     StoreError,
     StoreUnavailable,
 )
-from airflow_mlops.registry import Log, op_id
+from airflow_mlops.registry import Entry, Log, Registry, op_id
 from airflow_mlops.registry.entry import sealed, unsealed
 from airflow_mlops.store import LocalStore
 
@@ -331,3 +334,34 @@ def test_a_killed_writer_leaves_a_whole_log(tmp_path: Path) -> None:
     keys = list(store.list("log/"))
     assert keys == [f"log/{i:010}.json" for i in range(1, total + 1)] + ["log/HEAD"]
     assert json.loads(store.get("log/HEAD"))["seq"] == total
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "store-format.md"
+
+
+def test_the_worked_example_of_the_format() -> None:
+    """Recomputed from the page alone, then read by the package."""
+    text = PAGE.read_text()
+    body, said = re.search(r"```json\n(\{\"at\".*?)\n```\n\nis `([0-9a-f]{64})`", text).groups()
+    assert hashlib.sha256(body.encode()).hexdigest() == said
+    assert Entry.parse(1, json.loads(body) | {"checksum": said}).payload["version"] == 1
+
+
+def test_a_store_is_read_by_the_program_on_the_page(tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    store = LocalStore(tmp_path)
+    registry = Registry(store, "churn")
+    digests = [hashlib.sha256(bytes([i])).hexdigest() for i in range(4)]
+    for i in range(3):
+        registry.register({"model": {"digest": digests[i]}, "café": i}, op_id=f"r{i}")
+        registry.promote(i + 1, expected=i or None, op_id=f"p{i}", reason="x")
+    registry.rollback(expected=3, op_id="back", reason="x")
+    registry.register_many({"a": {"model": {"digest": digests[3]}}, "b": {}}, op_id="many")
+    registry.promote_many({"a": (1, None)}, op_id="promote", reason="x")
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert names["champion_model"](tmp_path, "churn") == {None: digests[1], "a": digests[3]}
+    key = "pipelines/churn/log/0000000003.json"
+    store.put(key, store.get(key).replace(b'"version":2', b'"version":1'))
+    with pytest.raises(ValueError, match="entry 3 is damaged"):
+        names["champion_model"](tmp_path, "churn")

@@ -185,6 +185,13 @@ def test_a_retired_version_never_serves_again(registry: Registry) -> None:
         registry.rollback(expected=1, op_id="r2", reason="x")
 
 
+def test_a_champion_never_stands_before_itself(registry: Registry) -> None:
+    promoted(registry, 1, 2, 1)
+    registry.retire(2, op_id="t", reason="x")
+    with pytest.raises(RegistryError, match="no champion before v1"):
+        registry.rollback(expected=1, op_id="r", reason="x")
+
+
 def test_tags(registry: Registry) -> None:
     registry.tag(1, "stage", "shadow", op_id="a")
     registry.tag(1, "cost", 3, op_id="b")

@@ -29,7 +29,7 @@ from airflow_mlops.registry import Registry
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "25"))
 STEPS = int(os.environ.get("MACHINE_STEPS", "25"))
 LOG = "pipelines/p/log/"
-KEYS = [None, "a", "b", "c"]
+KEYS = [None, "a", "b"]
 
 
 class Killed(BaseException):
@@ -262,6 +262,13 @@ singles = st.one_of(
 )
 
 
+steps = st.tuples(
+    st.sampled_from(["register", "promote", "promote", "rollback", "rollback", "retire", "challenge", "stale"]),
+    st.integers(0, 5),
+    st.integers(0, 2),
+)
+
+
 class Machine(RuleBasedStateMachine):
     """Three writers with caches of their own; which one works, and what goes wrong, is drawn."""
 
@@ -308,17 +315,24 @@ class Machine(RuleBasedStateMachine):
         name, args = what
         self.run(self.new(name, key, args), who, fault)
 
-    @precondition(lambda self: any(one.versions for one in self.models.values()))
-    @rule(data=st.data(), who=st.integers(0, 2), fault=faults)
-    def promote_well(self, data: st.DataObject, who: int, fault: tuple[int, str, int]) -> None:
-        """A promotion or rollback that would succeed, drawn from the model."""
-        key = data.draw(st.sampled_from([k for k, one in self.models.items() if one.versions]))
-        one = self.models[key]
-        if one.champion is not None and data.draw(st.booleans()):
-            self.run(self.new("rollback", key, {"more": {"expected": one.champion}}), who, fault)
-        else:
-            new = data.draw(st.integers(1, len(one.versions)))
-            self.run(self.new("promote", key, {"args": [new], "more": {"expected": one.champion}}), who, fault)
+    @rule(todo=st.lists(steps, min_size=4, max_size=16), key=st.sampled_from(KEYS), fault=faults)
+    def a_while(self, todo: list[tuple[str, int, int]], key: str | None, fault: tuple[int, str, int]) -> None:
+        """Much that fits what is there, and then something goes wrong with the last of it."""
+        for turn, (name, pick, who) in enumerate(todo):
+            one = self.models.get(key, One())
+            newest = len(one.versions)
+            more = {"expected": one.champion}
+            if name == "register" or not newest:
+                op = self.new("register", key, {"args": [{"x": turn}]})
+            elif name == "stale":
+                op = self.new("promote", key, {"args": [1 + pick % newest], "more": {"expected": pick or None}})
+            elif name == "rollback" and one.champion is not None:
+                op = self.new("rollback", key, {"more": more})
+            elif name in ("promote", "rollback"):
+                op = self.new("promote", key, {"args": [1 + pick % newest], "more": more})
+            else:
+                op = self.new(name, key, {"args": [1 + pick % newest]})
+            self.run(op, who, fault if turn == len(todo) - 1 else (0, "", 0))
 
     @rule(who=st.integers(0, 2), keys=shards, fault=faults)
     def register_shard(self, who: int, keys: list[str], fault: tuple[int, str, int]) -> None:
