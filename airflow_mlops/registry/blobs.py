@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from functools import cached_property
@@ -14,6 +15,8 @@ from airflow_mlops.registry.salvage import unreadable
 from airflow_mlops.store import layout, trash
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import file_digest
+
+_SMALL = 4 << 20
 
 
 class Blobs:
@@ -64,15 +67,21 @@ class Blobs:
             if not self._deep:
                 self.bytes += self._store.stat(key).size
                 return ""
-            # To disk, not to memory: snapshots are large.
-            with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
-                path = Path(folder, "blob")
-                self._store.get_file(key, path)
-                self.bytes += path.stat().st_size
-                return "" if file_digest(path) == digest else "is damaged: its bytes are not those that were stored"
+            return "" if self._digest(key) == digest else "is damaged: its bytes are not those that were stored"
         except ObjectNotFound:
             return self.IN_TRASH if trash.copies(self._store, key) else "is missing"
         except StoreError as e:
             if not unreadable(e):
                 raise
             return f"cannot be read ({e.message})"
+
+    def _digest(self, key: str) -> str:
+        start = self._store.peek(key, _SMALL)
+        if len(start) < _SMALL:  # it is the whole object
+            self.bytes += len(start)
+            return hashlib.sha256(start).hexdigest()
+        with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+            path = Path(folder, "blob")
+            self._store.get_file(key, path)
+            self.bytes += path.stat().st_size
+            return file_digest(path)

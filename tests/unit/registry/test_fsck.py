@@ -16,7 +16,7 @@ from airflow_mlops.exceptions import StoreUnavailable
 from airflow_mlops.ml.prediction import write_capture
 from airflow_mlops.ml.schema import lock_schema
 from airflow_mlops.ml.snapshot import write_snapshots
-from airflow_mlops.registry import Registry, op_id
+from airflow_mlops.registry import Registry, blobs, op_id
 from airflow_mlops.registry import log as log_module
 from airflow_mlops.registry.checks import write_check
 from airflow_mlops.registry.findings import Finding, Report
@@ -322,21 +322,28 @@ def test_what_is_in_the_trash_is_not_lost(store: LocalStore) -> None:
 
 def test_a_disk_that_cannot_read_one_object(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     key = layout.blob(record(store, 1)["model"]["digest"])
-    read = LocalStore.get_file
+    read = LocalStore.peek
 
-    def get_file(self: LocalStore, name: str, path: Path) -> None:
+    def peek(self: LocalStore, name: str, length: int) -> bytes:
         if name == key:
             raise StoreUnavailable("Input/output error") from OSError(5, "Input/output error")
-        read(self, name, path)
+        return read(self, name, length)
 
-    monkeypatch.setattr(LocalStore, "get_file", get_file)
+    monkeypatch.setattr(LocalStore, "peek", peek)
     assert only(check(store)).what == "The model of churn v1 cannot be read (Input/output error)."
 
 
 def test_a_store_that_does_not_answer_is_raised(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def get_file(self: LocalStore, name: str, path: Path) -> None:
+    def peek(self: LocalStore, name: str, length: int) -> bytes:
         raise StoreUnavailable("503 SlowDown")
 
-    monkeypatch.setattr(LocalStore, "get_file", get_file)
+    monkeypatch.setattr(LocalStore, "peek", peek)
     with pytest.raises(StoreUnavailable):
         check(store)
+
+
+def test_large_blobs_are_verified_on_disk(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs, "_SMALL", 4)
+    assert check(store).findings == []
+    damage(store, layout.blob(record(store, 1)["model"]["digest"]))
+    assert only(check(store)).what.startswith("The model of churn v1 is damaged")
