@@ -81,9 +81,9 @@ def test_a_candidate_is_registered_in_the_store_of_airflow(
     assert MLOpsHook().registry("parts").get(1).status == "candidate"
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "verdict: passed; registered as v1, not promoted",
-        f"reports in {tmp_path / 'reports'}: Data profile, Gate report, Validation report",
+        f"reports in {tmp_path / 'reports'}: Data profile, Gate report, Model card, Validation report",
     ]
-    assert len(list((tmp_path / "reports").glob("*.html"))) == 3
+    assert len(list((tmp_path / "reports").glob("*.html"))) == 4
 
 
 def test_a_rejection_is_a_result(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
