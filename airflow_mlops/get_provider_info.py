@@ -30,6 +30,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.operators.prediction",
                     "airflow_mlops.operators.monitoring",
                     "airflow_mlops.operators.retrain",
+                    "airflow_mlops.operators.retention",
                 ],
             }
         ],
@@ -167,6 +168,22 @@ def get_provider_info() -> dict[str, Any]:
                         "version_added": "0.2.0",
                         "type": "string",
                         "example": "EUR",
+                        "default": "",
+                    },
+                    "mlflow_conn_id": {
+                        "description": "Connection of an MLflow server (type http: host, port, login and password, "
+                        "or a token as password alone) that every version is shown in after it was registered. "
+                        "Empty: none. Needs the extra mlflow.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "mlflow_default",
+                        "default": "",
+                    },
+                    "mlflow_prefix": {
+                        "description": "What names of experiments and registered models begin with in MLflow.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "staging.",
                         "default": "",
                     },
                     "trusted_types": {

@@ -397,6 +397,18 @@ class Retrain(_Model):
     )
 
 
+class Retention(_Model):
+    """How long rows are kept; counted from the end of their window."""
+
+    snapshots: PositiveDuration | None = Field(None, description="The rows models were trained on; default: for ever.")
+    captures: PositiveDuration | None = Field(None, description="Rows that were scored; default: for ever.")
+
+    @model_validator(mode="after")
+    def _something(self) -> Retention:
+        refuse({"`retention` needs `snapshots` or `captures`": self.snapshots is None and self.captures is None})
+        return self
+
+
 class Notifier(_Model):
     """An Airflow notifier."""
 
@@ -450,6 +462,9 @@ class PipelineConfig(_Model):
     deploy: Deploy = Field(default_factory=Deploy, description="How it is used.")
     monitor: Monitor | None = Field(None, description="What is watched; level 1.")
     retrain: Retrain | None = Field(None, description="What starts training; level 1.")
+    retention: Retention | None = Field(
+        None, description="When old rows are given up; never those of the champion and the one before."
+    )
     notify: Notify = Field(default_factory=Notify, description="Who is told.")
 
     @model_validator(mode="after")

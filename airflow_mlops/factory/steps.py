@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, TriggerRule
 
-from airflow_mlops.config.models import PipelineConfig, Resources, Retrain, length
+from airflow_mlops.config.models import PipelineConfig, Resources, Retention, Retrain, length
 from airflow_mlops.factory.assets import PipelineAssets
 
 APPROVAL = "approve.ask"
@@ -247,12 +247,19 @@ def _claim(c: StepContext, task_id: str) -> BaseOperator:
     return ClaimRetrainOperator(task_id=task_id, retrain=c.config.retrain or Retrain(), **c.common(c.config.resources))
 
 
+def _expire(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.retention import RetentionOperator
+
+    return RetentionOperator(task_id=task_id, retention=c.config.retention or {}, **c.common(c.config.resources))
+
+
 STEPS: dict[str, tuple[Callable[[StepContext, str], BaseOperator], str]] = {
     "retrain.claim": (_claim, "Claims the retrain that started this run, or skips the run and says why."),
     "data.snapshot": (_snapshot, "Freezes the rows of this run: immutable, fingerprinted, checked for size and age."),
     "data.profile": (_profile, "Describes the data, column by column, in a report to look at."),
     "validate.expectations": (_validate, "Checks the schema and the expectations of the pipeline."),
     "train.fit": (_fit, "Trains a candidate on the training part and registers it as a version."),
+    "retention.expire": (_expire, "Gives up old rows: snapshots and captures, on the record."),
     "evaluate.score": (_score, "Scores candidate and champion on the same holdout."),
     "evaluate.gates": (_gates, "Decides by the gates. A rejection is green: delivery is skipped, the reason is here."),
     APPROVAL: (_ask, "Asks a person (Required Actions)."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_mlops.config.models import PipelineConfig
-from airflow_mlops.factory.levels.spec import DagSpec, Step
+from airflow_mlops.factory.levels.spec import DagSpec, Step, keeps_for_a_time
 
 
 def may_ask(config: PipelineConfig) -> bool:
@@ -39,6 +39,7 @@ LEVEL: tuple[DagSpec, ...] = (
             Step("data.snapshot", ("retrain.claim",)),
             Step("validate.expectations", ("data.snapshot",)),
             Step("train.fit", ("validate.expectations",)),
+            Step("retention.expire", ("train.fit",), keeps_for_a_time),
             Step("evaluate.score", ("train.fit",)),
             Step("evaluate.gates", ("evaluate.score",)),
             Step("approve.ask", ("evaluate.gates",), may_ask),

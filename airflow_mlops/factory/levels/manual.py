@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_mlops.factory.levels.spec import DagSpec, Step
+from airflow_mlops.factory.levels.spec import DagSpec, Step, keeps_for_a_time
 
 LEVEL: tuple[DagSpec, ...] = (
     DagSpec(
@@ -13,6 +13,7 @@ LEVEL: tuple[DagSpec, ...] = (
             Step("data.profile", ("data.snapshot",)),
             Step("validate.expectations", ("data.snapshot",)),
             Step("train.fit", ("validate.expectations",)),
+            Step("retention.expire", ("train.fit",), keeps_for_a_time),
             Step("evaluate.score", ("train.fit",)),
             Step("evaluate.gates", ("evaluate.score",)),
             Step("approve.ask", ("evaluate.gates",)),

@@ -13,6 +13,11 @@ def always(config: PipelineConfig) -> bool:
     return True
 
 
+def keeps_for_a_time(config: PipelineConfig) -> bool:
+    """Whether old rows are given up."""
+    return config.retention is not None
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a DAG.
