@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, TriggerRule
 
-from airflow_mlops.config.models import PipelineConfig, Resources, Retention, Retrain, length
+from airflow_mlops.config.models import PipelineConfig, Resources, Retrain, length
 from airflow_mlops.factory.assets import PipelineAssets
 
 APPROVAL = "approve.ask"
