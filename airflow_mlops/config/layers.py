@@ -9,6 +9,7 @@ files before one is chosen, so an overlay of a base goes before plain values of 
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +173,20 @@ def _base_file(name: Any, path: Path, root: Path, chain: tuple[Path, ...]) -> Pa
     if not found.is_relative_to(root):
         return f"`extends: {name[:80]}` lies outside of {root}"
     if not exists:
-        return f"`extends: {name[:80]}`: there is no such file in {path.parent}"
+        near = difflib.get_close_matches(found.name, _yaml_names(found.parent), 1)
+        meant = f"; did you mean `{near[0]}`?" if near else ""
+        return f"`extends: {name[:80]}`: there is no such file in {path.parent}{meant}"
     if found in chain:
         circle = " → ".join(p.name for p in (*chain[chain.index(found) :], found))
         return f"files extend each other in a circle: {circle}"
     return found
+
+
+def _yaml_names(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIXES)][:1000]
+    except OSError:  # no folder, or none that may be listed
+        return []
 
 
 def join(below: Source, above: Source, drop: tuple[str, ...] = ()) -> Source:

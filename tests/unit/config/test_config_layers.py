@@ -149,6 +149,8 @@ class TestExtends:
         ("value", "words"),
         [
             ("missing.yaml", "there is no such file"),
+            ("bas.yaml", "did you mean `base.yaml`?"),
+            ("nowhere/bas.yaml", "there is no such file"),
             ("/etc/passwd", "not a YAML file by its name"),
             ("../../../../etc/x.yaml", "lies outside of"),
             ("5", "takes the name of a file"),
