@@ -75,8 +75,9 @@ class Report:
     def sentence(self) -> str:
         """For people."""
         how = f"{self.bytes:,} bytes verified" if self.deep else "contents not verified"
-        found = {s: sum(f.severity == s for f in self.findings) for s in _TITLES}
-        said = [f"{n} {s if s != 'note' else 'noted'}" for s, n in found.items() if n]
+        words: dict[Severity, str] = {"damage": "damaged", "derived": "worn", "note": "noted"}
+        found = {word: sum(f.severity == severity for f in self.findings) for severity, word in words.items()}
+        said = [f"{n} {word}" for word, n in found.items() if n]
         return f"{self.uri}: {self.objects:,} objects, {how}: {', '.join(said) or 'all sound'}."
 
     def text(self) -> str:

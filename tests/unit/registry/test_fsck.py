@@ -116,6 +116,7 @@ def test_the_champions_model(store: LocalStore) -> None:
     assert "fleet: 2 of 2 versions can be loaded" in report.pipelines["fleet"]
     assert max(len(line) for line in report.text().splitlines() if "file://" not in line and line != key) <= 80
     assert report.to_dict()["findings"][0]["severity"] == "damage"
+    assert report.text().endswith("verified: 1 damaged.")
 
 
 def test_the_champions_model_where_the_one_before_is_damaged_too(store: LocalStore) -> None:
