@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import os
 import shutil
 import sys
 import textwrap
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_mlops.cli.errors import clear_errors
+from airflow_mlops.cli.issue_list import shorten
 from airflow_mlops.config.folder import root_of
 from airflow_mlops.config.harmless import harmless
 from airflow_mlops.config.issues import InvalidPipeline
@@ -91,9 +91,9 @@ def as_text(config: PipelineConfig, source: Source, environment: str | None, col
     yield f"{config.pipeline}, level {config.level}"
     for name, terms in vocabularies(config.level).items():
         yield from entry(f"  {VOCABULARIES[name]:<13}", "; ".join(map(str, terms)), columns)
-    yield from entry(f"  {'file':<13}", shorten_path(source.text.filename), columns)
+    yield from entry(f"  {'file':<13}", shorten(source.text.filename), columns)
     if extended := _extended(source):
-        yield from entry(f"  {'extends':<13}", ", ".join(map(shorten_path, extended)), columns)
+        yield from entry(f"  {'extends':<13}", ", ".join(map(shorten, extended)), columns)
     yield from entry(f"  {'environment':<13}", environment or "none", columns)
     settings = effective(config, source)
     yield ""
@@ -109,12 +109,6 @@ def entry(label: str, text: str, columns: int) -> list[str]:
     room = max(20, columns - len(label) - 1)
     lines = textwrap.wrap(text, room, break_on_hyphens=False, break_long_words=False) or [""]
     return [f"{label} {lines[0]}", *(" " * (len(label) + 1) + line for line in lines[1:])]
-
-
-def shorten_path(filename: str) -> str:
-    """A path from the current folder on, if it lies below."""
-    relative = os.path.relpath(filename)
-    return filename if relative.startswith(os.pardir) else relative
 
 
 def _extended(source: Source) -> list[str]:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_mlops.cli.describe import entry, level_names, read, shorten_path, starts, width
+from airflow_mlops.cli.describe import entry, level_names, read, starts, width
 from airflow_mlops.cli.errors import clear_errors
+from airflow_mlops.cli.issue_list import shorten
 from airflow_mlops.config.catalogue import catalogue, estimator
 from airflow_mlops.config.maturity import AVAILABLE, LEVELS, VOCABULARIES, Term, level_number, vocabularies
 from airflow_mlops.config.models import PipelineConfig
@@ -278,7 +279,7 @@ def _file(planned: Plan, source: Source, columns: int) -> Iterator[str]:
 
 def _place(origin: str, layer: str) -> str:
     filename, _, line = origin.rpartition(":")
-    return f"{shorten_path(filename)}:{line}" + (f", {layer}" if layer.startswith("environment") else "")
+    return f"{shorten(filename)}:{line}" + (f", {layer}" if layer.startswith("environment") else "")
 
 
 def _dag(dag: DagChange, columns: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_mlops.config.folder import pipeline_files
+from airflow_mlops.config.writing import write_whole
 from airflow_mlops.exceptions import ConfigError
 
 # Airflow gives a loader 30 s to be read and, while another one's DAGs are written to its database, 50 s
@@ -104,15 +105,9 @@ def write_loaders(plan: LoaderPlan) -> None:
 
     :raises ConfigError: a file cannot be written or removed.
     """
+    for path, text in plan.write.items():
+        write_whole(path, text.encode())
     try:
-        for path, text in plan.write.items():
-            # Hidden, and without .py: nobody takes it for a loader.
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            try:
-                part.write_text(text, "utf-8")
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
         for path in plan.remove:
             path.unlink(missing_ok=True)
     except OSError as e:

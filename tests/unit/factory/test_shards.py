@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -211,11 +212,11 @@ def test_what_is_no_folder_or_empty_is_said(tmp_path: Path, folder: Path) -> Non
 
 
 def test_an_error_leaves_no_half_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, target: Path) -> None:
+    def refuse(part: str, target: Path) -> None:
         raise PermissionError(13, "Permission denied", str(target))
 
-    monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(ConfigError, match=r"loader_000\.py: Permission denied"):
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(ConfigError, match=r"loader_000\.py cannot be written: Permission denied"):
         write_loaders(plan_loaders(folder))
     assert [path.name for path in folder.parent.iterdir()] == ["pipelines"]
 
