@@ -11,21 +11,21 @@ from __future__ import annotations
 import hashlib
 import html
 import logging
-import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import requires_access_dag, requires_access_view
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import FileResponse, HTMLResponse, Response
-from starlette.background import BackgroundTask
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from airflow_mlops.exceptions import CorruptObject, MLOpsError, ObjectNotFound
 from airflow_mlops.hooks.mlops import MLOpsHook
 from airflow_mlops.store import layout
+from airflow_mlops.store.trash import recovering
 
 if TYPE_CHECKING:
     from airflow_mlops.store.base import Store
@@ -95,7 +95,8 @@ def _show_report(dag_id: str, digest: str, request: Request) -> Response:
     # The address names the content, so a browser that has it has the right bytes.
     if _unchanged(request, digest):
         return Response(status_code=304, headers=headers)
-    data = _open_store().get(key)
+    store = _open_store()
+    data = recovering(store, key, lambda: store.get(key))
     if hashlib.sha256(data).hexdigest() != digest:
         raise CorruptObject(f"{key} does not have the content its name promises", hint="run the task again")
     return HTMLResponse(data, headers=headers)
@@ -108,25 +109,27 @@ def _send_file(dag_id: str, digest: str, request: Request) -> Response:
     if _unchanged(request, digest):
         return Response(status_code=304, headers=headers)
     store = _open_store()
-    handle, name = tempfile.mkstemp(prefix="mlops-", suffix=".zip")
-    os.close(handle)
-    path = Path(name)
-    try:
-        store.get_file(key, path)
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != digest:
-            raise CorruptObject(f"{key} does not have the content its name promises", hint="run the task again")
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return FileResponse(
-        path,
-        media_type="application/zip",
-        filename=f"{dag_id}-{digest[:12]}.zip",
-        headers=headers,
-        background=BackgroundTask(path.unlink, missing_ok=True),
-    )
+    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        path = Path(folder, "file.zip")
+        recovering(store, key, lambda: store.get_file(key, path))
+        # Read from the open file, which is gone when it is closed: also where a reader goes away half-way.
+        stream = path.open("rb")
+    if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+        stream.close()
+        raise CorruptObject(f"{key} does not have the content its name promises", hint="run the task again")
+    size = stream.tell()
+    stream.seek(0)
+    headers |= {
+        "Content-Length": str(size),
+        "Content-Disposition": f'attachment; filename="{dag_id}-{digest[:12]}.zip"',
+    }
+    return StreamingResponse(_chunks(stream), media_type="application/zip", headers=headers)
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    with stream:
+        while chunk := stream.read(1 << 20):
+            yield chunk
 
 
 async def _on_http_error(_: Request, error: Exception) -> Response:
