@@ -152,6 +152,62 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     Arg(("-o", "--out"), metavar="DIR", default=None, help="Default: beside the folder"),
                     Arg(("--check",), action="store_true", help="Change nothing; end with 1 if they need writing"),
                 ),
+                _command(
+                    "rerun",
+                    "Train a version again from its record, and compare",
+                    "From the recorded snapshot, configuration, seed and code, with the library itself: no scheduler, "
+                    "and nothing is registered. Data, configuration, code, environment, metrics, predictions and the "
+                    "model's bytes are compared. Ends with 1 when it cannot be trained again.",
+                    Arg(
+                        ("model",),
+                        metavar="MODEL",
+                        help=MODELS,
+                    ),
+                    Arg(
+                        ("--verify",),
+                        action="store_true",
+                        help="End with 1 when data, configuration, code, metrics or predictions differ",
+                    ),
+                    Arg(
+                        ("--folder",),
+                        metavar="DIR",
+                        default=None,
+                        help="Where train.command runs (default: where its files were)",
+                    ),
+                    TEXT_OR_JSON,
+                ),
+                _command(
+                    "lineage",
+                    "Where a version came from and what became of it, or which versions used a snapshot, file or code",
+                    "One of MODEL, --snapshot, --data and --code. The last three look through every pipeline of the "
+                    "store.",
+                    Arg(
+                        ("model",),
+                        metavar="MODEL",
+                        nargs="?",
+                        default=None,
+                        help=MODELS,
+                    ),
+                    Arg(
+                        ("--snapshot",),
+                        metavar="DIGEST",
+                        default=None,
+                        help="A snapshot or its fingerprint: the first 6 digits or more",
+                    ),
+                    Arg(
+                        ("--data",),
+                        metavar="FILE_OR_URI",
+                        default=None,
+                        help="A source file, a source as the pipeline names it, or everything below a folder/",
+                    ),
+                    Arg(
+                        ("--code",),
+                        metavar="SHA",
+                        default=None,
+                        help="A git commit, a source file's sha256 (6 digits or more), or a source file",
+                    ),
+                    TEXT_OR_JSON,
+                ),
                 GroupCommand(
                     name="keys",
                     help="Keys that models are signed with",

@@ -1,17 +1,25 @@
-"""What a version was made from, besides its data: configuration and code."""
+"""What a version was made from, besides its data: configuration, code and environment; and what is there now."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from airflow_mlops.store.content import canonical_json, file_digest
 
 UNKNOWN = "unknown"
+
+Answer = Literal["same", "different", "unknown"]
+Compared = tuple[Answer, str, tuple[str, ...]]
+"""Answer, a few words, and a sentence for each difference or gap."""
+
+_DIRTY = "-dirty"
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -36,11 +44,96 @@ def code_version(paths: Iterable[str | Path] = (), folder: str | Path | None = N
     return {"airflow-mlops": package, "git": _git(Path(folder)) if folder else UNKNOWN, "files": files}
 
 
+def compare_environment(then: dict[str, Any] | None, now: dict[str, Any]) -> Compared:
+    """Compare Python and package versions, as :func:`~airflow_mlops.registry.artifacts.environment` gives them."""
+    if not then:
+        return "unknown", "not recorded", ()
+    before, after = ({"Python": e.get("python"), **(e.get("packages") or {})} for e in (then, now))
+    changes = tuple(
+        f"{name} {before.get(name) or 'none'} → {after.get(name) or 'none'}"
+        for name in dict.fromkeys((*before, *after))
+        if before.get(name) != after.get(name)
+    )
+    platform = (then.get("platform"), now.get("platform"))
+    moved = (f"platform {platform[0]} → {platform[1]}",) if platform[0] != platform[1] else ()
+    if changes:
+        return "different", ", ".join(changes), (*changes, *moved)
+    return "same", "", moved
+
+
+def compare_code(then: dict[str, Any], now: dict[str, Any]) -> Compared:
+    """Compare what :func:`code_version` gave with what it gives now.
+
+    Files are told apart by their content; where a file lies does not matter. Another commit is the same code as
+    long as no Python file of the checkout differs between the two.
+    """
+    files: dict[str, str] = then.get("files") or {}
+    if not files:
+        return "same", "none of its own", ()
+    changed, gaps = [], []
+    for path, digest in files.items():
+        present = _counterpart(path, now.get("files") or {})
+        if digest == UNKNOWN:
+            gaps.append(f"the content of {path} was not recorded")
+        elif present == UNKNOWN:
+            changed.append(f"{path} is not there any more")
+        elif present != digest:
+            changed.append(f"{path} has changed: sha256 {digest[:12]} → {present[:12]}")
+    others = _commits(then.get("git") or UNKNOWN, now.get("git") or UNKNOWN, now.get("files") or {}, gaps)
+    if changed or others:
+        what = f"{len(changed)} of {len(files)} files differ" if changed else others[0]
+        return "different", what, (*changed, *others, *gaps)
+    if any("was not recorded" in gap for gap in gaps):
+        return "unknown", "not all was recorded", tuple(gaps)
+    return "same", "", tuple(gaps)
+
+
+def _counterpart(path: str, files: dict[str, str]) -> str:
+    """The sha256 of the same file, which may lie in another folder by now."""
+    alike = [digest for other, digest in files.items() if Path(other).name == Path(path).name]
+    return files.get(path) or (alike[0] if len(alike) == 1 else UNKNOWN)
+
+
+def _commits(then: str, now: str, files: dict[str, str], gaps: list[str]) -> list[str]:
+    """What another commit changed; adds to ``gaps`` what cannot be known."""
+    commit = then.removesuffix(_DIRTY)
+    if then == UNKNOWN:
+        gaps.append("the git commit is unknown: only these files are compared, not what they import")
+        return []
+    if then.endswith(_DIRTY):
+        gaps.append(f"there were uncommitted changes on top of commit {commit[:12]}")
+    if now == UNKNOWN:
+        gaps.append(f"commit {commit[:12]} was recorded, and there is no git checkout here to compare it with")
+        return []
+    if now == then and then == commit:
+        return []
+    differ = changed_since(commit, Path(next(iter(files))).absolute().parent)
+    if differ is None:
+        return [f"commit {commit[:12]} is not in this checkout"]
+    if differ and not then.endswith(_DIRTY):
+        more = f" and {len(differ) - 1} more" if len(differ) > 1 else ""
+        return [f"Python files differ from commit {commit[:12]}: {differ[0]}{more}"]
+    return []
+
+
+def changed_since(commit: str, folder: Path) -> list[str] | None:
+    """Python files of the checkout around ``folder`` that differ from ``commit``; None where it is not known there."""
+    if not _COMMIT.fullmatch(commit):  # it comes from a record, and git would take "-…" for an option
+        return None
+    listed = _run_git(folder, "diff", "--name-only", commit, "--", ":/*.py")
+    return None if listed is None else listed.splitlines()
+
+
 def _git(folder: Path) -> str:
     # "exclude" leaves no tag to describe by, so that the answer is always the commit itself.
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    return _run_git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*") or UNKNOWN
+
+
+def _run_git(folder: Path, *arguments: str) -> str | None:
+    """What git prints; None where it fails or is not there."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return UNKNOWN
-    return done.stdout.strip() if done.returncode == 0 else UNKNOWN
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -3,10 +3,17 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from airflow_mlops.registry.lineage import code_version, config_hash
+from airflow_mlops.registry.lineage import (
+    changed_since,
+    code_version,
+    compare_code,
+    compare_environment,
+    config_hash,
+)
 
 
 def test_config_hash_ignores_the_order_of_keys() -> None:
@@ -53,3 +60,100 @@ def test_code_version_in_git(tmp_path: Path) -> None:
 def test_code_version_without_git_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert code_version(folder=tmp_path)["git"] == "unknown"
+
+
+# --- what is there now ---------------------------------------------------------------------------
+
+NOW = {"python": "3.11.7", "platform": "Linux-6", "packages": {"numpy": "2.0", "skops": "0.16", "apache-airflow": None}}
+
+
+def test_the_same_environment() -> None:
+    assert compare_environment(NOW, NOW) == ("same", "", ())
+    elsewhere = NOW | {"platform": "Linux-5"}
+    assert compare_environment(elsewhere, NOW) == ("same", "", ("platform Linux-5 → Linux-6",))
+    assert compare_environment(None, NOW) == ("unknown", "not recorded", ())
+
+
+def test_every_difference_between_environments_is_listed() -> None:
+    then = {"python": "3.12.1", "platform": "Linux-6", "packages": {"numpy": "1.9", "skops": "0.16", "old": "1"}}
+    assert compare_environment(then, NOW) == (
+        "different",
+        "Python 3.12.1 → 3.11.7, numpy 1.9 → 2.0, old 1 → none",
+        ("Python 3.12.1 → 3.11.7", "numpy 1.9 → 2.0", "old 1 → none"),
+    )
+
+
+def code(git: str = "unknown", **files: str) -> dict[str, Any]:
+    return {"airflow-mlops": "1", "git": git, "files": {f"/a/{name}.py": digest for name, digest in files.items()}}
+
+
+A, B = "a" * 64, "b" * 64
+
+
+def test_code_without_files_of_its_own_is_the_same() -> None:
+    assert compare_code(code(), code()) == ("same", "none of its own", ())
+    assert compare_code({}, {}) == ("same", "none of its own", ())
+
+
+def test_code_that_is_not_in_git_is_compared_file_by_file() -> None:
+    answer, words, details = compare_code(code(x=A), code(x=A))
+    assert (answer, words) == ("same", "")
+    assert details == ("the git commit is unknown: only these files are compared, not what they import",)
+    answer, words, details = compare_code(code(x=A, y=A), code(x=A, y=B))
+    assert (answer, words) == ("different", "1 of 2 files differ")
+    assert details[0] == f"/a/y.py has changed: sha256 {A[:12]} → {B[:12]}"
+    assert compare_code(code(x=A), code())[2][0] == "/a/x.py is not there any more"
+    assert compare_code(code(x="unknown"), code(x=A))[:2] == ("unknown", "not all was recorded")
+
+
+def test_a_file_may_lie_in_another_folder() -> None:
+    moved = {"git": "unknown", "files": {"/elsewhere/x.py": A}}
+    assert compare_code(code(x=A), moved)[0] == "same"
+    # Two of that name: which one it was cannot be said.
+    assert compare_code(code(x=A), moved | {"files": {"/b/x.py": A, "/c/x.py": A}})[0] == "different"
+
+
+def test_another_commit(tmp_path: Path) -> None:
+    def git(*args: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *args], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def commit() -> dict[str, Any]:
+        git("add", ".")
+        git("commit", "-qm", "more")
+        return code_version([source])
+
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    source, helper = folder / "train.py", tmp_path / "helper.py"
+    source.write_text("import helper\n")
+    helper.write_text("x = 1\n")
+    git("init", "-q")
+    then = commit()
+    assert compare_code(then, code_version([source])) == ("same", "", ())
+    (tmp_path / "README.md").write_text("more\n")
+    later = commit()
+    assert later["git"] != then["git"]
+    assert compare_code(then, later) == ("same", "", ())
+    helper.write_text("x = 2\n")
+    # Not committed yet, and already other code.
+    said = f"Python files differ from commit {then['git'][:12]}: helper.py"
+    assert compare_code(then, code_version([source])) == ("different", said, (said,))
+    dirty = code_version([source])
+    assert compare_code(then, commit())[:2] == ("different", said)
+    answer, _, details = compare_code(dirty, code_version([source]))
+    assert (answer, details) == (
+        "same",
+        (f"there were uncommitted changes on top of commit {later['git'][:12]}",),
+    )
+    strange = then | {"git": "f" * 40}
+    assert compare_code(strange, later)[:2] == ("different", f"commit {'f' * 12} is not in this checkout")
+    assert compare_code(then, later | {"git": "unknown"})[0] == "same"
+    assert "no git checkout here" in compare_code(then, later | {"git": "unknown"})[2][0]
+
+
+@pytest.mark.parametrize("commit", ["--output=x", "HEAD", "", "a b", "-" + "a" * 39])
+def test_only_a_commit_is_given_to_git(tmp_path: Path, commit: str) -> None:
+    assert changed_since(commit, tmp_path) is None

@@ -1,0 +1,356 @@
+"""Run the past again: train a version anew from what its record names, and compare.
+
+The library itself does the work, without a scheduler. The store is only read: what the run writes lies in
+a temporary folder on top of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from airflow_mlops.config.models import Data, Features, Train
+from airflow_mlops.exceptions import (
+    CodeNotAllowed,
+    ConfigError,
+    CorruptObject,
+    DataError,
+    EvaluationError,
+    MLOpsError,
+    ObjectNotFound,
+    RegistryError,
+    TrainingError,
+    UntrustedArtifact,
+)
+from airflow_mlops.ml.candidate import featured, train_candidate
+from airflow_mlops.ml.command import check_command
+from airflow_mlops.ml.evaluation import Evaluation, evaluate
+from airflow_mlops.ml.features import FeatureSchema
+from airflow_mlops.ml.snapshot import Snapshot
+from airflow_mlops.ml.splitting import split_mask
+from airflow_mlops.registry.artifacts import environment, fetch_model
+from airflow_mlops.registry.lineage import Answer, code_version, compare_code, compare_environment, config_hash
+from airflow_mlops.registry.released import RETENTION
+from airflow_mlops.registry.version import Version
+from airflow_mlops.store import LocalStore, get_blob_file
+from airflow_mlops.store.base import Store
+from airflow_mlops.store.overlay import OverlayStore
+
+Log = Callable[..., None]
+
+_NEEDED = ("snapshot", "config", "config_hash", "seed", "model", "task")
+# What the past run can be at odds with; anything else (a store that does not answer) ends the command.
+_BROKEN = (CodeNotAllowed, DataError, TrainingError, EvaluationError, UntrustedArtifact, CorruptObject, ConfigError)
+
+_THREADS = (
+    "the number of threads is not recorded; with another one, gradient boosting by histograms and a few more "
+    "estimators differ in the last digits: try OMP_NUM_THREADS as it was then"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How one part of a version compares: ``same``, ``different``, or ``unknown`` where it was not recorded.
+
+    :param what: ``data``, ``config``, ``code``, ``env``, ``metrics``, ``predictions`` or ``model``.
+    :param summary: a few words; may be empty.
+    :param details: a sentence for each thing worth knowing.
+    """
+
+    what: str
+    answer: Answer
+    summary: str = ""
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What came of training a version again.
+
+    :param metrics: by name, ``{"recorded", "now", "delta"}``.
+    :param failed: why it could not be trained or scored again; None: it was.
+    """
+
+    version: str
+    findings: tuple[Finding, ...]
+    metrics: dict[str, dict[str, float]]
+    failed: str | None = None
+
+    def answer(self, what: str) -> Answer:
+        """The answer about one part; ``unknown`` where it was not reached."""
+        return next((f.answer for f in self.findings if f.what == what), "unknown")
+
+    @property
+    def verified(self) -> bool:
+        """Whether the version was made again from the same data, configuration and code.
+
+        Its metrics and each prediction are equal to the last bit, or where no evaluation was recorded, the
+        model's bytes are. Another environment, or a part that was not recorded, is no difference by itself.
+        """
+        if self.failed is not None:
+            return False
+        if any(self.answer(what) == "different" for what in ("data", "config", "code", "metrics", "predictions")):
+            return False
+        return "same" in (self.answer("metrics"), self.answer("model"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "version": self.version,
+            "verified": self.verified,
+            "findings": [asdict(f) | {"details": list(f.details)} for f in self.findings],
+            "metrics": self.metrics,
+            "failed": self.failed,
+        }
+
+
+def rerun(
+    store: Store,
+    version: Version,
+    *,
+    allowed_imports: Sequence[str] = (),
+    allow_commands: bool = False,
+    trusted_types: Sequence[str] = (),
+    log: Log = lambda *_: None,
+    folder: Path | None = None,
+) -> Rerun:
+    """Train the version again and compare data, configuration, code, environment, metrics and the model's bytes.
+
+    Nothing is registered, and nothing is written to ``store``. The recorded model is not loaded.
+
+    :param folder: where a training command runs; default: where its files were.
+    :raises RegistryError: the record does not say how the model was trained.
+    :raises CodeNotAllowed: it was trained by a command, and commands are not allowed here.
+    :raises StoreUnavailable: as the store does.
+    """
+    record = version.record
+    if missing := [name for name in _NEEDED if name not in record]:
+        raise RegistryError(
+            f"{version.name} cannot be trained again: its record has no {', '.join(missing)}",
+            hint="only what this package has trained says what it was made from; an imported model does not",
+        )
+    findings: list[Finding] = []
+
+    def found(finding: Finding) -> Finding:
+        findings.append(finding)
+        return finding
+
+    def ended(failed: MLOpsError | str | None, metrics: dict[str, dict[str, float]] | None = None) -> Rerun:
+        said = failed.message if isinstance(failed, MLOpsError) else failed
+        return Rerun(version.name, tuple(findings), metrics or {}, said)
+
+    log("Data: checking the snapshot %s", str(record["snapshot"].get("snapshot"))[:12])
+    data_found = found(_data(store, version))
+    config_found, sections = _config(record)
+    found(config_found)
+    then = record.get("code") or {}
+    env = compare_environment(record["model"].get("environment"), environment())
+    if data_found.answer == "different" or sections is None:
+        found(_code(then, code_version(then.get("files", {}))))
+        found(Finding("env", *env))
+        broken = data_found if data_found.answer == "different" else config_found
+        return ended(f"{broken.what}: {broken.summary}")
+    data, train_config, features = sections
+    check_command(train_config.command, allowed=allow_commands)
+    with tempfile.TemporaryDirectory(prefix="mlops-rerun-") as scratch:
+        work = OverlayStore(LocalStore(Path(scratch)), store)
+        before = _evaluation(store, version)
+        try:
+            made = train_candidate(
+                work,
+                record["snapshot"],
+                data=data,
+                train_config=train_config,
+                features=features,
+                metrics=_names(before)[:1],
+                task=record["task"],
+                allowed_imports=allowed_imports,
+                trusted_types=trusted_types,
+                log=log,
+                folder=folder or _folder(train_config.command, then),
+                key=version.key,
+            )
+        except _BROKEN as e:
+            found(_code(then, code_version(then.get("files", {}))))
+            found(Finding("env", *env))
+            return ended(e)
+        found(_code(then, made["code"]))
+        found(Finding("env", *env))
+        try:
+            now = _score(work, made, data, before, features, allowed_imports, trusted_types, log)
+        except _BROKEN as e:
+            return ended(e)
+    metrics, metrics_found = _metrics(_recorded_metrics(version, before), now)
+    found(metrics_found)
+    predictions = found(_predictions(before, now))
+    found(_model(record["model"], made["model"], predictions))
+    return ended(None, metrics)
+
+
+def _data(store: Store, version: Version) -> Finding:
+    """Look at every part of the snapshot; different where one is damaged or gone."""
+    reference = version.record["snapshot"]
+    digest = reference.get("snapshot")
+    try:
+        snapshot = Snapshot.load(store, reference)
+        with tempfile.TemporaryDirectory(prefix="mlops-rerun-") as folder:
+            for file in snapshot.files:
+                get_blob_file(store, file.digest, Path(folder, "part"))
+    except ObjectNotFound as e:
+        if any(n.get("what") == "snapshot" and n.get("digest") == digest for n in version.notes.get(RETENTION, ())):
+            return Finding("data", "different", "deleted by retention", ("its rows were deleted by retention",))
+        gone = f"{e.message}: it was deleted by hand, or lost; restore it from a backup"
+        return Finding("data", "different", "not in the store", (gone,))
+    except (CorruptObject, DataError) as e:
+        return Finding("data", "different", "damaged", (e.message,))
+    columns = [[name, kind] for name, kind in snapshot.columns.items()]
+    content = json.dumps([columns, [f.digest for f in snapshot.files]]).encode()
+    fingerprint = hashlib.sha256(content).hexdigest()
+    if {fingerprint, snapshot.fingerprint} != {reference.get("fingerprint")}:
+        said = f"the fingerprint is {fingerprint[:12]}, and {str(reference.get('fingerprint'))[:12]} was recorded"
+        return Finding("data", "different", "another fingerprint", (said,))
+    return Finding("data", "same")
+
+
+def _config(record: dict[str, Any]) -> tuple[Finding, tuple[Data, Train, Features | None] | None]:
+    """Check the recorded configuration and read it; None where this release cannot."""
+    config = record["config"]
+    if config_hash(config) != record["config_hash"]:
+        said = "the recorded configuration does not have the recorded hash"
+        return Finding("config", "different", "not what was hashed", (said,)), None
+    try:
+        features = Features.model_validate(config["features"]) if config.get("features") else None
+        sections = Data.model_validate(config["data"]), Train.model_validate(config["train"]), features
+    except (KeyError, ValueError) as e:
+        why = "; ".join(str(e).splitlines()[:3])
+        return Finding("config", "different", "this release cannot read it", (why,)), None
+    if sections[1].seed != record["seed"]:
+        said = f"the configuration says seed {sections[1].seed}, and {record['seed']} was recorded"
+        return Finding("config", "different", "another seed", (said,)), None
+    return Finding("config", "same"), sections
+
+
+def _code(then: dict[str, Any], now: dict[str, Any]) -> Finding:
+    return Finding("code", *compare_code(then, now))
+
+
+def _folder(command: str | None, code: dict[str, Any]) -> Path | None:
+    """Where a command ran: the folder under which its recorded files have the names that it uses."""
+    words = (command or "").split()
+    for path in code.get("files", {}):
+        for word in words:
+            if path != word and path.endswith(f"/{word}"):
+                return Path(path.removesuffix(f"/{word}"))
+    return None
+
+
+# --- the evaluation ----------------------------------------------------------------------------------
+
+
+def _evaluation(store: Store, version: Version) -> Evaluation | None:
+    """The newest recorded evaluation, row by row; None where there is none, or it was deleted."""
+    notes = version.notes.get("evaluation")
+    if not notes:
+        return None
+    with tempfile.TemporaryDirectory(prefix="mlops-rerun-") as folder:
+        path = Path(folder, "evaluation.parquet")
+        try:
+            get_blob_file(store, notes[-1]["evaluation"], path)
+        except ObjectNotFound:
+            return None
+        return Evaluation.from_parquet(path)
+
+
+def _names(evaluation: Evaluation | None) -> list[str]:
+    """Metrics in the order that was asked for; the first one steers a search that names none."""
+    return [m.name for m in evaluation.metrics] if evaluation else []
+
+
+def _recorded_metrics(version: Version, before: Evaluation | None) -> dict[str, float]:
+    if before is not None:
+        return {m.name: m.candidate for m in before.metrics}
+    notes = version.notes.get("evaluation")
+    return {name: m["candidate"] for name, m in notes[-1]["metrics"].items()} if notes else {}
+
+
+def _score(
+    store: Store,
+    made: dict[str, Any],
+    data: Data,
+    before: Evaluation | None,
+    features: Features | None,
+    allowed_imports: Sequence[str],
+    trusted_types: Sequence[str],
+    log: Log,
+) -> Evaluation:
+    """Score the holdout with the model just made."""
+    frame = Snapshot.load(store, made["snapshot"]).to_pandas(store)
+    holdout = split_mask(frame, data, made["seed"])
+    rows = featured(frame, data, features.callable if features else None, allowed_imports)[holdout]
+    schema = FeatureSchema.from_dict(made["schema"])
+    model = fetch_model(store, made["model"], trusted=trusted_types)
+    # Labels were kept where a gate asked for them.
+    labels = made["task"] == "classification" and before is not None and "candidate_label" in before.frame
+    return evaluate(
+        candidate=(model, schema.check(rows)),
+        champion=None,
+        y=rows[data.target],
+        task=made["task"],
+        metrics=_names(before),
+        gate_metrics=["accuracy"] if labels else [],
+        classes=schema.classes,
+        positive=schema.positive,
+        log=log,
+    )
+
+
+def _metrics(recorded: dict[str, float], now: Evaluation) -> tuple[dict[str, dict[str, float]], Finding]:
+    again = {m.name: m.candidate for m in now.metrics}
+    shared = {
+        name: {"recorded": value, "now": again[name], "delta": again[name] - value}
+        for name, value in recorded.items()
+        if name in again
+    }
+    if not shared:
+        return {}, Finding("metrics", "unknown", "no evaluation was recorded")
+    details = tuple(
+        f"{name} {m['recorded']!r} → {m['now']!r}, Δ={m['delta']:.3g}"
+        for name, m in shared.items()
+        if m["now"] != m["recorded"]
+    )
+    if details:
+        largest = max((m["delta"] for m in shared.values()), key=abs)
+        return shared, Finding("metrics", "different", f"Δ={largest:.3g}", (*details, _THREADS))
+    return shared, Finding("metrics", "same", "Δ=0")
+
+
+def _predictions(before: Evaluation | None, now: Evaluation) -> Finding:
+    """Compare row by row what both models said."""
+    if before is None:
+        return Finding("predictions", "unknown", "not recorded")
+    columns = [c for c in map(str, before.frame.columns) if c in ("row", "y") or c.startswith("candidate_")]
+    if len(before.frame) != len(now.frame) or any(c not in now.frame for c in columns):
+        said = f"the holdout had {len(before.frame):,} rows, and has {len(now.frame):,}"
+        return Finding("predictions", "different", "another holdout", (said,))
+    other = np.zeros(len(now.frame), dtype=bool)
+    for column in columns:
+        other |= before.frame[column].to_numpy() != now.frame[column].to_numpy()
+    if other.any():
+        said = f"{int(other.sum()):,} of {len(other):,} rows are predicted differently"
+        return Finding("predictions", "different", f"{int(other.sum()):,} rows differ", (said,))
+    return Finding("predictions", "same", f"{len(other):,} rows equal")
+
+
+def _model(then: dict[str, Any], now: dict[str, Any], predictions: Finding) -> Finding:
+    if then.get("digest") == now["digest"]:
+        return Finding("model", "same", "same bytes")
+    if predictions.answer == "same":
+        return Finding("model", "different", "other bytes, same predictions")
+    return Finding("model", "different", "other bytes")
