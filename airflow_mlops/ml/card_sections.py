@@ -343,7 +343,7 @@ def loading(
     told = "In an unzipped handover bundle, where there is one; nothing else of the pipeline is needed."
     sections = [Section("How to use it without this package", (told, *made), code=Code("sh", command))]
     if store and version:
-        told = "Where airflow-mlops is installed and the store can be read. `frame` has the columns it reads."
+        told = "Where airflow-mlops is installed and the store can be read; the frame needs the columns listed above."
         code = Code("python", _python(foreign, pipeline, version, key, store))
         sections.insert(0, Section("How to load it", (told,), code=code))
     return sections
