@@ -14,7 +14,8 @@ from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.cli.model_ref import ModelRef
 
 if TYPE_CHECKING:
-    from airflow_mlops.ml.rerun import Finding, Rerun
+    from airflow_mlops.ml.rerun import Rerun
+    from airflow_mlops.ml.rerun_findings import Finding
 
 WIDTH = 80
 MARKS = {"same": "✓", "different": "✗", "unknown": "?"}

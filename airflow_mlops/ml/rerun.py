@@ -6,17 +6,14 @@ a temporary folder on top of it.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from airflow_mlops.config.models import Data, Features, Train
+from airflow_mlops.config.models import Data, Features
 from airflow_mlops.exceptions import (
     CodeNotAllowed,
     ConfigError,
@@ -33,11 +30,18 @@ from airflow_mlops.ml.candidate import featured, train_candidate
 from airflow_mlops.ml.command import check_command
 from airflow_mlops.ml.evaluation import Evaluation, evaluate
 from airflow_mlops.ml.features import FeatureSchema
+from airflow_mlops.ml.rerun_findings import (
+    Finding,
+    compare_metrics,
+    compare_models,
+    compare_predictions,
+    look_at_data,
+    read_config,
+)
 from airflow_mlops.ml.snapshot import Snapshot
 from airflow_mlops.ml.splitting import split_mask
 from airflow_mlops.registry.artifacts import environment, fetch_model
-from airflow_mlops.registry.lineage import Answer, code_version, compare_code, compare_environment, config_hash
-from airflow_mlops.registry.released import RETENTION
+from airflow_mlops.registry.lineage import Answer, code_version, compare_code, compare_environment
 from airflow_mlops.registry.version import Version
 from airflow_mlops.store import LocalStore, get_blob_file
 from airflow_mlops.store.base import Store
@@ -48,26 +52,6 @@ Log = Callable[..., None]
 _NEEDED = ("snapshot", "config", "config_hash", "seed", "model", "task")
 # What the past run can be at odds with; anything else (a store that does not answer) ends the command.
 _BROKEN = (CodeNotAllowed, DataError, TrainingError, EvaluationError, UntrustedArtifact, CorruptObject, ConfigError)
-
-_THREADS = (
-    "the number of threads is not recorded; with another one, gradient boosting by histograms and a few more "
-    "estimators differ in the last digits: try OMP_NUM_THREADS as it was then"
-)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """How one part of a version compares: ``same``, ``different``, or ``unknown`` where it was not recorded.
-
-    :param what: ``data``, ``config``, ``code``, ``env``, ``metrics``, ``predictions`` or ``model``.
-    :param summary: a few words; may be empty.
-    :param details: a sentence for each thing worth knowing.
-    """
-
-    what: str
-    answer: Answer
-    summary: str = ""
-    details: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,8 +131,8 @@ def rerun(
         return Rerun(version.name, tuple(findings), metrics or {}, said)
 
     log("Data: checking the snapshot %s", str(record["snapshot"].get("snapshot"))[:12])
-    data_found = found(_data(store, version))
-    config_found, sections = _config(record)
+    data_found = found(look_at_data(store, version))
+    config_found, sections = read_config(record)
     found(config_found)
     then = record.get("code") or {}
     env = compare_environment(record["model"].get("environment"), environment())
@@ -187,54 +171,11 @@ def rerun(
             now = _score(work, made, data, before, features, allowed_imports, trusted_types, log)
         except _BROKEN as e:
             return ended(e)
-    metrics, metrics_found = _metrics(_recorded_metrics(version, before), now)
+    metrics, metrics_found = compare_metrics(_recorded_metrics(version, before), now)
     found(metrics_found)
-    predictions = found(_predictions(before, now))
-    found(_model(record["model"], made["model"], predictions))
+    predictions = found(compare_predictions(before, now))
+    found(compare_models(record["model"], made["model"], predictions))
     return ended(None, metrics)
-
-
-def _data(store: Store, version: Version) -> Finding:
-    """Look at every part of the snapshot; different where one is damaged or gone."""
-    reference = version.record["snapshot"]
-    digest = reference.get("snapshot")
-    try:
-        snapshot = Snapshot.load(store, reference)
-        with tempfile.TemporaryDirectory(prefix="mlops-rerun-") as folder:
-            for file in snapshot.files:
-                get_blob_file(store, file.digest, Path(folder, "part"))
-    except ObjectNotFound as e:
-        if any(n.get("what") == "snapshot" and n.get("digest") == digest for n in version.notes.get(RETENTION, ())):
-            return Finding("data", "different", "deleted by retention", ("its rows were deleted by retention",))
-        gone = f"{e.message}: it was deleted by hand, or lost; restore it from a backup"
-        return Finding("data", "different", "not in the store", (gone,))
-    except (CorruptObject, DataError) as e:
-        return Finding("data", "different", "damaged", (e.message,))
-    columns = [[name, kind] for name, kind in snapshot.columns.items()]
-    content = json.dumps([columns, [f.digest for f in snapshot.files]]).encode()
-    fingerprint = hashlib.sha256(content).hexdigest()
-    if {fingerprint, snapshot.fingerprint} != {reference.get("fingerprint")}:
-        said = f"the fingerprint is {fingerprint[:12]}, and {str(reference.get('fingerprint'))[:12]} was recorded"
-        return Finding("data", "different", "another fingerprint", (said,))
-    return Finding("data", "same")
-
-
-def _config(record: dict[str, Any]) -> tuple[Finding, tuple[Data, Train, Features | None] | None]:
-    """Check the recorded configuration and read it; None where this release cannot."""
-    config = record["config"]
-    if config_hash(config) != record["config_hash"]:
-        said = "the recorded configuration does not have the recorded hash"
-        return Finding("config", "different", "not what was hashed", (said,)), None
-    try:
-        features = Features.model_validate(config["features"]) if config.get("features") else None
-        sections = Data.model_validate(config["data"]), Train.model_validate(config["train"]), features
-    except (KeyError, ValueError) as e:
-        why = "; ".join(str(e).splitlines()[:3])
-        return Finding("config", "different", "this release cannot read it", (why,)), None
-    if sections[1].seed != record["seed"]:
-        said = f"the configuration says seed {sections[1].seed}, and {record['seed']} was recorded"
-        return Finding("config", "different", "another seed", (said,)), None
-    return Finding("config", "same"), sections
 
 
 def _code(then: dict[str, Any], now: dict[str, Any]) -> Finding:
@@ -243,7 +184,7 @@ def _code(then: dict[str, Any], now: dict[str, Any]) -> Finding:
 
 def _folder(command: str | None, code: dict[str, Any]) -> Path | None:
     """Where a command ran: the folder under which its recorded files have the names that it uses."""
-    words = (command or "").split()
+    words = [str(Path(word)) for word in shlex.split(command or "")]
     for path in code.get("files", {}):
         for word in words:
             if path != word and path.endswith(f"/{word}"):
@@ -309,48 +250,3 @@ def _score(
         positive=schema.positive,
         log=log,
     )
-
-
-def _metrics(recorded: dict[str, float], now: Evaluation) -> tuple[dict[str, dict[str, float]], Finding]:
-    again = {m.name: m.candidate for m in now.metrics}
-    shared = {
-        name: {"recorded": value, "now": again[name], "delta": again[name] - value}
-        for name, value in recorded.items()
-        if name in again
-    }
-    if not shared:
-        return {}, Finding("metrics", "unknown", "no evaluation was recorded")
-    details = tuple(
-        f"{name} {m['recorded']!r} → {m['now']!r}, Δ={m['delta']:.3g}"
-        for name, m in shared.items()
-        if m["now"] != m["recorded"]
-    )
-    if details:
-        largest = max((m["delta"] for m in shared.values()), key=abs)
-        return shared, Finding("metrics", "different", f"Δ={largest:.3g}", (*details, _THREADS))
-    return shared, Finding("metrics", "same", "Δ=0")
-
-
-def _predictions(before: Evaluation | None, now: Evaluation) -> Finding:
-    """Compare row by row what both models said."""
-    if before is None:
-        return Finding("predictions", "unknown", "not recorded")
-    columns = [c for c in map(str, before.frame.columns) if c in ("row", "y") or c.startswith("candidate_")]
-    if len(before.frame) != len(now.frame) or any(c not in now.frame for c in columns):
-        said = f"the holdout had {len(before.frame):,} rows, and has {len(now.frame):,}"
-        return Finding("predictions", "different", "another holdout", (said,))
-    other = np.zeros(len(now.frame), dtype=bool)
-    for column in columns:
-        other |= before.frame[column].to_numpy() != now.frame[column].to_numpy()
-    if other.any():
-        said = f"{int(other.sum()):,} of {len(other):,} rows are predicted differently"
-        return Finding("predictions", "different", f"{int(other.sum()):,} rows differ", (said,))
-    return Finding("predictions", "same", f"{len(other):,} rows equal")
-
-
-def _model(then: dict[str, Any], now: dict[str, Any], predictions: Finding) -> Finding:
-    if then.get("digest") == now["digest"]:
-        return Finding("model", "same", "same bytes")
-    if predictions.answer == "same":
-        return Finding("model", "different", "other bytes, same predictions")
-    return Finding("model", "different", "other bytes")

@@ -17,7 +17,8 @@ from airflow_mlops.cli.definition import get_mlops_cli_commands
 from airflow_mlops.cli.rerun import render, rerun
 from airflow_mlops.exceptions import TrainingError
 from airflow_mlops.ml import rerun as module
-from airflow_mlops.ml.rerun import Finding, Rerun
+from airflow_mlops.ml.rerun import Rerun
+from airflow_mlops.ml.rerun_findings import Finding
 from airflow_mlops.ml.snapshot import Snapshot
 from airflow_mlops.registry import Registry
 from airflow_mlops.store import LocalStore, layout

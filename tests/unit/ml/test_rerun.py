@@ -230,7 +230,7 @@ def test_a_command_runs_where_its_script_was(
 
     monkeypatch.setattr(training, "run_command", script)
     (code / "train.py").write_text("train()")
-    train = {"command": "python train.py {train} {model_dir} {seed}"}
+    train = {"command": "python ./train.py {train} {model_dir} {seed}"}
     version = register(store, tmp_path, train, folder=code)
     with pytest.raises(CodeNotAllowed, match=r"train\.command is not allowed here"):
         again(store, version)
@@ -404,6 +404,7 @@ def test_estimators_are_grouped_by_what_differs(benchmark: ModuleType) -> None:
 
     one = run("a", "p")
     assert benchmark.group([one, one, one]) == "always"
+    assert benchmark.group([one, one, run("b", "p")]) == "bytes"
     assert benchmark.group([one, one, run("b", "q")]) == "threads"
     assert benchmark.group([one, run("b", "p"), run("c", "p")]) == "predictions"
     assert benchmark.group([one, run("b", "q"), one]) == "never"
