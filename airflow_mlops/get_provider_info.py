@@ -27,6 +27,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.operators.training",
                     "airflow_mlops.operators.evaluation",
                     "airflow_mlops.operators.promotion",
+                    "airflow_mlops.operators.registry",
                     "airflow_mlops.operators.prediction",
                     "airflow_mlops.operators.monitoring",
                     "airflow_mlops.operators.retrain",

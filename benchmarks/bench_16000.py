@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 
 PIPELINE = Path(__file__).parents[1] / "dags" / "pipelines" / "breast_cancer.yaml"
-DAGS_EACH = 2
+DAGS_EACH = 3
 MEMORY_MB = 300
 SAMPLE = 1.0
 LOADER = 'from airflow_mlops import load_dags  # airflow, dag\n\nglobals().update(load_dags("pipelines"))\n'
@@ -116,7 +116,7 @@ def counts(database: Path) -> tuple[int, int, list[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="16,000 DAGs through a real dag processor.")
-    parser.add_argument("--pipelines", type=int, default=8000, help="of two DAGs each")
+    parser.add_argument("--pipelines", type=int, default=5334, help="of three DAGs each")
     parser.add_argument("--one-loader", action="store_true", help="no shards: one loader for all files")
     parser.add_argument("--minutes", type=float, default=60, help="stop waiting after this long")
     options = parser.parse_args()

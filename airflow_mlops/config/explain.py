@@ -23,7 +23,6 @@ PLANNED = frozenset(
 )
 # Read before the rest of the file (layers.py), and so not in the models.
 TOP = ("extends", "environments")
-PLANNED_VALUES = frozenset({"rollback"})
 
 # Stand-ins for required values that are missing or wrong, so that the checks across keys run all the same.
 _STAND_INS: dict[str, Any] = {
@@ -213,8 +212,6 @@ def _value(source: Source, path: Path, details: list[ErrorDetails]) -> tuple[str
         return f"`{name}`: {context['error']}", _quote(source, path, value) if "YYYY" in str(context["error"]) else None
     if kind == "literal_error":
         allowed = context["expected"].replace("'", "")
-        if isinstance(value, str) and value in PLANNED_VALUES:
-            return f"`{value}` is not available in this version; `{name}` takes {allowed}", "remove it"
         if isinstance(value, str) and value in re.findall(r"(?<!')\b\d+\b(?!')", context["expected"]):
             return f"`{name}` must be {allowed}, not {_kind(value)}", "remove the quotes"
         close = _close(value, re.split(r", | or ", allowed)) if isinstance(value, str) else None

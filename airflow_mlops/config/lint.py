@@ -21,9 +21,9 @@ from airflow_mlops.config.yaml_source import Place, Source
 
 # Airflow gives a loader file 30 s ([core] dagbag_import_timeout), and reading it with all its DAGs 50 s
 # ([dag_processor] dag_file_processor_timeout). A pipeline takes 5–7 ms of CPU to build and about 2 ms for each of its
-# two or three DAGs to be stored: 1,500 take some 17 s, which leaves a processor that is three times slower, or shares
+# three or four DAGs to be stored: 1,250 take some 17 s, which leaves a processor that is three times slower, or shares
 # its CPU, just enough. Past the limit Airflow drops every DAG of the loader.
-MAX_FOR_ONE_LOADER = 1500
+MAX_FOR_ONE_LOADER = 1250
 
 Columns = Callable[[PipelineConfig], Sequence[str] | None]
 

@@ -418,7 +418,7 @@ class Notifier(_Model):
     )
 
 
-Event = Literal["failed", "rejected", "promoted", "drift", "performance", "retrain", "stale_data"]
+Event = Literal["failed", "rejected", "promoted", "rollback", "drift", "performance", "retrain", "stale_data"]
 
 
 def _default_events() -> list[Event]:

@@ -20,8 +20,8 @@ from urllib.request import url2pathname
 from airflow_mlops.demo.airflow import LiveAirflow, ended_on_exit
 from airflow_mlops.exceptions import MLOpsError
 
-LEVEL_0 = ("breast_cancer__train", "breast_cancer__predict")
-LEVEL_1 = ("flight_delays__train", "flight_delays__predict", "flight_delays__monitor")
+LEVEL_0 = ("breast_cancer__train", "breast_cancer__predict", "breast_cancer__registry")
+LEVEL_1 = ("flight_delays__train", "flight_delays__predict", "flight_delays__monitor", "flight_delays__registry")
 
 Say = Callable[[str], None]
 
@@ -58,7 +58,7 @@ def breast_cancer(live: LiveAirflow, say: Say) -> list[Step]:
 
     :raises StoryError: a run failed or the model could not be used.
     """
-    train, predict = LEVEL_0
+    train, predict, _ = LEVEL_0
     say(f"{train}: started with the form")
     run = live.trigger(train, {"reason": "demo"})
     asked = live.approve(train, run)

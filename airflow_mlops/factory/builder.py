@@ -54,7 +54,30 @@ _FORM: dict[str, dict[str, Any]] = {
         "default": None, "type": ["null", "string"], "title": "Replay",
         "description": "Set by `airflow mlops backfill`.",
     },
+    # Without a default: a change of the registry has to be said.
+    "action": {
+        "type": "string", "enum": ["promote", "rollback", "retire"], "title": "Action",
+        "description": "rollback returns to the champion before; a retired version never serves again.",
+    },
+    "version": {
+        "default": None, "type": ["null", "integer"], "minimum": 1, "title": "Version",
+        "description": "The version to promote or to retire; a rollback finds its own.",
+    },
+    "expected": {
+        "default": None, "type": ["null", "integer"], "minimum": 1, "title": "Champion now",
+        "description": "To promote or roll back: refused when it is another one. Empty: there is none.",
+    },
 }  # fmt: skip
+
+_OWN_FORM: dict[str, dict[str, dict[str, Any]]] = {
+    "registry": {
+        "reason": {
+            "type": "string", "minLength": 1, "title": "Reason",
+            "description": "Why; kept in the registry, with your name.",
+        },
+    },
+}  # fmt: skip
+"""DAG → fields that mean something else there."""
 
 
 def build_pipeline(config: PipelineConfig, *, source: Path | None = None) -> dict[str, DAG]:
@@ -107,7 +130,8 @@ def _dag(spec: DagSpec, context: StepContext, default_args: dict[str, Any], made
         _tasks(steps, context)
     # Not given to DAG(), which would judge them anew at each parse and copy them into every task, three times
     # each; a task sees its DAG's params in any case.
-    dag.params.update({name: Param(**_FORM[name]) for name in spec.form})
+    fields = _FORM | _OWN_FORM.get(spec.suffix, {})
+    dag.params.update({name: Param(**fields[name]) for name in spec.form})
     return dag
 
 

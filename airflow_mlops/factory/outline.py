@@ -16,6 +16,7 @@ WRITES = {
     "promote.handover": "champion",
     "predict.batch": "predictions",
     "retrain.request": "retrain",
+    "registry.change": "champion",
 }
 """Step → ending of the name of the asset that its task names as an inlet, or as an outlet."""
 

@@ -13,8 +13,8 @@ from airflow_mlops.config.writing import write_whole
 from airflow_mlops.exceptions import ConfigError
 
 # Airflow gives a loader 30 s to be read and, while another one's DAGs are written to its database, 50 s
-# to be heard. 250 files are some 500 DAGs: they are read in about 2 s, and written at tens of DAGs a second.
-FILES_PER_LOADER = 250
+# to be heard. 170 files are some 500 DAGs: they are read in about 2 s, and written at tens of DAGs a second.
+FILES_PER_LOADER = 170
 _NAME = re.compile(r"loader_\d{3,}\.py")
 _LOADER = """\
 {mark}

@@ -253,6 +253,12 @@ def _expire(c: StepContext, task_id: str) -> BaseOperator:
     return RetentionOperator(task_id=task_id, retention=c.config.retention or {}, **c.common(c.config.resources))
 
 
+def _change(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.registry import RegistryChangeOperator
+
+    return RegistryChangeOperator(task_id=task_id, outlets=[c.assets.champion], **c.common(c.config.resources))
+
+
 STEPS: dict[str, tuple[Callable[[StepContext, str], BaseOperator], str]] = {
     "retrain.claim": (_claim, "Claims the retrain that started this run, or skips the run and says why."),
     "data.snapshot": (_snapshot, "Freezes the rows of this run: immutable, fingerprinted, checked for size and age."),
@@ -270,5 +276,6 @@ STEPS: dict[str, tuple[Callable[[StepContext, str], BaseOperator], str]] = {
     "monitor.drift": (_check("drift"), "Compares scored inputs and predictions with the training data."),
     "monitor.performance": (_check("performance"), "Scores the predictions against their outcomes."),
     "retrain.request": (_request, "Asks the ledger for a retrain; skipped, with the reason, where not granted."),
+    "registry.change": (_change, "Promotes, rolls back or retires, as the form says; who and why are recorded."),
 }
 """Step name → (function that makes its operator, one sentence for people)."""

@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow_mlops.exceptions import RegistryError
 from airflow_mlops.links.reports import HandoverBundleLink, ModelCardLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope
+from airflow_mlops.registry.version import model_name
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -25,7 +26,7 @@ YES = "Approve"
 class PromoteOperator(MLOpsOperator):
     """Make a version the champion, if the champion is still the one the gates compared it with.
 
-    Returns ``{"version", "previous", "digest"}``; the outlet asset's events carry them too.
+    Returns ``{"version", "previous", "digest"}``; the outlet asset's events carry them too, with name and metrics.
 
     :param decision: XCom of :class:`~airflow_mlops.operators.evaluation.GateOperator`.
     :param approval: XCom of the approval task, where a person was asked.
@@ -86,7 +87,6 @@ class PromoteOperator(MLOpsOperator):
             )
 
     def _announce(self, scope: RunScope, context: Context, version: Version) -> dict[str, Any]:
-
         result = {
             "version": version.number,
             "previous": self.decision["champion"],
@@ -94,7 +94,8 @@ class PromoteOperator(MLOpsOperator):
         }
         self.record_check(scope, "promotion", result)
         for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = {**scope.event_extra(), **result}
+            extra = scope.event_extra() | champion_extra(version, self.decision["champion"])
+            context["outlet_events"][outlet].extra = extra
         self.tell(context, scope, "promoted", f"{self.pipeline}: champion is now v{version.number}")
         return result
 
@@ -134,6 +135,17 @@ class HandoverOperator(PromoteOperator):
         self.log.info("Handover bundle: %s", uri)
         self.log.info("To use it anywhere: unzip it, pip install -r requirements.txt, then: %s", bundle.command)
         return {**self._announce(scope, context, version), **note}
+
+
+def champion_extra(version: Version, previous: int | None) -> dict[str, Any]:
+    """What an event of the champion's asset says about it: name, version, the one before, digest, first metrics."""
+    return {
+        "name": model_name(version.pipeline, version.key),
+        "version": version.number,
+        "previous": previous,
+        "digest": version.record["model"]["digest"],
+        "metrics": version.metrics,
+    }
 
 
 def approver(answer: Mapping[str, Any]) -> str | None:

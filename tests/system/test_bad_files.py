@@ -16,6 +16,7 @@ extends: base.yaml
 data: {source: churn.csv, target: churned}
 train: {estimator: sklearn.linear_model.LogisticRegression}
 """
+GOOD, CHURN = ({f"{name}__{what}" for what in ("train", "predict", "registry")} for name in ("good", "churn"))
 FAST = {
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1",
     "AIRFLOW__SCHEDULER__PARSING_CLEANUP_INTERVAL": "1",
@@ -41,10 +42,10 @@ def test_good_to_bad_and_back(live_airflow: Any, tmp_path: Path) -> None:
     for name in ("good", "churn"):
         (folder / f"{name}.yaml").write_text(PIPELINE.replace("NAME", name))
     live: LiveAirflow = live_airflow(folder.parent, env=FAST)
-    live.wait_for_dags("good__train", "good__predict", "churn__train", "churn__predict")
+    live.wait_for_dags(*GOOD, *CHURN)
 
     (folder / "churn.yaml").write_text(PIPELINE.replace("NAME", "churn").replace("target:", "tagret:"))
-    _until(live, lambda: live.dags() == {"good__train", "good__predict", "churn__invalid"})
+    _until(live, lambda: live.dags() == {*GOOD, "churn__invalid"})
     shown = live.get("/dags/churn__invalid/details")
     assert shown["dag_display_name"] == "! churn.yaml:4:27: unknown key `tagret` in `data`"
     assert "did you mean `target`?" in shown["doc_md"]
@@ -59,12 +60,12 @@ def test_good_to_bad_and_back(live_airflow: Any, tmp_path: Path) -> None:
     assert "did you mean `target`?" in live.log("churn__invalid", run, "errors")
 
     (folder / "churn.yaml").write_text(PIPELINE.replace("NAME", "churn"))
-    _until(live, lambda: live.dags() == {"good__train", "good__predict", "churn__train", "churn__predict"})
+    _until(live, lambda: live.dags() == GOOD | CHURN)
 
     # A mistake of a base is shown at its place in every pipeline that extends it.
     (folder / "base.yaml").write_text("ownr: platform\n")
     _until(live, lambda: live.dags() == {"good__invalid", "churn__invalid"})
     assert live.get("/dags/good__invalid")["dag_display_name"].startswith("! base.yaml:1:1: unknown key `ownr`")
     (folder / "base.yaml").write_text("owner: platform\n")
-    _until(live, lambda: live.dags() == {"good__train", "good__predict", "churn__train", "churn__predict"})
+    _until(live, lambda: live.dags() == GOOD | CHURN)
     assert live.import_errors() == {}

@@ -44,5 +44,5 @@ def test_the_readmes_loader_is_found_and_shows_the_bad_file(home: Path) -> None:
     _airflow(home, "dag-processor", "--num-runs", "1")
     listed = _airflow(home, "dags", "list", "--output", "json")
     dags = {row["dag_id"] for row in json.loads(listed[listed.index("[{") :])}
-    assert dags == {"churn__train", "churn__predict", "bad__invalid"}
+    assert dags == {"churn__train", "churn__predict", "churn__registry", "bad__invalid"}
     assert "No data found" in _airflow(home, "dags", "list-import-errors")

@@ -132,4 +132,4 @@ def test_processor_scheduler_and_api_server_need_only_airflow_pydantic_and_yaml(
     env = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().endswith("['churn__monitor', 'churn__predict', 'churn__train']")
+    assert done.stdout.strip().endswith("['churn__monitor', 'churn__predict', 'churn__registry', 'churn__train']")

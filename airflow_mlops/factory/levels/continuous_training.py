@@ -64,4 +64,10 @@ LEVEL: tuple[DagSpec, ...] = (
         ),
         form=("window_start", "window_end", "promote", "replay"),
     ),
+    DagSpec(
+        "registry",
+        "Promote a version, roll back to the champion before, or retire a version: by hand, on the record.",
+        (Step("registry.change"),),
+        form=("action", "version", "expected", "reason"),
+    ),
 )

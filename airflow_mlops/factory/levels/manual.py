@@ -27,4 +27,10 @@ LEVEL: tuple[DagSpec, ...] = (
         (Step("predict.batch"),),
         form=("window_start", "window_end", "source", "output"),
     ),
+    DagSpec(
+        "registry",
+        "Promote a version, roll back to the champion before, or retire a version: by hand, on the record.",
+        (Step("registry.change"),),
+        form=("action", "version", "expected", "reason"),
+    ),
 )

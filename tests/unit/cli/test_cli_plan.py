@@ -117,8 +117,8 @@ def test_what_level_1_needs(tmp_path: Path, train: str, metric: str) -> None:
     assert f"metric: {metric}," in planned.missing[1].snippet
     assert [a.key for a in planned.optional] == ["data.timestamp", "evaluate.gates", "deploy.batch.schedule", "monitor"]
     assert planned.remove == ()
-    train, predict = planned.dags
-    assert (train.change, predict.change) == ("changed", "changed")
+    train, predict, registry = planned.dags
+    assert (train.change, predict.change, registry.change) == ("changed", "changed", "unchanged")
     assert (train.starts_now, train.starts_then) == (("a person, with the trigger form",), ("cron @weekly (UTC)",))
     assert train.tasks_added == ("retrain.claim", "promote.champion")
     assert train.tasks_removed == ("data.profile", "approve.ask", "promote.handover")
@@ -135,6 +135,7 @@ def test_what_level_0_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     }
     assert [(dag.id, dag.change) for dag in planned.dags] == [
         ("churn__train", "changed"), ("churn__predict", "changed"), ("churn__monitor", "removed"),
+        ("churn__registry", "unchanged"),
     ]  # fmt: skip
     assert planned.missing == planned.optional == ()
     assert "or, for this file alone, write it here" in _run(capsys, tmp_path / "churn.yaml", "0")
@@ -201,7 +202,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "aws": ["initial"],
     }  # fmt: skip
     assert [a["key"] for a in data["missing"]] == ["retrain"]
-    assert [dag["change"] for dag in data["dags"]] == ["changed", "changed"]
+    assert [dag["change"] for dag in data["dags"]] == ["changed", "changed", "unchanged"]
 
 
 @pytest.mark.parametrize("level", ["seven", "aws:3", "true", ""])

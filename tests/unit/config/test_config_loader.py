@@ -178,7 +178,7 @@ def test_a_wrong_value_behind_an_alias_is_shown_where_it_is_written() -> None:
         ('  schedule: "@weekly"\n', "  when: [performance]\n", (19, 3), "needs `monitor.labels`", None),
         ('"@weekly"\n', '"@weekly"\n  when: [rain]\n', (20, 10), "`retrain.when[0]` must be new_data, drift", None),
         ('"@weekly"\n', '"@weekly"\n  when: [drfit]\n', (20, 10), "`retrain.when[0]`", "did you mean `drift`?"),
-        ('"@weekly"\n', '"@weekly"\nnotify: {events: [rollback]}\n', (20, 19), "`rollback` is not available", "remove"),
+        ('"@weekly"\n', '"@weekly"\nnotify: {events: [rolback]}\n', (20, 19), "`notify.events[0]`", "mean `rollback`?"),
         ('"@weekly"\n', '"@weekly"\nvalidate: {expectations: [{a: {}}]}\n', (20, 27), "write one `expect_", None),
         ('"@weekly"\n', '"@weekly"\nvalidate_: {}\n', (20, 1), "unknown key `validate_`", "did you mean `validate`?"),
     ],

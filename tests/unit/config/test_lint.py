@@ -245,7 +245,7 @@ class TestAcrossFiles:
 
     @given(st.lists(st.from_regex(r"[A-Za-z][A-Za-z0-9_\-]{0,9}", fullmatch=True), min_size=2, unique=True))
     def test_different_names_have_different_dag_ids(self, names: list[str]) -> None:
-        ids = [f"{name}__{kind}" for name in names for kind in ("train", "predict", "monitor", "invalid")]
+        ids = [f"{name}__{kind}" for name in names for kind in ("train", "predict", "monitor", "registry", "invalid")]
         assert len(set(ids)) == len(ids)
 
     def test_too_many_for_one_loader(self, monkeypatch: pytest.MonkeyPatch) -> None:

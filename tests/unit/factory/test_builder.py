@@ -57,7 +57,7 @@ def _edges(dag: DAG) -> dict[str, set[str]]:
 
 def test_level_0_is_started_by_a_person_and_ends_in_a_handover(tmp_path: Path) -> None:
     dags = load_dags(_write(tmp_path, churn=LEVEL_0))
-    assert set(dags) == {"churn__train", "churn__predict"}
+    assert set(dags) == {"churn__train", "churn__predict", "churn__registry"}
     train = dags["churn__train"]
     assert train.schedule is None
     assert _edges(train) == {
@@ -108,7 +108,7 @@ def test_who_is_asked_sees_the_numbers_with_and_without_gates(gates: list[dict[s
 
 def test_level_1_chains_its_dags_by_assets(tmp_path: Path) -> None:
     dags = load_dags(_write(tmp_path, flights=LEVEL_1))
-    assert set(dags) == {"flights__train", "flights__predict", "flights__monitor"}
+    assert set(dags) == {"flights__train", "flights__predict", "flights__monitor", "flights__registry"}
     written = {o.name for d in dags.values() for t in d.tasks for o in t.outlets}
     assert written == {"flights.champion", "flights.predictions", "flights.retrain"}
     train, monitor = dags["flights__train"].schedule, dags["flights__monitor"].schedule
@@ -144,7 +144,10 @@ def test_settings_reach_every_task(tmp_path: Path) -> None:
 
 def test_the_form_is_valid_and_reaches_every_task(tmp_path: Path) -> None:
     dags = load_dags(_write(tmp_path, churn=LEVEL_0, flights=LEVEL_1))
-    for dag in dags.values():
+    assert {dag_id: dag.schedule for dag_id, dag in dags.items() if dag_id.endswith("__registry")} == {
+        "churn__registry": None, "flights__registry": None,
+    }  # fmt: skip
+    for dag in (dag for dag_id, dag in dags.items() if not dag_id.endswith("__registry")):
         # Every field can be left empty: otherwise no schedule could start the DAG.
         assert dag.params.validate() == {name: name == "promote" or None for name in dag.params}
         for task in dag.tasks:
@@ -155,6 +158,21 @@ def test_the_form_is_valid_and_reaches_every_task(tmp_path: Path) -> None:
             process_params(dag, dag.tasks[0], {"window_start": 3}, suppress_exception=False)
     encoded = DagSerialization.to_dict(dags["churn__train"])["dag"]
     assert [name for name, _ in encoded["params"]] == ["window_start", "window_end", "source", "params", "seed"]
+
+
+def test_a_change_of_the_registry_has_to_be_said_and_explained() -> None:
+    dag = build_pipeline(load_text(LEVEL_0))["churn__registry"]
+    (task,) = dag.tasks
+    with pytest.raises(ParamValidationError, match="action"):
+        dag.params.validate()
+    form = {"action": "rollback", "expected": 2, "reason": "worse"}
+    assert process_params(dag, task, form, suppress_exception=False) == form | {"version": None}
+    for wrong in ({"action": None}, {"action": "delete"}, {"reason": ""}, {"reason": None}, {"expected": 0}):
+        with pytest.raises(ParamValidationError, match=next(iter(wrong))):
+            process_params(dag, task, form | wrong, suppress_exception=False)
+    assert [o.name for o in task.outlets] == ["churn.champion"]
+    # That of a training says something else.
+    assert build_pipeline(load_text(LEVEL_1))["flights__train"].params["reason"] is None
 
 
 def test_the_form_of_one_dag_is_its_own(tmp_path: Path) -> None:
@@ -185,7 +203,7 @@ def test_a_level_without_monitor_has_no_monitor_dag() -> None:
     text = LEVEL_1.replace("when: [new_data, drift, performance], ", "").replace(
         'monitor: {labels: {source: "outcomes/*.parquet", join_on: i}}\n', ""
     )
-    assert [spec.suffix for spec in dag_specs(load_text(text))] == ["train", "predict"]
+    assert [spec.suffix for spec in dag_specs(load_text(text))] == ["train", "predict", "registry"]
 
 
 def test_files_that_are_watched_start_training() -> None:

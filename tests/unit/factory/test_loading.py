@@ -54,26 +54,28 @@ def starting(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def test_a_bad_file_shows_itself_and_leaves_the_others_alone(tmp_path: Path) -> None:
     folder = _write(tmp_path, churn=LEVEL_0, bad="pipeline: bad\nlevel: 0\ndata: {sorce: x.csv, target: y}\n")
     dags = load_dags(folder)
-    assert set(dags) == {"churn__train", "churn__predict", "bad__invalid"}
+    assert set(dags) == {"churn__train", "churn__predict", "churn__registry", "bad__invalid"}
     invalid = dags["bad__invalid"]
     assert "bad.yaml:3:8" in invalid.doc_md
     assert invalid.dag_display_name.startswith("! bad.yaml:")
     assert "did you mean `source`" in invalid.doc_md
     DagSerialization.to_dict(invalid)
     (folder / "bad.yaml").write_text(LEVEL_0.replace("churn", "good"))
-    assert set(load_dags(folder)) == {"churn__train", "churn__predict", "good__train", "good__predict"}
+    assert set(load_dags(folder)) == {
+        f"{name}__{suffix}" for name in ("churn", "good") for suffix in ("train", "predict", "registry")
+    }
 
 
 def test_what_airflow_refuses_of_one_pipeline_does_not_touch_the_others(tmp_path: Path) -> None:
     refused = LEVEL_0.replace("churn", "refused").replace("tags: [crm]", f"tags: [{'x' * 101}]")
     dags = load_dags(_write(tmp_path, churn=LEVEL_0, refused=refused))
-    assert set(dags) == {"churn__train", "churn__predict", "refused__invalid"}
+    assert set(dags) == {"churn__train", "churn__predict", "churn__registry", "refused__invalid"}
     assert "100 characters" in dags["refused__invalid"].doc_md
 
 
 def test_the_second_file_of_one_name_is_named(tmp_path: Path) -> None:
     dags = load_dags(_write(tmp_path, a=LEVEL_0, b=LEVEL_0))
-    assert set(dags) == {"churn__train", "churn__predict", "churn__invalid"}
+    assert set(dags) == {"churn__train", "churn__predict", "churn__registry", "churn__invalid"}
     assert "b.yaml: pipeline 'churn' is also in" in dags["churn__invalid"].doc_md
 
 
@@ -85,7 +87,7 @@ def test_of_two_with_one_name_the_file_of_that_name_counts(tmp_path: Path, start
     dags = load_dags(folder)
     assert dags["churn__train"].default_args["owner"] == "ana"
     if not only:
-        assert set(dags) == {"churn__train", "churn__predict", "churn__invalid"}
+        assert set(dags) == {"churn__train", "churn__predict", "churn__registry", "churn__invalid"}
         assert "a.yaml" in dags["churn__invalid"].dag_display_name
 
 
@@ -100,7 +102,7 @@ def test_an_invalid_file_is_named_by_its_pipeline(tmp_path: Path) -> None:
 def test_a_file_that_others_extend_is_no_pipeline(tmp_path: Path) -> None:
     folder = _write(tmp_path, base="owner: shared\n", orphan="owner: alone\n", churn=LEVEL_0 + "extends: base.yaml\n")
     dags = load_dags(folder)
-    assert set(dags) == {"churn__train", "churn__predict", "orphan__invalid"}
+    assert set(dags) == {"churn__train", "churn__predict", "churn__registry", "orphan__invalid"}
     (folder / "base.yaml").write_text("ownr: shared\n")
     assert "base.yaml:1:1" in load_dags(folder)["churn__invalid"].dag_display_name
 
@@ -138,7 +140,7 @@ def test_shards_share_the_files_out(tmp_path: Path) -> None:
     folder = _write(tmp_path, **{f"p{i}": LEVEL_0.replace("churn", f"p{i}", 1) for i in range(20)})
     shards = [set(load_dags(folder, shard=(i, 3))) for i in range(3)]
     assert all(shards)
-    assert sum(map(len, shards)) == 40
+    assert sum(map(len, shards)) == 60
     assert set().union(*shards) == set(load_dags(folder))
     with pytest.raises(ConfigError, match="no shard 3 of 3"):
         load_dags(folder, shard=(3, 3))
@@ -171,9 +173,9 @@ def test_a_missing_folder_is_said(tmp_path: Path) -> None:
 def test_a_tasks_start_builds_only_its_own_pipeline(tmp_path: Path, starting) -> None:
     folder = _write(tmp_path, churn=LEVEL_0, flights=LEVEL_1, renamed=LEVEL_0.replace("churn", "other"))
     starting("flights__train")
-    assert set(load_dags(folder)) == {"flights__train", "flights__predict", "flights__monitor"}
+    assert set(load_dags(folder)) == {"flights__train", "flights__predict", "flights__monitor", "flights__registry"}
     starting("other__predict")
-    assert set(load_dags(folder)) == {"other__train", "other__predict"}
+    assert set(load_dags(folder)) == {"other__train", "other__predict", "other__registry"}
 
 
 @pytest.mark.parametrize("only", [None, "churn__train"])
@@ -193,7 +195,7 @@ def test_a_relative_folder_starts_at_the_calling_file(tmp_path: Path) -> None:
     (tmp_path / "loader.py").write_text("from airflow_mlops import load_dags\nnames = sorted(load_dags('pipelines'))\n")
     code = f"import runpy; print(runpy.run_path({str(tmp_path / 'loader.py')!r})['names'])"
     done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("['churn__predict', 'churn__train']")
+    assert done.stdout.strip().endswith("['churn__predict', 'churn__registry', 'churn__train']")
 
 
 HEAVY = ("pandas", "numpy", "sklearn", "scipy", "great_expectations", "evidently", "boto3", "pyarrow", "mlflow")
@@ -202,7 +204,7 @@ HEAVY = ("pandas", "numpy", "sklearn", "scipy", "great_expectations", "evidently
 def test_parsing_imports_nothing_heavy(tmp_path: Path) -> None:
     folder = _write(tmp_path, churn=LEVEL_0, flights=LEVEL_1)
     code = (
-        f"import sys; from airflow_mlops import load_dags; assert len(load_dags({str(folder)!r})) == 5;"
+        f"import sys; from airflow_mlops import load_dags; assert len(load_dags({str(folder)!r})) == 7;"
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})

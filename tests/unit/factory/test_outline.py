@@ -115,12 +115,13 @@ def test_what_starts_a_dag_is_said_in_words(config: PipelineConfig) -> None:
 
 def test_words() -> None:
     starts = {name: [dag.starts for dag in outline(config).dags] for name, config in CONFIGS.items()}
-    assert starts["cron"] == [("cron @weekly (Europe/Berlin)",), (BY_HAND,)]
+    assert starts["cron"] == [("cron @weekly (Europe/Berlin)",), (BY_HAND,), (BY_HAND,)]
     assert starts["files watched"][0] == ("asset a-B_1.data: new files, looked for every 1h",)
     assert starts["drift"] == [
         ("asset a-B_1.retrain",),
         ("cron 5 4 * * * (Europe/Berlin)",),
         ("cron @daily (Europe/Berlin)",),
+        (BY_HAND,),
     ]
 
 

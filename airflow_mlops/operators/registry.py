@@ -1,0 +1,121 @@
+"""Change a registry by hand, as a run that Airflow permits, records and shows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.exceptions import ConfigError
+from airflow_mlops.links.reports import ModelCardLink
+from airflow_mlops.operators.base import MLOpsOperator, RunScope
+from airflow_mlops.operators.promotion import champion_extra
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperatorLink, Context
+
+    from airflow_mlops.registry.registry import Registry, Version
+
+Action = Literal["promote", "rollback", "retire"]
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "promote": ("version", "reason"),
+    "rollback": ("expected", "reason"),
+    "retire": ("version", "reason"),
+}
+"""Action → what it cannot be done without; ``expected`` of a promotion may be empty: there was no champion."""
+
+
+class RegistryChangeOperator(MLOpsOperator):
+    """Promote a version, roll back to the champion before, or retire a version.
+
+    Who started the run is recorded with the change. What is not given here is taken from the trigger form.
+    After a promotion or a rollback the outlet asset's events carry the new champion.
+
+    Returns ``{"action", "version", "previous", "digest"}``; ``version`` is the one promoted, returned to, or
+    retired, ``previous`` the champion before.
+
+    :param action: ``promote``, ``rollback`` or ``retire``.
+    :param version: the version to promote or to retire.
+    :param expected: the champion now; the change is refused when it is another one. ``None``: there is none.
+    :param reason: why; kept in the registry.
+    :raises PromotionConflict: (fails without retry) the champion is not ``expected``.
+    """
+
+    operator_extra_links: Collection[BaseOperatorLink] = (ModelCardLink(),)
+
+    def __init__(
+        self,
+        *,
+        action: Action | None = None,
+        version: int | None = None,
+        expected: int | None = None,
+        reason: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.action = action
+        self.version = version
+        self.expected = expected
+        self.reason = reason
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Make the change, and tell the assets and whoever asked."""
+        asked = self._asked(context)
+        action, registry = asked["action"], self.hook.registry(self.pipeline)
+        version = self._change(registry, asked, context)
+        previous = None if action == "retire" else asked["expected"]
+        digest = version.record["model"]["digest"]
+        result = {"action": action, "version": version.number, "previous": previous, "digest": digest}
+        if action == "retire":
+            self.log.info("%s is retired", version.name)
+            return result
+        if version.status != "champion":
+            champion = registry.champion()
+            raise AirflowSkipException(
+                f"{version.name} was made the champion by this task before; the champion now is "
+                f"v{champion.number if champion else '?'}"
+            )
+        self.log.info("%s: champion is now v%d (was %s)", self.pipeline, version.number, _named(previous))
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = scope.event_extra() | champion_extra(version, previous)
+        if action == "promote":
+            self.tell(context, scope, "promoted", f"{self.pipeline}: champion is now v{version.number}")
+        else:
+            said = f"{self.pipeline}: rolled back from {_named(previous)} to v{version.number}: {asked['reason']}"
+            self.tell(context, scope, "rollback", said)
+        return result
+
+    def _asked(self, context: Context) -> dict[str, Any]:
+        form = context.get("params") or {}
+        given = {"action": self.action, "version": self.version, "expected": self.expected, "reason": self.reason}
+        asked = {name: value if value is not None else form.get(name) for name, value in given.items()}
+        asked["reason"] = str(asked["reason"] or "").strip()
+        if asked["action"] not in NEEDS:
+            raise ConfigError(
+                f"the action is {asked['action']!r}" if asked["action"] else "no action is given",
+                hint=f"choose one of {', '.join(NEEDS)} in the trigger form",
+            )
+        if missing := [name for name in NEEDS[asked["action"]] if asked[name] in (None, "")]:
+            raise ConfigError(
+                f"{asked['action']} needs {' and '.join(missing)}", hint="start the DAG again and fill in the form"
+            )
+        return asked
+
+    def _change(self, registry: Registry, asked: dict[str, Any], context: Context) -> Version:
+        action, number, expected = asked["action"], asked["version"], asked["expected"]
+        said: dict[str, Any] = {
+            "op_id": self.operation(context, action, number, expected),
+            "reason": asked["reason"],
+            "by": getattr(context.get("dag_run"), "triggering_user_name", None),
+        }
+        if action == "promote":
+            return registry.promote(number, expected=expected, **said)
+        if action == "rollback":
+            return registry.rollback(expected=expected, **said)
+        return registry.retire(number, **said)
+
+
+def _named(number: int | None) -> str:
+    return "none" if number is None else f"v{number}"
