@@ -66,6 +66,8 @@ def render(result: Rerun) -> str:
             )
     if result.failed is not None:
         lines += textwrap.wrap(f"not trained again: {result.failed}", WIDTH, break_on_hyphens=False)
+    if result.hint is not None:
+        lines += textwrap.wrap(f"What to do: {result.hint}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     return "\n".join([*lines, *textwrap.wrap(conclusion(result), WIDTH, break_on_hyphens=False)])
 
 

@@ -60,12 +60,14 @@ class Rerun:
 
     :param metrics: by name, ``{"recorded", "now", "delta"}``.
     :param failed: why it could not be trained or scored again; None: it was.
+    :param hint: what to do about that.
     """
 
     version: str
     findings: tuple[Finding, ...]
     metrics: dict[str, dict[str, float]]
     failed: str | None = None
+    hint: str | None = None
 
     def answer(self, what: str) -> Answer:
         """The answer about one part; ``unknown`` where it was not reached."""
@@ -92,6 +94,7 @@ class Rerun:
             "findings": [asdict(f) | {"details": list(f.details)} for f in self.findings],
             "metrics": self.metrics,
             "failed": self.failed,
+            "hint": self.hint,
         }
 
 
@@ -126,9 +129,10 @@ def rerun(
         findings.append(finding)
         return finding
 
-    def ended(failed: MLOpsError | str | None, metrics: dict[str, dict[str, float]] | None = None) -> Rerun:
-        said = failed.message if isinstance(failed, MLOpsError) else failed
-        return Rerun(version.name, tuple(findings), metrics or {}, said)
+    def ended(failed: MLOpsError | str) -> Rerun:
+        if isinstance(failed, MLOpsError):
+            return Rerun(version.name, tuple(findings), {}, failed.message, failed.hint)
+        return Rerun(version.name, tuple(findings), {}, failed)
 
     log("Data: checking the snapshot %s", str(record["snapshot"].get("snapshot"))[:12])
     data_found = found(look_at_data(store, version))
@@ -175,7 +179,7 @@ def rerun(
     found(metrics_found)
     predictions = found(compare_predictions(before, now))
     found(compare_models(record["model"], made["model"], predictions))
-    return ended(None, metrics)
+    return Rerun(version.name, tuple(findings), metrics)
 
 
 def _code(then: dict[str, Any], now: dict[str, Any]) -> Finding:

@@ -21,6 +21,7 @@ from airflow_mlops.registry.version import Version
 from airflow_mlops.store import get_blob_file
 from airflow_mlops.store.base import Store
 
+_LAST_DIGITS = 1e-6
 _THREADS = (
     "the number of threads is not recorded; a few estimators, such as kernel methods, differ in the last digits with "
     "another one: try OMP_NUM_THREADS as it was then"
@@ -101,8 +102,10 @@ def compare_metrics(recorded: dict[str, float], now: Evaluation) -> tuple[dict[s
         if m["now"] != m["recorded"]
     )
     if details:
+        tiny = all(abs(m["delta"]) <= _LAST_DIGITS * max(1.0, abs(m["recorded"])) for m in shared.values())
+        hints = (_THREADS,) if tiny else ()
         largest = max((m["delta"] for m in shared.values()), key=abs)
-        return shared, Finding("metrics", "different", f"Δ={largest:.3g}", (*details, _THREADS))
+        return shared, Finding("metrics", "different", f"Δ={largest:.3g}", (*details, *hints))
     return shared, Finding("metrics", "same", "Δ=0")
 
 

@@ -143,7 +143,7 @@ def test_who_deploys_decides_what_runs(
 
     def record(*args, **kwargs):
         seen.update(kwargs)
-        raise TrainingError("enough")
+        raise TrainingError("enough", hint="stop here")
 
     monkeypatch.setattr(module, "train_candidate", record)
     monkeypatch.setenv("AIRFLOW__MLOPS__ALLOWED_IMPORTS", "my_pkg, other")
@@ -151,7 +151,7 @@ def test_who_deploys_decides_what_runs(
     code, out, _ = ends("parts:1", "--folder", "/code")
     assert (code, seen["allowed_imports"], seen["trusted_types"]) == (1, ("my_pkg", "other"), ("my_pkg.Thing",))
     assert seen["folder"] == Path("/code")
-    assert "not trained again: enough" in out
+    assert "not trained again: enough\n  What to do: stop here\n" in out
 
 
 def test_commands_need_the_deployments_leave(

@@ -214,6 +214,7 @@ def test_code_of_ones_own(store: LocalStore, tmp_path: Path, code: Path) -> None
     assert answers(result) == {"data": "same", "config": "same", "code": "different", "env": "same"}
     assert result.failed is not None
     assert "rerun_code" in result.failed
+    assert result.hint is not None
     assert not result.verified
 
 
@@ -313,10 +314,19 @@ def test_other_metrics_are_told_with_their_difference(
     result = again(store, version)
     assert answers(result) == ALL_SAME | dict.fromkeys(("metrics", "predictions", "model"), "different")
     assert not result.verified
-    (told,) = (f for f in result.findings if f.what == "metrics")
-    assert "the number of threads is not recorded" in told.details[-1]
     loss = result.metrics["log_loss"]
     assert loss["delta"] == loss["now"] - loss["recorded"] != 0
+
+
+@pytest.mark.parametrize(("by", "hinted"), [(1e-12, True), (1e-3, False)])
+def test_other_last_digits_hint_at_the_number_of_threads(
+    store: LocalStore, version: Version, monkeypatch: pytest.MonkeyPatch, by: float, hinted: bool
+) -> None:
+    real = module.compare_metrics
+    monkeypatch.setattr(module, "compare_metrics", lambda then, now: real({k: v + by for k, v in then.items()}, now))
+    (told,) = (f for f in again(store, version).findings if f.what == "metrics")
+    assert told.answer == "different"
+    assert any("the number of threads is not recorded" in line for line in told.details) is hinted
 
 
 def test_without_an_evaluation_only_the_same_bytes_verify(store: LocalStore, tmp_path: Path) -> None:
