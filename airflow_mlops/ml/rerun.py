@@ -20,7 +20,6 @@ from airflow_mlops.exceptions import (
     CorruptObject,
     DataError,
     EvaluationError,
-    MLOpsError,
     ObjectNotFound,
     RegistryError,
     TrainingError,
@@ -123,67 +122,100 @@ def rerun(
             f"{version.name} cannot be trained again: its record has no {', '.join(missing)}",
             hint="only what this package has trained says what it was made from; an imported model does not",
         )
-    findings: list[Finding] = []
-
-    def found(finding: Finding) -> Finding:
-        findings.append(finding)
-        return finding
-
-    def ended(failed: MLOpsError | str) -> Rerun:
-        if isinstance(failed, MLOpsError):
-            return Rerun(version.name, tuple(findings), {}, failed.message, failed.hint)
-        return Rerun(version.name, tuple(findings), {}, failed)
-
-    log("Data: checking the snapshot %s", str(record["snapshot"].get("snapshot"))[:12])
-    data_found = found(look_at_data(store, version))
-    config_found, sections = read_config(record)
-    found(config_found)
-    then = record.get("code") or {}
-    env = compare_environment(record["model"].get("environment"), environment())
-    if data_found.answer == "different" or sections is None:
-        found(_code(then, code_version(then.get("files", {}))))
-        found(Finding("env", *env))
-        broken = data_found if data_found.answer == "different" else config_found
-        return ended(f"{broken.what}: {broken.summary}")
-    data, train_config, features = sections
-    check_command(train_config.command, allowed=allow_commands)
     with tempfile.TemporaryDirectory(prefix="mlops-rerun-") as scratch:
+        # Reading, too, may write: what is found in the trash is restored.
         work = OverlayStore(LocalStore(Path(scratch)), store)
-        before = _evaluation(store, version)
+        return _Again(work, version, tuple(allowed_imports), tuple(trusted_types), log).run(allow_commands, folder)
+
+
+class _Again:
+    """One rerun, and what it has found so far."""
+
+    def __init__(
+        self, store: Store, version: Version, allowed_imports: Sequence[str], trusted_types: Sequence[str], log: Log
+    ) -> None:
+        self.store, self.version, self.record = store, version, version.record
+        self.allowed_imports, self.trusted_types, self.log = allowed_imports, trusted_types, log
+        self.findings: list[Finding] = []
+
+    def run(self, allow_commands: bool, folder: Path | None) -> Rerun:
+        """Compare part by part, as far as it goes."""
+        self.log("Data: checking the snapshot %s", str(self.record["snapshot"].get("snapshot"))[:12])
+        data_found = self._found(look_at_data(self.store, self.version))
+        config_found, sections = read_config(self.record)
+        self._found(config_found)
+        if data_found.answer == "different" or sections is None:
+            self._code_and_environment(None)
+            broken = data_found if data_found.answer == "different" else config_found
+            return self._ended(f"{broken.what}: {broken.summary}")
+        data, train_config, features = sections
+        check_command(train_config.command, allowed=allow_commands)
+        before = _evaluation(self.store, self.version)
         try:
             made = train_candidate(
-                work,
-                record["snapshot"],
+                self.store,
+                self.record["snapshot"],
                 data=data,
                 train_config=train_config,
                 features=features,
                 metrics=_names(before)[:1],
-                task=record["task"],
-                allowed_imports=allowed_imports,
-                trusted_types=trusted_types,
-                log=log,
-                folder=folder or _folder(train_config.command, then),
-                key=version.key,
+                task=self.record["task"],
+                allowed_imports=self.allowed_imports,
+                trusted_types=self.trusted_types,
+                log=self.log,
+                folder=folder or _folder(train_config.command, self.record.get("code") or {}),
+                key=self.version.key,
             )
         except _BROKEN as e:
-            found(_code(then, code_version(then.get("files", {}))))
-            found(Finding("env", *env))
-            return ended(e)
-        found(_code(then, made["code"]))
-        found(Finding("env", *env))
+            self._code_and_environment(None)
+            return self._ended(e.message, e.hint)
+        self._code_and_environment(made["code"])
         try:
-            now = _score(work, made, data, before, features, allowed_imports, trusted_types, log)
+            now = self._score(made, data, features, before)
         except _BROKEN as e:
-            return ended(e)
-    metrics, metrics_found = compare_metrics(_recorded_metrics(version, before), now)
-    found(metrics_found)
-    predictions = found(compare_predictions(before, now))
-    found(compare_models(record["model"], made["model"], predictions))
-    return Rerun(version.name, tuple(findings), metrics)
+            return self._ended(e.message, e.hint)
+        metrics, metrics_found = compare_metrics(_recorded_metrics(self.version, before), now)
+        self._found(metrics_found)
+        predictions = self._found(compare_predictions(before, now))
+        self._found(compare_models(self.record["model"], made["model"], predictions))
+        return Rerun(self.version.name, tuple(self.findings), metrics)
 
+    def _found(self, finding: Finding) -> Finding:
+        self.findings.append(finding)
+        return finding
 
-def _code(then: dict[str, Any], now: dict[str, Any]) -> Finding:
-    return Finding("code", *compare_code(then, now))
+    def _ended(self, why: str, hint: str | None = None) -> Rerun:
+        return Rerun(self.version.name, tuple(self.findings), {}, why, hint)
+
+    def _code_and_environment(self, now: dict[str, Any] | None) -> None:
+        """Compare them with the code just used; None: with the files where they were."""
+        then = self.record.get("code") or {}
+        compared = compare_code(then, code_version(then.get("files", {})) if now is None else now)
+        self._found(Finding("code", *compared))
+        self._found(Finding("env", *compare_environment(self.record["model"].get("environment"), environment())))
+
+    def _score(
+        self, made: dict[str, Any], data: Data, features: Features | None, before: Evaluation | None
+    ) -> Evaluation:
+        """Score the holdout with the model just made."""
+        frame = Snapshot.load(self.store, made["snapshot"]).to_pandas(self.store)
+        holdout = split_mask(frame, data, made["seed"])
+        rows = featured(frame, data, features.callable if features else None, self.allowed_imports)[holdout]
+        schema = FeatureSchema.from_dict(made["schema"])
+        model = fetch_model(self.store, made["model"], trusted=self.trusted_types)
+        # Labels were kept where a gate asked for them.
+        labels = made["task"] == "classification" and before is not None and "candidate_label" in before.frame
+        return evaluate(
+            candidate=(model, schema.check(rows)),
+            champion=None,
+            y=rows[data.target],
+            task=made["task"],
+            metrics=_names(before),
+            gate_metrics=["accuracy"] if labels else [],
+            classes=schema.classes,
+            positive=schema.positive,
+            log=self.log,
+        )
 
 
 def _folder(command: str | None, code: dict[str, Any]) -> Path | None:
@@ -223,34 +255,3 @@ def _recorded_metrics(version: Version, before: Evaluation | None) -> dict[str, 
         return {m.name: m.candidate for m in before.metrics}
     notes = version.notes.get("evaluation")
     return {name: m["candidate"] for name, m in notes[-1]["metrics"].items()} if notes else {}
-
-
-def _score(
-    store: Store,
-    made: dict[str, Any],
-    data: Data,
-    before: Evaluation | None,
-    features: Features | None,
-    allowed_imports: Sequence[str],
-    trusted_types: Sequence[str],
-    log: Log,
-) -> Evaluation:
-    """Score the holdout with the model just made."""
-    frame = Snapshot.load(store, made["snapshot"]).to_pandas(store)
-    holdout = split_mask(frame, data, made["seed"])
-    rows = featured(frame, data, features.callable if features else None, allowed_imports)[holdout]
-    schema = FeatureSchema.from_dict(made["schema"])
-    model = fetch_model(store, made["model"], trusted=trusted_types)
-    # Labels were kept where a gate asked for them.
-    labels = made["task"] == "classification" and before is not None and "candidate_label" in before.frame
-    return evaluate(
-        candidate=(model, schema.check(rows)),
-        champion=None,
-        y=rows[data.target],
-        task=made["task"],
-        metrics=_names(before),
-        gate_metrics=["accuracy"] if labels else [],
-        classes=schema.classes,
-        positive=schema.positive,
-        log=log,
-    )

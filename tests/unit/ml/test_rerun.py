@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,7 @@ from airflow_mlops.ml.snapshot import Snapshot
 from airflow_mlops.registry import Registry, Version
 from airflow_mlops.registry.artifacts import dump_model
 from airflow_mlops.registry.lineage import config_hash
-from airflow_mlops.store import LocalStore, layout
+from airflow_mlops.store import LocalStore, layout, trash
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "reference" / "determinism.md"
@@ -257,6 +258,14 @@ def test_data_that_retention_deleted(store: LocalStore, version: Version) -> Non
     assert released.findings[0].summary == "deleted by retention"
     assert released.failed == "data: deleted by retention"
     assert not released.verified
+
+
+def test_what_is_in_the_trash_is_read_and_stays_there(store: LocalStore, version: Version) -> None:
+    key = layout.blob(Snapshot.load(store, version.record["snapshot"]).files[0].digest)
+    store.move(key, trash.removal(key, datetime.now(UTC)))
+    before = sorted(store.list(""))
+    assert again(store, version).verified
+    assert sorted(store.list("")) == before
 
 
 def test_data_that_was_damaged(store: LocalStore, version: Version) -> None:
