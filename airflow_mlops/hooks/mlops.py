@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from airflow_mlops.ml.files import Files
+    from airflow_mlops.registry.mlflow_client import Target
     from airflow_mlops.registry.registry import Registry
     from airflow_mlops.registry.signing import Signer, Verifier
     from airflow_mlops.store.base import Store
@@ -231,6 +232,50 @@ class MLOpsHook(BaseHook):
         from airflow_mlops.registry.registry import Registry
 
         return Registry(self.store(), pipeline)
+
+    def mlflow(self) -> Target | None:
+        """Where MLflow is and who we are there, by the connection ``[mlops] mlflow_conn_id``; None without one.
+
+        Its host may hold the scheme (``https://…``), else its schema field does; login and password are for
+        basic authentication, a password alone is a bearer token.
+
+        :raises ConfigError: there is no such connection, or it names no server.
+        """
+        from airflow_mlops.registry.mlflow_client import Target
+
+        conn_id = option("mlflow_conn_id")
+        if not conn_id:
+            return None
+        try:
+            found = self.get_connection(conn_id)
+        except AirflowNotFoundException as e:
+            raise ConfigError(
+                f"the connection {conn_id!r} does not exist",
+                hint="create it with type http and MLflow's host, or correct [mlops] mlflow_conn_id",
+            ) from e
+        host = found.host or ""
+        if "://" not in host:
+            host = f"{found.schema or 'http'}://{host}"
+        port = f":{found.port}" if found.port else ""
+        scheme, _, rest = host.partition("://")
+        place, slash, path = rest.partition("/")
+        return Target(
+            f"{scheme}://{place}{port}{slash}{path}",
+            username=found.login or None,
+            password=found.password if found.login else None,
+            token=None if found.login else found.password or None,
+            prefix=option("mlflow_prefix"),
+        )
+
+    def mirror(self, registry: Registry, version: int, event: str, key: str | None = None) -> None:
+        """Show a commit in MLflow where one is configured; never fails, and else costs nothing.
+
+        :param event: what was committed: ``register``, ``gates``, ``promote``, …
+        """
+        if option("mlflow_conn_id"):
+            from airflow_mlops.registry.mlflow_mirror import mirror_event
+
+            mirror_event(registry, version, event, self.mlflow, key=key)
 
     def sql(self, conn_id: str, query: str) -> Iterator[pa.Table]:
         """Run a query through an Airflow connection; yields Arrow tables of up to 50,000 rows.

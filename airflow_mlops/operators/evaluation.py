@@ -142,6 +142,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
             self.tell(context, scope, "rejected", f"{self.pipeline} v{version.number}: {report['sentence']}")
         elif scope.promote:
             registry.set_challenger(version.number, op_id=self.operation(context, "challenger", version.number))
+        self.hook.mirror(registry, version.number, "gates")
         self._skip(context, go, ask, result)
         return result
 

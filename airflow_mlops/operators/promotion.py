@@ -103,6 +103,7 @@ class PromoteOperator(MLOpsOperator):
         """Promote, keep the model card, and tell the assets and whoever asked."""
         version = self._promote(scope, context)
         self.keep_card(context, version.number)
+        self.hook.mirror(self.hook.registry(self.pipeline), version.number, "promote")
         return self._announce(scope, context, version)
 
 
@@ -122,6 +123,7 @@ class HandoverOperator(PromoteOperator):
 
         version = self._promote(scope, context)
         self.keep_card(context, version.number)
+        self.hook.mirror(self.hook.registry(self.pipeline), version.number, "promote")
         registry, store, ti = self.hook.registry(self.pipeline), self.hook.store(), context["ti"]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{self.pipeline}-v{version.number}.zip"

@@ -98,6 +98,7 @@ class TrainOperator(MLOpsOperator):
         operation = self.operation(context, "register", *inputs)
         version = registry.register(record, op_id=operation)
         self.log.info("Registered %s version %d", self.pipeline, version.number)
+        self.hook.mirror(registry, version.number, "register")
         return {
             "pipeline": self.pipeline,
             "version": version.number,
