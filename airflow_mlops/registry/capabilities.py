@@ -134,7 +134,8 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(
         "batch inference without a person", 1, r.predicted_unasked,
         lambda c: c.level > 0 and bool(c.deploy.batch.schedule),
-        ("automatic batch inference", "handover"), "keep {p}__predict switched on", "add `deploy.batch.schedule` to the file",
+        ("automatic batch inference", "handover"), "keep {p}__predict switched on",
+        "add `deploy.batch.schedule` to the file",
     ),
     Capability(
         "quality of scored data checked", 1, r.checked("quality", "passed", "failed"),
