@@ -299,8 +299,10 @@ class _Killed(BaseException):
 
 
 @contextmanager
-def _calls(monkeypatch: pytest.MonkeyPatch, call: Callable[[Any, str], None]) -> Iterator[None]:
-    """Have ``call(client, name)`` called before each call of MLflow's client that changes something."""
+def _calls(
+    monkeypatch: pytest.MonkeyPatch, call: Callable[[Any, str], None], *, before: bool = False
+) -> Iterator[None]:
+    """Have ``call(client, name)`` called after (or before) each call of MLflow's client that changes something."""
     changing = ("create", "set", "log", "delete")
 
     class Client:
@@ -313,6 +315,9 @@ def _calls(monkeypatch: pytest.MonkeyPatch, call: Callable[[Any, str], None]) ->
                 return found
 
             def changed(*args: Any, **kwargs: Any) -> Any:
+                if before:
+                    call(self._real, name)
+                    return found(*args, **kwargs)
                 result = found(*args, **kwargs)
                 call(self._real, name)
                 return result
@@ -358,6 +363,27 @@ def test_resumes_wherever_it_was_killed(
     assert server.history(run["info"]["run_id"], "roc_auc") == [0.9]
     assert server.files(run["info"]["run_id"]) == {"model", "model_card.md", "model_card.html"}
     assert [h["kind"] for h in registry.history()].count("mlflow") == 1
+
+
+@pytest.mark.parametrize("step", ["create_run", "create_model_version"])
+def test_slower_worker_takes_back_what_it_made(
+    registry: Registry, target: Target, server: Server, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    versions(registry, 1)
+    faster: list[mlflow_mirror.Mirrored] = []
+
+    def overtake(client: Any, name: str) -> None:
+        # The slower one has looked, found nothing, and is about to create.
+        if name == step and not faster:
+            faster.append(mlflow_mirror.Mirrored("", "", ""))
+            faster[0] = mirror(Registry(registry.store, registry.pipeline), 1, target)
+
+    with _calls(monkeypatch, overtake, before=True):
+        slower = mirror(registry, 1, target)
+
+    assert [slower] == faster
+    assert [run["info"]["run_id"] for run in server.runs(registry.pipeline)] == [slower.run_id]
+    assert [v["version"] for v in server.versions(registry.pipeline)] == [slower.model_version]
 
 
 def test_export_sweeps_what_the_killed_left(
