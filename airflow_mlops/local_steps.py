@@ -118,7 +118,7 @@ def _snapshot(run: LocalRun) -> list[str]:
         batches,
         data=data,
         window=window,
-        previous_rows=champion.record["snapshot"]["rows"] if champion else None,
+        previous_rows=champion.record["snapshot"].get("rows") if champion else None,
         log=log.debug,
     )
     run.snapshot = snapshot.to_ref()

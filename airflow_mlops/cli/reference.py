@@ -24,6 +24,8 @@ MORE = {
     "keys new": "What is signed, and what is refused then: [sign models](../how-to/sign-models.md).",
     "lint": "In an editor, before a commit and in CI: [how](../how-to/check-files.md).",
     "loaders": "When and how: [many pipelines](../how-to/many-pipelines.md).",
+    "lineage": "[How](../how-to/rerun-the-past.md).",
+    "rerun": "[How](../how-to/rerun-the-past.md).",
     "run": "From a notebook and in tests: [how](../how-to/run-locally.md).",
     "schema": "In an editor: [how](../how-to/check-files.md).",
     "status": "How many versions there are, which one is champion, and one line per window: rows scored, drift, "

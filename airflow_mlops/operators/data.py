@@ -61,7 +61,8 @@ class SnapshotOperator(MLOpsOperator):
         previous = None
         if data.max_row_drop:
             champion = self.hook.registry(self.pipeline).champion()
-            previous = champion.record["snapshot"]["rows"] if champion else None
+            # A model that was trained elsewhere has no snapshot here.
+            previous = champion.record["snapshot"].get("rows") if champion else None
         snapshot = take_snapshot(
             store, self.pipeline, batches, data=data, window=window, previous_rows=previous, log=self.log.info
         )
