@@ -12,12 +12,13 @@ BENCH  := $(VENV)/.bench
 CLEAN_ENV := env -u AIRFLOW_HOME -u AIRFLOW_CONFIG -u PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit integration system lint format types fuzz bench clean
+.PHONY: help install demo test unit integration system lint format types fuzz chaos bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "  make demo PORT=8081 UI=0    another port; no browser: run, check, stop"
 	@echo "  make install PYTHON=python3.12"
+	@echo "  make chaos ROWS='kill-local copies'   some rows of its table"
 
 install: $(STAMP)  ## Build .venv from constraints.txt
 
@@ -58,6 +59,9 @@ types: $(STAMP)  ## mypy
 
 fuzz: $(STAMP)  ## 20,000 mutated pipeline files
 	MUTATIONS=20000 $(CLEAN_ENV) $(BIN)/python -m pytest tests/unit/config/test_config_mutations.py -q
+
+chaos: $(STAMP)  ## Kill, fill, corrupt and race the registry; prints a table
+	@$(CLEAN_ENV) $(BIN)/python -m tests.chaos $(ROWS)
 
 # Apart from `install`: every Airflow in .venv loads dag-factory's plugin once it is there.
 $(BENCH): $(STAMP)
