@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from airflow.cli.cli_config import ActionCommand, Arg, CLICommand, GroupCommand, lazy_load_command
 
+from airflow_mlops.cli.registry_definition import MODELS, REGISTRY
+
 _COMMANDS = "airflow_mlops.cli.commands"
 
 PIPELINE = Arg(("pipeline",), help="Name of the pipeline, as in its file")
@@ -34,7 +36,6 @@ ENVIRONMENT = Arg(
     default=None,
     help="Overlay of the file to put on top (default: the option environment of the section mlops)",
 )
-MODELS = "churn, churn@champion, churn@challenger, churn:7, churn[KEY]:7"
 TEXT_OR_JSON = Arg(("--output",), choices=("text", "json"), default="text", help="(default: text)")
 
 
@@ -208,6 +209,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     ),
                     TEXT_OR_JSON,
                 ),
+                REGISTRY,
                 GroupCommand(
                     name="keys",
                     help="Keys that models are signed with",

@@ -33,10 +33,17 @@ class LiveScheduler:
     """Starts, finds and waits for runs; every question is a short database session of its own.
 
     :param say: where a wait says what it waits for.
+    :param again: what to do when a run has failed.
     """
 
-    def __init__(self, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        say: Callable[[str], None] = print,
+        *,
+        again: str = "mend the cause; then the same command goes on with this window",
+    ) -> None:
         self.say = say
+        self.again = again
 
     def require(self, *dag_ids: str) -> None:
         """Check that the scheduler lives and the DAGs are there, readable and switched on.
@@ -88,10 +95,12 @@ class LiveScheduler:
             found = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
             return str(found) if found is not None else None
 
-    def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> str:
+    def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any], *, by: str | None = None) -> str:
         """Start a run, or find the one that an earlier call started; returns its id.
 
         A run of this id that failed is not touched: the new one gets ``__2``, ``__3`` … at its end.
+
+        :param by: who Airflow is told has started it.
         """
         from airflow.api.common.trigger_dag import trigger_dag
         from airflow.utils.types import DagRunTriggeredByType
@@ -102,7 +111,13 @@ class LiveScheduler:
                 return name
             attempt += 1
             name = f"{run_id}__{attempt}"
-        trigger_dag(dag_id, triggered_by=DagRunTriggeredByType.CLI, run_id=name, conf=dict(conf))
+        trigger_dag(
+            dag_id,
+            triggered_by=DagRunTriggeredByType.CLI,
+            triggering_user_name=by,
+            run_id=name,
+            conf=dict(conf),
+        )
         return name
 
     def wait(self, dag_id: str, run_id: str) -> None:
@@ -119,8 +134,7 @@ class LiveScheduler:
             if state is None:
                 raise BackfillError(f"the run {run_id} of {dag_id} was deleted", hint="repeat the command")
             if state == "failed":
-                raise BackfillError(self._told(dag_id, run_id), hint=(
-                    "mend the cause; then the same command goes on with this window"))  # fmt: skip
+                raise BackfillError(self._told(dag_id, run_id), hint=self.again)
             if time.monotonic() - alive > SCHEDULER_GONE:
                 # Also checks that nobody has paused the DAG, which would leave the run queued for ever.
                 self.require(dag_id)

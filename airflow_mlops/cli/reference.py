@@ -26,6 +26,8 @@ MORE = {
     "loaders": "When and how: [many pipelines](../how-to/many-pipelines.md).",
     "lineage": "[How](../how-to/rerun-the-past.md).",
     "rerun": "[How](../how-to/rerun-the-past.md).",
+    "registry diff": "Only what differs is shown; parts that are equal are named.",
+    "registry rollback": "[How](../how-to/roll-back.md), also through Airflow's UI and REST API.",
     "run": "From a notebook and in tests: [how](../how-to/run-locally.md).",
     "schema": "In an editor: [how](../how-to/check-files.md).",
     "status": "How many versions there are, which one is champion, and one line per window: rows scored, drift, "

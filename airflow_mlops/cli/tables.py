@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.config.harmless import harmless
 from airflow_mlops.window import Window
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 NONE = "–"
 WIDEST = {"drift": 24, "metric": 16, "retrain": 20, "verdict": 12}
@@ -134,7 +138,6 @@ def line(found: Row) -> str:
 def render(found: Iterable[Row], *, width: int) -> str:
     """Lay the rows out in at most ``width`` (80 or more) characters; where narrow, drift and reason follow."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     rows, wide = list(found), width >= WIDE
@@ -149,9 +152,7 @@ def render(found: Iterable[Row], *, width: int) -> str:
         )
     for one in rows:
         table.add_row(*(getattr(one, name) for name in names))
-    out = io.StringIO()
-    Console(file=out, width=max(width, 80), markup=False, highlight=False, color_system=None).print(table)
-    lines = [text.rstrip() for text in out.getvalue().splitlines()]
+    lines = _printed(table, width)
     if not wide:
         for one in rows:
             indent = " " * (len(one.window) + 2)
@@ -161,3 +162,27 @@ def render(found: Iterable[Row], *, width: int) -> str:
                 subsequent_indent=indent,
             )
     return "\n".join(lines)
+
+
+def grid(headings: Sequence[str], found: Iterable[Sequence[str]], *, width: int, whole: Collection[str] = ()) -> str:
+    """Lay rows of text out under their headings in at most ``width`` (80 or more) characters.
+
+    :param whole: headings of the columns that are never broken; the others wrap.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in headings:
+        table.add_column(name, no_wrap=name in whole, overflow="fold")
+    for one in found:
+        table.add_row(*(harmless(text) for text in one))
+    return "\n".join(_printed(table, width))
+
+
+def _printed(table: Table, width: int) -> list[str]:
+    from rich.console import Console
+
+    out = io.StringIO()
+    Console(file=out, width=max(width, 80), markup=False, highlight=False, color_system=None).print(table)
+    return [text.rstrip() for text in out.getvalue().splitlines()]

@@ -68,6 +68,7 @@ class RegistryChangeOperator(MLOpsOperator):
         previous = None if action == "retire" else asked["expected"]
         digest = version.record["model"]["digest"]
         result = {"action": action, "version": version.number, "previous": previous, "digest": digest}
+        self.hook.mirror(registry, version.number, action)
         if action == "retire":
             self.log.info("%s is retired", version.name)
             return result
