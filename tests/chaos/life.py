@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,24 @@ def long(store: Store) -> None:
     _version(store, registry, 1)
     for n in range(log._PACK - 1 - 2):
         registry.tag(1, f"t{n % 7}", n, op_id=op_id("tag", n))
+
+
+class _Clock:
+    """In place of ``datetime``."""
+
+    @staticmethod
+    def now(tz: tzinfo) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=tz)
+
+
+@contextmanager
+def steady() -> Iterator[None]:
+    """One time for all entries: else digests differ, and with them how many folders must be made."""
+    log.datetime = _Clock  # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        log.datetime = datetime  # type: ignore[misc]
 
 
 @contextmanager

@@ -77,7 +77,11 @@ class Disk:
 def _disk(small: bool) -> Iterator[Disk]:
     if not syscalls.can_trace():
         raise RuntimeError("it needs Linux on x86_64")
-    with life.small_packs() if small else nullcontext(), tempfile.TemporaryDirectory(prefix="mlops-chaos-") as folder:
+    with (
+        life.steady(),
+        life.small_packs() if small else nullcontext(),
+        tempfile.TemporaryDirectory(prefix="mlops-chaos-") as folder,
+    ):
         yield Disk(Path(folder).resolve())
 
 
@@ -161,8 +165,10 @@ def _fail(row: Row, disk: Disk, operation: Operation, expected: Expected, fault:
             if doubt and not any(call.name in ("fsync", "unlink") for call in ended.failed):
                 wrong.append(("other", f"it is committed in spite of {ended.error['text']}"))
         kind = f"{errno.errorcode[fault.error]}{' for good' if fault.stays else ''}"
-        call = ended.failed[0] if ended.failed else ended.calls[fault.at]
-        life.count(row, f"{operation.name}, {kind} at call {fault.at} ({call.name} {call.path})", wrong)
+        if not ended.failed:
+            wrong.append(("other", "no call failed"))
+        at = ", ".join(f"{call.name} {call.path}" for call in ended.failed[:1])
+        life.count(row, f"{operation.name}, {kind} at call {fault.at} ({at})", wrong)
         return ended.error is not None, doubt
 
 

@@ -180,7 +180,12 @@ def killed(most: int | None = None) -> Row:
 
     def work() -> None:
         requests = 0
-        with life.small_packs(), _server() as server, tempfile.TemporaryDirectory(prefix="mlops-chaos-") as folder:
+        with (
+            life.steady(),
+            life.small_packs(),
+            _server() as server,
+            tempfile.TemporaryDirectory(prefix="mlops-chaos-") as folder,
+        ):
             buckets = Buckets(server, Path(folder))
             for operation in OPERATIONS:
                 expected, count = buckets.expect(operation)
