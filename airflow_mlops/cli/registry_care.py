@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import sys
 import textwrap
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.cli.model_ref import ModelRef, _near
+from airflow_mlops.cli.registry_changes import os_user
 from airflow_mlops.config.harmless import harmless_lines
 from airflow_mlops.exceptions import ConfigError
 
@@ -110,7 +110,7 @@ def import_(args: Namespace) -> None:
             sample=_sample(args.data) if args.data else None,
             target=args.target,
             positive=args.positive,
-            by=getpass.getuser(),
+            by=os_user(),
             signer=hook.signer(),
             verifier=hook.verifier(),
             trusted_types=hook.trusted_types,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import logging
+import os
 import secrets
 import sys
 import textwrap
@@ -132,11 +134,13 @@ def _through_airflow(hook: MLOpsHook, pipeline: str, change: Change, *, wait: bo
     from airflow_mlops.cli.live import LiveScheduler
     from airflow_mlops.registry.entry import op_id
 
+    # Airflow logs every run it creates; the lines here say it shorter.
+    logging.getLogger("airflow.serialization.definitions.dag").setLevel(logging.WARNING)
     scheduler = LiveScheduler(
         lambda text: print(f"  {text}", file=sys.stderr, flush=True),
         again=f"mend the cause, look at `airflow mlops registry list {pipeline}`, and start it again",
     )
-    dag_id, user = f"{pipeline}__registry", getpass.getuser()
+    dag_id, user = f"{pipeline}__registry", os_user()
     scheduler.require(dag_id)
     wanted = f"registry__{change.action}__{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{secrets.token_hex(2)}"
     run_id = scheduler.trigger(dag_id, wanted, asdict(change), by=user)
@@ -159,7 +163,7 @@ def _through_airflow(hook: MLOpsHook, pipeline: str, change: Change, *, wait: bo
 def _directly(hook: MLOpsHook, ref: ModelRef, change: Change) -> None:
     from airflow_mlops.registry.entry import op_id
 
-    registry, by = hook.registry(ref.pipeline), f"break-glass: {getpass.getuser()}"
+    registry, by = hook.registry(ref.pipeline), f"break-glass: {os_user()}"
     said: dict[str, Any] = {"op_id": op_id("break-glass", uuid4().hex), "reason": change.reason, "by": by}
     version = _commit(registry, ref.key, change, said)
     hook.mirror(registry, version, change.action, ref.key)
@@ -178,6 +182,14 @@ def _directly(hook: MLOpsHook, ref: ModelRef, change: Change) -> None:
         f"airflow mlops registry history {ref.pipeline}"
     )
     print("\n".join(textwrap.wrap(warning, WIDTH, break_on_hyphens=False)), file=sys.stderr)
+
+
+def os_user() -> str:
+    """Who runs the command, as the machine knows them; a container may know a number alone."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _commit(registry: Registry, key: str | None, change: Change, said: dict[str, Any]) -> int:

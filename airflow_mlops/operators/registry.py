@@ -71,6 +71,8 @@ class RegistryChangeOperator(MLOpsOperator):
         self.hook.mirror(registry, version.number, action)
         if action == "retire":
             self.log.info("%s is retired", version.name)
+            # When the task has ended, Airflow sends an event for each outlet, and the champion has no news.
+            self.outlets = []
             return result
         if version.status != "champion":
             champion = registry.champion()

@@ -32,9 +32,19 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     return found
 
 
-def change(run_id: str = "manual__1", user: str | None = "ana", notify: Any = None, **form: Any) -> tuple[Any, Any]:
+def task(notify: Any = None) -> RegistryChangeOperator:
+    return RegistryChangeOperator(task_id="change", pipeline="churn", outlets=[CHAMPION], notify=notify)
+
+
+def change(
+    run_id: str = "manual__1",
+    user: str | None = "ana",
+    notify: Any = None,
+    operator: RegistryChangeOperator | None = None,
+    **form: Any,
+) -> tuple[Any, Any]:
     """Run the task once; returns its result and the extra of the asset's event."""
-    operator = RegistryChangeOperator(task_id="change", pipeline="churn", outlets=[CHAMPION], notify=notify)
+    operator = operator or task(notify)
     ti = MagicMock(spec=["dag_id", "run_id", "task_id", "map_index", "xcom_push", "xcom_pull"])
     ti.dag_id, ti.run_id, ti.task_id, ti.map_index = "churn__registry", run_id, "registry.change", -1
     event = SimpleNamespace(extra=None)
@@ -87,7 +97,9 @@ def test_a_promotion_by_hand(registry: Registry) -> None:
 
 
 def test_a_retirement_is_no_news_of_the_champion(registry: Registry) -> None:
-    result, extra = change(action="retire", version=3, reason="leaks")
+    operator = task()
+    result, extra = change(operator=operator, action="retire", version=3, reason="leaks")
+    assert operator.outlets == []
     assert result == {"action": "retire", "version": 3, "previous": None, "digest": f"{3:064x}"}
     assert extra is None
     assert registry.get(3).status == "retired"

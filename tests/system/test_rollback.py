@@ -1,0 +1,92 @@
+"""Two champions, and back to the first by a run of ``<pipeline>__registry``, in a live Airflow."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+from airflow_mlops.demo.airflow import LiveAirflow
+from airflow_mlops.demo.data import prepare_breast_cancer
+from airflow_mlops.registry.registry import Registry
+from airflow_mlops.store import LocalStore, layout
+
+PIPELINE = Path(__file__).parents[2] / "dags" / "pipelines" / "breast_cancer.yaml"
+TRAIN, REGISTRY = "breast_cancer__train", "breast_cancer__registry"
+
+
+def _run(live: LiveAirflow, *args: str) -> tuple[int, str]:
+    process = live.command("mlops", "registry", *args)
+    said, _ = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def test_rollback_through_airflow(live_airflow: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "dags"
+    (folder / "pipelines").mkdir(parents=True)
+    (folder / "loader.py").write_text(
+        "# airflow dag\nfrom airflow_mlops import load_dags\nglobals().update(load_dags('pipelines'))\n"
+    )
+    # How fast a model answers is this machine's business today.
+    lines = [line for line in PIPELINE.read_text().splitlines() if "serving:" not in line]
+    (folder / "pipelines" / PIPELINE.name).write_text("\n".join(lines))
+    prepare_breast_cancer(tmp_path / "data", say=lambda text: None)
+    store = LocalStore(tmp_path / "store")
+    live: LiveAirflow = live_airflow(
+        folder, env={"AIRFLOW__MLOPS__DATA_ROOT": str(tmp_path / "data"), "AIRFLOW__MLOPS__STORE": store.uri}
+    )
+    live.wait_for_dags(TRAIN, REGISTRY)
+    live.unpause(TRAIN)
+    for form in ({}, {"params": {"C": 0.4}}):
+        run = live.trigger(TRAIN, form)
+        live.approve(TRAIN, run)
+        assert live.wait(TRAIN, run) == "success", live.task_states(TRAIN, run)
+    registry = Registry(store, "breast_cancer")
+    assert [v.status for v in registry.versions()] == ["candidate", "champion"]
+    promoted = live.get("assets/events", source_dag_id=TRAIN, order_by="-timestamp")["asset_events"][0]["extra"]
+    assert (promoted["name"], promoted["version"]) == ("breast_cancer", 2)
+    assert "roc_auc" in promoted["metrics"]
+
+    back = ("rollback", "breast_cancer", "--expected", "2", "--reason", "worse in production")
+    code, said = _run(live, *back)
+    assert (code, f"the DAG {REGISTRY} is paused" in said) == (1, True), said
+    live.unpause(REGISTRY)
+    code, said = _run(live, *back)
+    assert code == 0, said
+    assert "breast_cancer: champion is now v1 (was v2)" in said
+    champion = registry.champion()
+    assert champion is not None
+    assert champion.number == 1
+    change = registry.history()[-1]
+    user = getpass.getuser()
+    assert (change["action"], change["by"], change["reason"]) == ("rollback", user, "worse in production")
+    (done,) = live.get(f"dags/{REGISTRY}/dagRuns")["dag_runs"]
+    assert (done["state"], done["triggering_user_name"]) == ("success", user)
+    (event,) = live.get("assets/events", source_dag_id=REGISTRY)["asset_events"]
+    assert {k: event["extra"][k] for k in ("name", "version", "previous", "digest", "metrics")} == {
+        "name": "breast_cancer", "version": 1, "previous": 2, "digest": champion.record["model"]["digest"],
+        "metrics": champion.metrics,
+    }  # fmt: skip
+
+    # The same command again: whoever sends it has not seen that it is done.
+    code, said = _run(live, *back)
+    assert code == 1
+    assert "breast_cancer@champion is v1, expected v2: nothing is rolled back" in said
+    assert len([row for row in registry.history() if row["action"] == "rollback"]) == 1
+    failed = next(r for r in live.get(f"dags/{REGISTRY}/dagRuns")["dag_runs"] if r["state"] == "failed")
+    (task,) = live.get(f"dags/{REGISTRY}/dagRuns/{failed['dag_run_id']}/taskInstances")["task_instances"]
+    assert (task["state"], task["try_number"]) == ("failed", 1), "a conflict is not tried again"
+
+    code, said = _run(live, "retire", "breast_cancer:2", "--reason", "worse in production")
+    assert (code, registry.get(2).status) == (0, "retired"), said
+    assert len(live.get("assets/events", source_dag_id=REGISTRY)["asset_events"]) == 1, "no news of the champion"
+
+    assert _run(live, "fsck")[0] == 0
+    key = layout.blob(registry.get(1).record["model"]["digest"])
+    store.put(key, store.get(key)[:-1] + b"?")
+    code, said = _run(live, "fsck", "breast_cancer")
+    assert code == 1
+    assert "DAMAGED" in said
+    assert "which is the champion" in " ".join(said.split())
+    assert "What to do: restore this object from a backup" in " ".join(said.split())
+    assert "v2 can be loaded" in " ".join(said.split())
