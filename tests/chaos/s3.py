@@ -270,7 +270,7 @@ def _step(me: Writer, registry: Registry, n: int, chance: random.Random) -> None
     versions, line = me.versions[key], me.line[key]
     champion = line[-1] if line else None
     op, newest = op_id(me.who, n), len(versions)
-    kind = chance.choice(["register", "promote", "promote", "rollback", "annotate", "tag", "many"])
+    kind = chance.choice(["register", "promote", "promote", "rollback", "annotate", "many"])
     more: dict[str, Any] = {"key": key, "op_id": op}
     if kind == "many":
         records = {k: {"n": n} for k in me.versions}
