@@ -54,7 +54,11 @@ def _time(value: datetime | None) -> str | None:
 
 
 def _param(param: Any) -> dict[str, Any]:
-    return {"default": param.value, "description": param.description, **param.schema}
+    from airflow.sdk.definitions._internal.types import is_arg_set
+
+    # One without a default has to be filled in.
+    default = {"default": param.value} if is_arg_set(param.value) else {}
+    return {**default, "description": param.description, **param.schema}
 
 
 def _short(assets: Any, pipeline: str) -> list[str]:
