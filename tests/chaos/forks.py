@@ -23,7 +23,7 @@ def start(work: Callable[[], T]) -> Callable[[], T]:
         os.close(into)
         logging.disable(logging.CRITICAL)
         try:
-            said = ("", work())
+            said: tuple[str, T | None] = ("", work())
         except BaseException:  # noqa: BLE001 - it is told to whoever waits
             said = (traceback.format_exc(), None)
         with os.fdopen(out, "wb") as pipe:
