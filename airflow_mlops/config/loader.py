@@ -105,7 +105,7 @@ def _leave_out_consequences(source: Source) -> None:
 def _hide_variables(source: Source) -> None:
     """Show variables in messages as they are written: what they hold is nobody's to read."""
     for number, issue in enumerate(source.issues):
-        path = tuple(int(step) if step.isdigit() else step for step in issue.path.split("."))
+        path = tuple(int(step) if step.isdecimal() and step.isascii() else step for step in issue.path.split("."))
         found, value = source.resolve(path)
         parent = source.resolve(found[:-1])[1] if found else None
         written = source.placeholders.get((id(parent), found[-1])) if found == path and found else None

@@ -431,3 +431,7 @@ def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").symlink_to(tmp_path / "gone.yaml")
     with pytest.raises(InvalidPipeline, match="this link leads nowhere"):
         load_pipeline(tmp_path / "p.yaml")
+
+
+def test_a_key_of_odd_digits() -> None:
+    assert [i.code for i in issues(MANUAL + "¹: 1\nowner: 5\n")] == ["extra_forbidden", "string_type"]
