@@ -151,7 +151,8 @@ class _Pipeline:
             back = [n for n in state.before.get(key, ()) if (key, n) not in broken]
             if back and back[-1] == state.before[key][-1]:
                 sound += f"; v{back[-1]} is a sound champion to roll back to"
-                do = f"{_BACKUP}; or `airflow mlops registry rollback {self.name}`; or run the training again"
+                undo = f"airflow mlops registry rollback {self.name} --expected {number} --reason damaged"
+                do = f"{_BACKUP}; or `{undo}`; or run the training again"
             elif loadable:
                 do = f"{_BACKUP}; or promote v{loadable[-1]}; or run the training again"
         return self.add("damage", where, what, sound, do)
