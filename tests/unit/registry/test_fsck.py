@@ -110,7 +110,10 @@ def test_the_champions_model(store: LocalStore) -> None:
     assert finding.key == key
     assert finding.what.startswith("The model of churn v3, which is the champion, is damaged")
     assert finding.sound == "v1 to v2, v4 can be loaded; v2 is a sound champion to roll back to"
-    assert "backup; or `airflow mlops registry rollback churn --expected 3 --reason damaged`; or run the training again" in finding.do
+    assert (
+        "backup; or `airflow mlops registry rollback churn --expected 3 --reason damaged`; or run the training again"
+        in finding.do
+    )
     assert report.status == 2
     assert report.pipelines["churn"] == "churn: 3 of 4 versions can be loaded, champion v3."
     assert "fleet: 2 of 2 versions can be loaded" in report.pipelines["fleet"]
