@@ -93,7 +93,7 @@ class Handler(WSGIRequestHandler):
             self.wfile = wire
         head, _, body = reply.partition(b"\r\n\r\n")
         if fault == "cut" and (len(body) < 2 or not head.startswith(b"HTTP/1.1 2")):
-            fault = ""
+            fault = "lost reply"  # there is nothing to cut
         if fault:
             self._count(plan, fault)
         if fault == "kill after":
