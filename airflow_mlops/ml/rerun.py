@@ -41,6 +41,7 @@ from airflow_mlops.ml.snapshot import Snapshot
 from airflow_mlops.ml.splitting import split_mask
 from airflow_mlops.registry.artifacts import environment, fetch_model
 from airflow_mlops.registry.lineage import Answer, code_version, compare_code, compare_environment
+from airflow_mlops.registry.signing import Verifier
 from airflow_mlops.registry.version import Version
 from airflow_mlops.store import LocalStore, get_blob_file
 from airflow_mlops.store.base import Store
@@ -202,7 +203,8 @@ class _Again:
         holdout = split_mask(frame, data, made["seed"])
         rows = featured(frame, data, features.callable if features else None, self.allowed_imports)[holdout]
         schema = FeatureSchema.from_dict(made["schema"])
-        model = fetch_model(self.store, made["model"], trusted=self.trusted_types)
+        # Made a moment ago by this process, for itself, and so unsigned.
+        model = fetch_model(self.store, made["model"], trusted=self.trusted_types, verifier=Verifier())
         # Labels were kept where a gate asked for them.
         labels = made["task"] == "classification" and before is not None and "candidate_label" in before.frame
         return evaluate(
