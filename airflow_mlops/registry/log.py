@@ -169,6 +169,11 @@ class Log(Generic[S]):
                     if silent == _LOST_REPLIES:
                         raise
                     pause = 0.1 * 2**silent
+                except StoreError:
+                    # A full disk may fail after the entry has its name; then it is committed, and is returned.
+                    if self.find(op_id) is None:
+                        raise
+                    pause = 0.0
                 else:
                     try:
                         self._accept(entry)

@@ -365,3 +365,25 @@ def test_a_store_is_read_by_the_program_on_the_page(tmp_path: Path) -> None:
     store.put(key, store.get(key).replace(b'"version":2', b'"version":1'))
     with pytest.raises(ValueError, match="entry 3 is damaged"):
         names["champion_model"](tmp_path, "churn")
+
+
+def test_a_disk_that_is_full_after_the_entry_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_mlops.exceptions import StoreError
+
+    store = LocalStore(tmp_path)
+    log = Log(store, "pipelines/p/log/")
+    log.append("a", {}, op_id="1")
+    put, full = store.put_if_absent, [True]
+
+    def late(key: str, data: bytes) -> None:
+        put(key, data)
+        if full.pop():
+            raise StoreError("no space left on device")
+
+    monkeypatch.setattr(store, "put_if_absent", late)
+    assert log.append("b", {}, op_id="2").seq == 2
+    full.append(True)
+    monkeypatch.setattr(store, "put_if_absent", lambda key, data: (_ for _ in ()).throw(StoreError("no space")))
+    with pytest.raises(StoreError, match="no space"):
+        log.append("c", {}, op_id="3")
+    assert [e.op_id for e in Log(store, "pipelines/p/log/").entries()] == ["1", "2"]
