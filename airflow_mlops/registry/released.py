@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_mlops.exceptions import ObjectNotFound
 from airflow_mlops.registry.entry import Entry
+from airflow_mlops.registry.salvage import Fold, Model
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 
@@ -31,12 +32,16 @@ def retention_notes(entries: Iterable[Entry]) -> list[tuple[Entry, dict[str, Any
 def released_snapshots(entries: list[Entry]) -> set[bytes]:
     """Snapshots (32 bytes each) that retention has released of every version that was trained on them.
 
+    A version that serves, is tried, or would serve after a rollback keeps its own whatever was noted: it
+    may have been promoted since.
+
     :param entries: of a registry's log, batches expanded.
     """
+    needed = _needed(entries)
     noted = {
         (e.key, e.payload["version"], note["digest"])
         for e, note in retention_notes(entries)
-        if note["what"] == "snapshot"
+        if note["what"] == "snapshot" and (e.key, e.payload["version"]) not in needed
     }
     trained = {
         (e.key, e.payload["version"], digest)
@@ -45,6 +50,14 @@ def released_snapshots(entries: list[Entry]) -> set[bytes]:
     }
     kept = {digest for _, _, digest in trained - noted}
     return {bytes.fromhex(digest) for _, _, digest in noted if digest not in kept}
+
+
+def _needed(entries: Iterable[Entry]) -> set[Model]:
+    found = Fold()
+    for entry in entries:
+        found.take(entry)
+    needed = {*found.champions.items(), *((key, before[-1]) for key, before in found.before.items() if before)}
+    return needed | {model for model, known in found.versions.items() if known.status == "challenger"}
 
 
 def released_captures(store: Store, pipeline: str, entries: list[Entry]) -> set[bytes]:

@@ -242,3 +242,18 @@ def test_models_of_a_fleet_release_a_shared_snapshot_together(store: LocalStore)
     assert [Registry(store, "churn").get(1, k).notes["retention"][0]["digest"] for k in ("JFK", "LGA")] == [
         made.digest
     ] * 2
+
+
+def test_what_was_released_and_serves_again_is_kept(store: LocalStore, registry: Registry) -> None:
+    expire(store, "churn", snapshots=30 * DAYS, now=NOW)
+    assert registry.get(1).notes["retention"]
+    registry.promote(1, expected=3, op_id=op_id("back"), reason="by hand")
+    expire(store, "churn", snapshots=30 * DAYS, now=NOW)
+    clear(store)
+    assert readable(store, 1)
+    assert readable(store, 3), "a rollback leads there"
+    assert not check(store).findings
+    registry.promote(5, expected=1, op_id=op_id("on"), reason="gates")
+    registry.promote(3, expected=5, op_id=op_id("on", 3), reason="gates")
+    clear(store)
+    assert not readable(store, 1)
