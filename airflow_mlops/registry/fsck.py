@@ -153,8 +153,8 @@ class _Pipeline:
                 sound += f"; v{back[-1]} is a sound champion to roll back to"
                 undo = f"airflow mlops registry rollback {self.name} --expected {number} --reason damaged"
                 do = f"{_BACKUP}; or `{undo}`; or run the training again"
-            elif loadable:
-                do = f"{_BACKUP}; or promote v{loadable[-1]}; or run the training again"
+            elif others := [n for n in loadable if state.versions[key, n].status != "retired"]:
+                do = f"{_BACKUP}; or promote v{others[-1]}; or run the training again"
         return self.add("damage", where, what, sound, do)
 
     # --- what stands beside the logs ---------------------------------------------------------------

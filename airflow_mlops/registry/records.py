@@ -83,7 +83,8 @@ class Records:
 def stored_pipelines(store: Store) -> list[str]:
     """Names of the pipelines that have anything in the store."""
     prefix = layout.pipelines_prefix()
-    return sorted({key.removeprefix(prefix).partition("/")[0] for key in store.list(prefix)})
+    parts = (key.removeprefix(prefix).partition("/") for key in store.list(prefix))
+    return sorted({name for name, slash, _ in parts if slash and layout.is_name(name)})
 
 
 # --- what counts as having done it -------------------------------------------------------------------

@@ -183,6 +183,8 @@ class Fold:
                 pass
             self.champions[entry.key] = model[1]
         elif entry.type in ("retire", "challenger") and model in self.versions:
+            if entry.type == "retire" and entry.key in self.before:  # no rollback leads there any more
+                self.before[entry.key] = [n for n in self.before[entry.key] if n != model[1]]
             self.versions[model].status = "retired" if entry.type == "retire" else "challenger"
 
 

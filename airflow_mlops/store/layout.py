@@ -25,9 +25,14 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def _name(value: str) -> str:
-    if not _NAME.fullmatch(value) or ".." in value:
+    if not is_name(value):
         raise ValueError(f"not usable as a name in the store: {value!r}")
     return value
+
+
+def is_name(value: str) -> bool:
+    """Whether a pipeline can have this name in the store; a stray file need not."""
+    return bool(_NAME.fullmatch(value)) and ".." not in value
 
 
 def _digest(value: str) -> str:

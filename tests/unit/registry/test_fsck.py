@@ -351,3 +351,22 @@ def test_large_blobs_are_verified_on_disk(store: LocalStore, monkeypatch: pytest
     assert check(store).findings == []
     damage(store, layout.blob(record(store, 1)["model"]["digest"]))
     assert only(check(store)).what.startswith("The model of churn v1 is damaged")
+
+
+def test_a_stray_file_among_the_pipelines_stops_nobody(store: LocalStore) -> None:
+    for name in ("pipelines/.DS_Store", "pipelines/notes.txt", "pipelines/.hidden/x.json"):
+        path = store.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    collect(store, dry_run=True)
+    assert {summary.pipeline for summary in overview(store)} == {"churn", "fleet"}
+    assert check(store).status < 2
+
+
+def test_no_rollback_to_a_retired_version_is_advised(store: LocalStore) -> None:
+    registry = Registry(store, "churn")
+    registry.retire(2, op_id=op_id("retire"), reason="test")
+    damage(store, layout.blob(record(store, 3)["model"]["digest"]))
+    (finding,) = [f for f in check(store).findings if f.what.startswith("The model of churn v3")]
+    assert finding.sound.endswith("v1 is a sound champion to roll back to")
+    assert Registry(store, "churn").rollback(expected=3, op_id=op_id("back"), reason="damaged").number == 1
