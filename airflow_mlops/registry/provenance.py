@@ -26,8 +26,10 @@ from airflow_mlops.store.content import file_digest, get_json
 SHORTEST = 6
 """Hex digits that a shortened digest or commit must have at least."""
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+# Up to the last @ where a colon before the first slash says that a password follows: keys of AWS hold slashes.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^@\s/]*:\S*|[^/\s]*)@")
 _QUERY = re.compile(r"\?\S*=\S*")  # not the "?" of a pattern
+_WEB = re.compile(r"(?<=://)([^\s?#]*)[?#]\S*")
 _HEX = re.compile(r"[0-9a-f]{6,64}")
 _DELIVERIES = ("promote", "rollback", "retire", "challenger")
 _TOLD_ELSEWHERE = ("evaluation", "gates", "approval")
@@ -35,7 +37,10 @@ _TOLD_ELSEWHERE = ("evaluation", "gates", "approval")
 
 def bare(uri: str) -> str:
     """A URI without user, password and query, where keys and signatures of links stand; text as it is."""
-    return _QUERY.sub("", _CREDENTIALS.sub("", uri)) if "://" in uri else uri
+    if "://" not in uri:
+        return uri
+    uri = _CREDENTIALS.sub("", uri)
+    return _WEB.sub(r"\1", uri) if uri.startswith("http") else _QUERY.sub("", uri)
 
 
 def lineage(store: Store, version: Version) -> dict[str, Any]:
