@@ -86,9 +86,9 @@ class Signer:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Signer:
-        """Read a private key file that not everybody may read.
+        """Read a private key file that not everybody may read, and nobody else may write.
 
-        :raises ConfigError: it is not there, open to everybody, or no such key.
+        :raises ConfigError: it is not there, open to others, or no such key.
         """
         path = Path(path).expanduser()
         try:
@@ -97,9 +97,11 @@ class Signer:
                 text = file.read(1 << 16)
         except OSError as e:
             raise ConfigError(f"the signing key {path} cannot be read: {e.strerror}", hint=_NEW_KEY) from e
-        if mode & stat.S_IRWXO:
+        # A group may read it: so Kubernetes mounts a secret for the user of a pod (fsGroup).
+        if mode & (stat.S_IRWXO | stat.S_IWGRP):
+            whom = "every user of this machine" if mode & stat.S_IRWXO else "changes by its group"
             raise ConfigError(
-                f"the signing key {path} is open to every user of this machine (mode {mode:o})",
+                f"the signing key {path} is open to {whom} (mode {mode:o})",
                 hint=f"chmod 600 {path}; if others have access to this machine, make a new key",
             )
         return cls.from_text(text, where=str(path))
