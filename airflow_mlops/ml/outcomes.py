@@ -68,7 +68,13 @@ def performance(
     schema = FeatureSchema.from_dict(version.record["schema"])
     task = version.record["task"]
     metric = config.metric or (metrics[0] if metrics else default_metrics(task, len(schema.classes or ()) or None)[0])
-    measured = version.notes["evaluation"][-1]["metrics"]
+    evaluations = version.notes.get("evaluation")
+    if not evaluations:
+        raise EvaluationError(
+            f"v{version.number} was promoted without an evaluation, so there is no score to compare with",
+            hint="train a version here, or look at the predictions' outcomes yourself",
+        )
+    measured = evaluations[-1]["metrics"]
     if metric not in measured:
         raise EvaluationError(
             f"{metric!r} was not measured when v{version.number} was promoted",

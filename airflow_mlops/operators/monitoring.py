@@ -88,6 +88,9 @@ class DriftCheckOperator(CheckOperator):
         from airflow_mlops.ml.served_drift import drift
 
         capture, version = self._capture(scope)
+        if not version.record["snapshot"]:
+            sentence = f"v{version.number} was trained elsewhere: there are no rows here to compare with"
+            return self._record(scope, "drift", {"verdict": "not_enough_data", "sentence": sentence})
         result, html = drift(
             self.hook.store(),
             capture,
