@@ -175,6 +175,11 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                         default=None,
                         help="Where train.command runs (default: where its files were)",
                     ),
+                    Arg(
+                        ("--allow-command",),
+                        action="store_true",
+                        help="Run the command that the record names, if there is one, as you",
+                    ),
                     TEXT_OR_JSON,
                 ),
                 _command(

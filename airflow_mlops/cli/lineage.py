@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.cli.model_ref import FORMS, ModelRef
+from airflow_mlops.config.harmless import harmless_lines
 from airflow_mlops.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -43,11 +44,12 @@ def lineage(args: Namespace) -> None:
     store = MLOpsHook().store()
     if args.model is not None:
         told = provenance.lineage(store, ModelRef.parse(args.model).find(store))
-        print(_json(told) if args.output == "json" else render(told))
+        print(_json(told) if args.output == "json" else harmless_lines(render(told)))
         return
     value, search = backwards[asked[0]]
     uses = search(store, value)
-    print(_json([use.to_dict() for use in uses]) if args.output == "json" else table(uses, f"{asked[0]} {value}"))
+    found = table(uses, f"{asked[0]} {value}")
+    print(_json([use.to_dict() for use in uses]) if args.output == "json" else harmless_lines(found))
 
 
 def _json(value: Any) -> str:

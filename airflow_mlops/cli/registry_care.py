@@ -6,6 +6,7 @@ import json
 import sys
 import textwrap
 from argparse import Namespace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_mlops.registry.version import Version
 
 WIDTH = 80
+SHORTEST_GRACE = timedelta(hours=1)
 
 
 @clear_errors
@@ -110,6 +112,7 @@ def import_(args: Namespace) -> None:
             sample=_sample(args.data) if args.data else None,
             target=args.target,
             positive=args.positive,
+            private=args.private,
             by=os_user(),
             signer=hook.signer(),
             verifier=hook.verifier(),
@@ -156,9 +159,15 @@ def _grace(text: str) -> Any:
     from airflow_mlops.window import parse_duration
 
     try:
-        return parse_duration(text)
+        grace = parse_duration(text)
     except ValueError as e:
         raise ConfigError(f"--grace: {e}", hint="write it as 48h or 7d") from e
+    if grace < SHORTEST_GRACE:
+        raise ConfigError(
+            f"--grace {text} is shorter than {SHORTEST_GRACE}: what a running task has just written would be deleted",
+            hint="write a time that is longer than any task takes",
+        )
+    return grace
 
 
 def _collected(report: Report, grace: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
+import pwd
 import secrets
 import sys
 import textwrap
@@ -187,8 +187,9 @@ def _directly(hook: MLOpsHook, ref: ModelRef, change: Change) -> None:
 def os_user() -> str:
     """Who runs the command, as the machine knows them; a container may know a number alone."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        # Not getpass: what stands in LOGNAME is anybody's to say.
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return f"uid {os.getuid()}"
 
 

@@ -150,6 +150,13 @@ REGISTRY = GroupCommand(
                 ("--target",), metavar="COLUMN", default=None, help="What it predicts (default: as the newest version)"
             ),
             Arg(("--positive",), metavar="CLASS", default=None, help="The class whose probability is reported"),
+            Arg(
+                ("--private",),
+                metavar="COLUMN",
+                action="append",
+                default=[],
+                help="A column of which nothing but the name may be told, as in data.private; may be repeated",
+            ),
             function="import_",
         ),
         _command(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.cli.model_ref import ModelRef
+from airflow_mlops.config.harmless import harmless_lines
+from airflow_mlops.exceptions import ConfigError
 
 if TYPE_CHECKING:
     from airflow_mlops.ml.rerun import Rerun
@@ -34,18 +36,25 @@ def rerun(args: Namespace) -> None:
     version = ref.find(store)
     with _own_stdout() as out:
         tell = partial(print, file=sys.stderr, flush=True)
+        command = version.record.get("config", {}).get("train", {}).get("command")
+        if command and hook.allow_commands and not args.allow_command:
+            # A record is not signed: whoever may write to the store can name a command.
+            raise ConfigError(
+                f"{version.name} was trained by a command: {command}",
+                hint="if you know it, give --allow-command; it runs as you",
+            )
         tell(f"{version.name}: trained again, here; nothing is registered")
         result = run_again(
             store,
             version,
             allowed_imports=hook.allowed_imports,
-            allow_commands=hook.allow_commands,
+            allow_commands=hook.allow_commands and args.allow_command,
             trusted_types=hook.trusted_types,
             log=lambda text, *values: tell("  " + (text % values if values else text)),
             folder=Path(args.folder) if args.folder else None,
         )
         shown = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if args.output == "json" else render(result)
-        print(shown, file=out)
+        print(shown if args.output == "json" else harmless_lines(shown), file=out)
     if result.failed is not None or (args.verify and not result.verified):
         raise SystemExit(1)
 

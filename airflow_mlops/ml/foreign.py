@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ def take_in(
     sample: pd.DataFrame | None = None,
     target: str | None = None,
     positive: Any = None,
+    private: Collection[str] = (),
     by: str | None = None,
     signer: Signer | None = None,
     verifier: Verifier | None = None,
@@ -44,6 +47,7 @@ def take_in(
         the model says of its columns.
     :param target: the column it predicts; default: that of the newest version.
     :param positive: the class whose probability is reported, as text.
+    :param private: columns of which nothing but the name may be told, beside those private in the newest version.
     :param by: who takes it in, for the record.
     :param signer: signs it as a model of this pipeline.
     :param verifier: whose signatures count, and whether pickles are loaded.
@@ -62,7 +66,7 @@ def take_in(
         model = load_model(path, trusted=trusted_types)
         info = store_foreign(registry.store, path, format, signer, pipeline=registry.pipeline)
     task = _task(model, path)
-    features = _features(model, path, sample, target, known)
+    features = _hidden(_features(model, path, sample, target, known), {*private, *(known.private if known else ())})
     classes = _classes(model, path) if task == "classification" else None
     chosen = _same(positive, classes) if classes is not None else None
     schema = FeatureSchema(
@@ -163,6 +167,17 @@ def _features(
             hint="give the columns it was fitted on, in their order, and name the target with --target",
         )
     return found
+
+
+def _hidden(features: tuple[Feature, ...], private: set[str]) -> tuple[Feature, ...]:
+    """The features with the private ones marked."""
+    text = [f.name for f in features if f.name in private and f.kind == "category"]
+    if text:
+        raise DataError(
+            f"the model reads {', '.join(text)}, which is private text: it holds the values it has seen",
+            hint="train it without the column",
+        )
+    return tuple(replace(f, private=True) if f.name in private else f for f in features)
 
 
 def _has_kinds(model: Any) -> bool:

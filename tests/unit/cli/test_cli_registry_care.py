@@ -213,6 +213,8 @@ def test_garbage_is_told_before_it_goes(registry_store: LocalStore, run: Run, nu
     assert (done.code, json.loads(done.out)["trashed"]["blobs"]["objects"]) == (0, 1)
     assert not path.exists()
     assert "--grace" in run("gc", "--grace", "soon").err
+    refused = run("gc", "--grace", "0h")
+    assert (refused.code, "--grace 0h is shorter than 1:00:00" in refused.err) == (1, True)
 
 
 def test_damage_reads_as_advice(registry_store: LocalStore, run: Run, numbers: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from airflow_mlops.cli.live import BackfillError
 from airflow_mlops.registry import Registry, op_id
 
 Run = Callable[..., Any]
-USER = getpass.getuser()
+USER = pwd.getpwuid(os.getuid()).pw_name
 
 
 class FakeScheduler:

@@ -168,7 +168,10 @@ def test_commands_need_the_deployments_leave(
     assert (code, out) == (1, "")
     assert "train.command is not allowed here" in err
     monkeypatch.setenv("AIRFLOW__MLOPS__ALLOW_COMMANDS", "True")
-    assert "not trained again: " in ends("parts:2")[1]
+    code, out, err = ends("parts:2")
+    assert (code, out) == (1, "")
+    assert "was trained by a command: python t.py {model_dir}" in err
+    assert "not trained again: " in ends("parts:2", "--allow-command")[1]
 
 
 def test_a_name_that_is_wrong(store: LocalStore, ends: Callable[..., tuple[int, str, str]]) -> None:

@@ -67,3 +67,15 @@ def test_what_cannot_serve_is_refused(registry: Registry, tmp_path: Path) -> Non
     with pytest.raises(TrainingError, match=r"gave \(4, 2\) predictions for 4 rows"):
         take_in(registry, two, sample=ROWS, target="left")
     assert registry.versions() == []
+
+
+def test_what_is_private_stays_so_and_text_is_refused(registry: Registry, tmp_path: Path) -> None:
+    path = saved(tmp_path, LogisticRegression().fit(ROWS[["age", "new"]], ROWS["left"]))
+    first = take_in(registry, path, sample=ROWS, target="left", private=["age"])
+    again = take_in(registry, saved(tmp_path, LogisticRegression(C=0.1).fit(ROWS[["age", "new"]], ROWS["left"])))
+    for version in (first, again):
+        assert [f["name"] for f in version.record["schema"]["features"] if f.get("private")] == ["age"]
+    rows = ROWS.assign(age=["secret-1", "secret-2", "secret-3", "secret-4"])
+    with pytest.raises(DataError, match="reads age, which is private text") as e:
+        take_in(registry, path, sample=rows, target="left")
+    assert "secret-1" not in str(e.value)
