@@ -165,17 +165,20 @@ def _profile(run: LocalRun) -> list[str]:
 
 def _validate(run: LocalRun) -> list[str]:
     from airflow_mlops.ml.data import Snapshot
+    from airflow_mlops.ml.seen import trained_classes
     from airflow_mlops.ml.validation import validate
 
-    result = validate(Snapshot.load(run.store, run.snapshot), run.store, run.config.validate_, run.data)
+    champion = run.champion()
+    seen = trained_classes(champion.record) if champion else None
+    snapshot = Snapshot.load(run.store, run.snapshot)
+    result = validate(snapshot, run.store, run.config.validate_, run.data, seen=seen)
     run.keep("Validation report", result.html)
     try:
         result.check()
     except ValidationFailed as e:
         raise ValidationFailed(e.message, hint=f"{e.hint}; reports= or --reports DIR keeps the report") from e
-    evidence = {"sentence": result.sentence, "result": result.json, **result.statistics}
-    run.snapshot = {**result.snapshot.to_ref(), "validation": evidence}
-    return [result.sentence]
+    run.snapshot = {**result.snapshot.to_ref(), "validation": result.evidence}
+    return [result.sentence, *([result.labels.sentence] if result.labels else [])]
 
 
 def _fit(run: LocalRun) -> list[str]:

@@ -175,6 +175,18 @@ class Data(_Model):
         return self
 
 
+class LabelLimits(_Model):
+    """How far labels may contradict each other, or change; without limits both are only reported."""
+
+    max_conflicts: Annotated[StrictFloat, Field(ge=0, lt=1)] | None = Field(
+        None, description="Share of rows that are equal in every column a model may read, and have different labels."
+    )
+    max_rate_change: Fraction | None = Field(
+        None,
+        description="Change of a class's share against the champion's training rows; it must be significant, too.",
+    )
+
+
 class Validate(_Model):
     """Checks of the data before training, in Great Expectations' vocabulary."""
 
@@ -184,6 +196,7 @@ class Validate(_Model):
         description="infer: the first good run locks columns and types; later differences stop the run.",
     )
     expectations: list[Expectation] = Field(default_factory=list, description="Each: {expect_…: {its arguments}}.")
+    labels: LabelLimits = Field(default_factory=LabelLimits, description="Limits of what is counted of the labels.")
     on_failure: Literal["block", "warn", "quarantine"] = Field(
         "block", description="block: stop; warn: go on; quarantine: set bad rows aside, keep and count them."
     )

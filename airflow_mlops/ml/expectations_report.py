@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_mlops.ml.expectations import Check
 from airflow_mlops.ml.html import render
+from airflow_mlops.ml.label_quality import MOST_CLASSES, LabelQuality
 
 _BODY = """
 <p class="{{ "ok" if success else "bad" }}">{{ sentence }}</p>
@@ -29,6 +30,24 @@ _BODY = """
 </table></div>
 {% if skipped %}<h2>Not evaluated</h2><p>The target is not known yet, so these wait:</p><ul>
 {% for s in skipped %}<li><code>{{ s }}</code></li>{% endfor %}</ul>{% endif %}
+{% if labels %}<h2>Labels</h2><p>{{ labels.sentence }}.</p>
+{% if labels.classes %}<table><tr><th>Class</th><th class="n">Rows</th><th class="n">Share</th>
+{% if labels.reference %}<th class="n">Before</th><th class="n">p</th>{% endif %}</tr>
+{% for c in labels.classes[:most] %}<tr><td><code>{{ c.label | short }}</code></td>
+<td class="n">{{ c.rows | short }}</td>
+<td class="n">{{ "%.2f" | format(100 * c.share) }} %</td>
+{% if labels.reference %}<td class="n">{{ "%.2f" | format(100 * c.reference) }} %</td>
+<td class="n">{{ "%.2g" | format(c.p_value) }}</td>{% endif %}</tr>
+{% endfor %}</table>
+{% if labels.classes | length > most %}
+<p class="dim">and {{ labels.classes | length - most }} more classes</p>{% endif %}
+{% endif %}
+{% if labels.conflicts and labels.conflicts.rows %}<p>{{ labels.conflicts.groups | short }} groups of rows are equal in
+every column a model may read, and have different labels;
+rows {{ labels.conflicts.example | join(" and ") }} for example
+(<code>{{ labels.conflicts.labels | join("</code>, <code>" | safe) }}</code>). Any model gets at least
+{{ labels.conflicts.floor | short }} of these {{ labels.conflicts.rows | short }} rows wrong.</p>{% endif %}
+{% endif %}
 <p class="dim">Rows count from 1 in the snapshot. Examples are a few of the values, not all.</p>
 """
 
@@ -43,6 +62,7 @@ def expectations_html(
     checks: Sequence[Check],
     skipped: Sequence[str],
     statistics: dict[str, Any],
+    labels: LabelQuality | None = None,
 ) -> str:
     """A self-contained page with a row per check; values from the data are escaped."""
     return render(
@@ -55,4 +75,6 @@ def expectations_html(
         checks=sorted(checks, key=lambda c: c.success),
         skipped=skipped,
         statistics=statistics,
+        labels=labels,
+        most=MOST_CLASSES,
     )

@@ -17,7 +17,16 @@ from airflow_mlops.ml.code import resolve
 from airflow_mlops.ml.preprocessing import preprocessor
 from airflow_mlops.ml.privacy import cause, told
 
-__all__ = ["Feature", "FeatureSchema", "apply_features", "infer_schema", "plain", "positive_class", "preprocessor"]
+__all__ = [
+    "Feature",
+    "FeatureSchema",
+    "apply_features",
+    "classes_of",
+    "infer_schema",
+    "plain",
+    "positive_class",
+    "preprocessor",
+]
 
 MAX_CATEGORIES = 1000
 _BOOLEANS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
@@ -262,7 +271,7 @@ def infer_schema(frame: pd.DataFrame, data: Data, *, source_columns: Sequence[st
             "no column is left to learn from: " + "; ".join(f"{n}: {why}" for n, why in excluded),
             hint="give data with numbers, booleans or text that repeats",
         )
-    classes = _classes(frame[data.target].dropna(), data)
+    classes = classes_of(frame[data.target].dropna(), data)
     positive = positive_class(classes, data.positive, data.target) if classes is not None else None
     return FeatureSchema(tuple(features), data.target, classes, positive, tuple(excluded))
 
@@ -308,7 +317,8 @@ def plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and math.isfinite(value) and value.is_integer() else value
 
 
-def _classes(target: pd.Series, data: Data) -> tuple[Any, ...] | None:
+def classes_of(target: pd.Series, data: Data) -> tuple[Any, ...] | None:
+    """The classes among labels without gaps, sorted; ``None`` where the numbers are a measure."""
     values = target.unique()
     numeric = pd.api.types.is_numeric_dtype(target) and not pd.api.types.is_bool_dtype(target)
     if numeric and data.positive is None and (len(values) > 20 or any(float(v) % 1 for v in values)):

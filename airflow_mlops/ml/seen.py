@@ -35,6 +35,11 @@ def seen(part: pd.DataFrame, schema: FeatureSchema) -> dict[str, Any]:
     return {"columns": columns, "classes": classes, "target": None}
 
 
+def trained_classes(record: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Rows by class that a version was trained on, as its record has them; ``None``: a measure, or not recorded."""
+    return (record.get("seen") or {}).get("classes")
+
+
 def _range(values: pd.Series) -> dict[str, float | None]:
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     finite = numbers[np.isfinite(numbers)]

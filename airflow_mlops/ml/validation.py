@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from airflow_mlops.exceptions import ValidationFailed
 from airflow_mlops.ml import expectations as gx
 from airflow_mlops.ml.expectations import Check
 from airflow_mlops.ml.expectations_report import expectations_html
+from airflow_mlops.ml.label_quality import LabelQuality, label_checks, label_quality
 from airflow_mlops.ml.schema import SchemaDiff, compare_schema, family, lock_schema, locked_schema
 from airflow_mlops.ml.snapshot import Snapshot, write_snapshots
 from airflow_mlops.ml.target import TargetCheck
@@ -38,7 +39,7 @@ class ValidationResult:
 
     ``success``: every critical check passed. ``blocked``: the run must stop. ``snapshot``: what to work on from
     here (without quarantined rows). ``quarantined``: the rows set aside, or None. ``json``: digest of the blob with
-    Great Expectations' own result. ``html``: a page for people.
+    Great Expectations' own result. ``html``: a page for people. ``labels``: None where outcomes are not known yet.
     """
 
     success: bool
@@ -50,6 +51,17 @@ class ValidationResult:
     quarantined: Snapshot | None
     json: str
     html: str
+    labels: LabelQuality | None = None
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """What the run keeps of it, as plain JSON."""
+        kept: dict[str, Any] = {"sentence": self.sentence, "result": self.json, **self.statistics}
+        if self.labels is not None:
+            kept["labels"] = self.labels.to_dict()
+        if self.quarantined is not None:
+            kept["set_aside"] = self.quarantined.to_ref()
+        return kept
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -66,7 +78,13 @@ class ValidationResult:
 
 
 def validate(
-    snapshot: Snapshot, store: Store, config: Validate, data: Data, *, target_optional: bool = False
+    snapshot: Snapshot,
+    store: Store,
+    config: Validate,
+    data: Data,
+    *,
+    target_optional: bool = False,
+    seen: Sequence[Mapping[str, Any]] | None = None,
 ) -> ValidationResult:
     """Check the snapshot; evidence is returned (and its JSON stored) whether it passes or not.
 
@@ -77,6 +95,8 @@ def validate(
 
     :param target_optional: rows without known outcome: the target may be absent, expectations on it wait, and the
         schema is compared but not locked.
+    :param seen: rows by class that the champion was trained on, ``[{"class", "rows"}]``; the labels are compared with
+        them, see :func:`~airflow_mlops.ml.label_quality.label_quality`.
     :raises SchemaSkew: columns or types differ from the lock. :raises ExpectationError: an expectation is wrong.
     """
     if config.schema_ == "infer":
@@ -89,6 +109,10 @@ def validate(
         skipped = [next(iter(e)) for e in waiting]
     suite = gx.build(entries, families)
     checks = _always(snapshot, store, data, target_optional)
+    labels = None
+    if not target_optional:
+        labels = label_quality(snapshot, store, data, reference=seen)
+        checks += label_checks(labels, config.labels, data.target)
     raw: dict[str, Any] = {"results": []}
     aside: dict[int, list[int]] = {}
     if suite and snapshot.rows:
@@ -106,7 +130,8 @@ def validate(
             aside = gx.unexpected_rows(bad, frame) if bad else {}
         del frame
     digest = put_json(store, {"kind": "expectations", "snapshot": snapshot.digest, "result": raw,
-                              "checks": [asdict(c) for c in checks]})  # fmt: skip
+                              "checks": [asdict(c) for c in checks],
+                              "labels": labels.to_dict() if labels else None})  # fmt: skip
     failing = [c for c in checks if not c.success and _critical(c)]
     blocked = bool(failing) and config.on_failure == "block"
     good, quarantined, note = snapshot, None, ""
@@ -139,9 +164,11 @@ def validate(
         lock_schema(snapshot, store, data)
     html = expectations_html(
         snapshot.pipeline, snapshot.digest, str(snapshot.window) if snapshot.window else None, success=not failing,
-        sentence=sentence, checks=checks, skipped=skipped, statistics=statistics,
+        sentence=sentence, checks=checks, skipped=skipped, statistics=statistics, labels=labels,
     )  # fmt: skip
-    return ValidationResult(not failing, blocked, sentence, tuple(checks), statistics, good, quarantined, digest, html)
+    return ValidationResult(
+        not failing, blocked, sentence, tuple(checks), statistics, good, quarantined, digest, html, labels
+    )
 
 
 def _critical(check: Check) -> bool:

@@ -43,16 +43,18 @@ class ValidateOperator(MLOpsOperator):
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Validate, keep the report, and block, warn or quarantine."""
         from airflow_mlops.ml.data import Snapshot
+        from airflow_mlops.ml.seen import trained_classes
         from airflow_mlops.ml.validation import validate
 
         store = self.hook.store()
-        result = validate(Snapshot.load(store, self.snapshot), store, self.validate, self.data)
+        champion = self.hook.registry(self.pipeline).champion()
+        seen = trained_classes(champion.record) if champion else None
+        result = validate(Snapshot.load(store, self.snapshot), store, self.validate, self.data, seen=seen)
         report = self.keep_report(context, "Validation report", result.html)
         for check in result.failed:
             self.log.warning("%s", check.sentence)
         self.log.info("Validation: %s", result.sentence)
+        if result.labels is not None:
+            self.log.info("Validation: %s", result.labels.sentence)
         result.check()
-        evidence = {"sentence": result.sentence, "report": report, "result": result.json, **result.statistics}
-        if result.quarantined is not None:
-            evidence["set_aside"] = result.quarantined.to_ref()
-        return {**result.snapshot.to_ref(), "validation": evidence}
+        return {**result.snapshot.to_ref(), "validation": result.evidence | {"report": report}}
