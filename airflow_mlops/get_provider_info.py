@@ -82,6 +82,7 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_mlops.links.reports.DataProfileLink",
             "airflow_mlops.links.reports.GateReportLink",
             "airflow_mlops.links.reports.DriftReportLink",
+            "airflow_mlops.links.reports.SkewReportLink",
             "airflow_mlops.links.reports.ModelCardLink",
             "airflow_mlops.links.reports.HandoverBundleLink",
         ],

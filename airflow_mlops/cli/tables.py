@@ -58,7 +58,7 @@ def row(checks: Mapping[str, Any]) -> Row:
     return Row(
         window=short(Window.from_dict(checks["window"])),
         rows=f"{prediction['rows']:,}" if "rows" in prediction else NONE,
-        drift=_drift(drift),
+        drift=_drift(drift) + _skew(checks.get("skew") or {}),
         champion=f"v{prediction['version']}" if "version" in prediction else NONE,
         metric=metric,
         retrain=_retrain(checks),
@@ -92,6 +92,12 @@ def _drift(drift: Mapping[str, Any]) -> str:
     verdict = str(drift["verdict"]).replace("_", " ")
     names = [c["name"] for c in drift.get("columns") or () if c.get("drifted")]
     return f"{verdict}: {', '.join(names)}" if names else verdict
+
+
+def _skew(skew: Mapping[str, Any]) -> str:
+    """Feature skew is told where it was found; a table has no room for its absence."""
+    names = [c["name"] for c in skew.get("columns") or () if c.get("skewed")]
+    return f"; feature skew: {', '.join(names)}" if names else ""
 
 
 def _retrain(checks: Mapping[str, Any]) -> str:

@@ -77,11 +77,14 @@ def _without_unset(source: Source, error: ValidationError) -> PipelineConfig | N
 
 
 def _check_names(source: Source) -> None:
-    """Check names and arguments; what they explain is not said twice, in general words, by the models."""
+    """Check names and arguments; what they explain is not said twice, in general words, by the models.
+
+    A warning explains no error: without it the file would be taken.
+    """
     general = list(source.issues)
     source.issues.clear()
     semantics.check(source)
-    told = {issue.path for issue in source.issues}
+    told = {issue.path for issue in source.issues if issue.severity == "error"}
     told |= {path.rpartition(".")[0] for path in told}
     source.issues[:0] = [i for i in general if i.code not in ("value_error", "cross") or i.path not in told]
 

@@ -386,12 +386,32 @@ class Performance(_Model):
     )
 
 
+class Skew(_Model):
+    """Feature skew: what the model was given, against what its training code makes of the same rows."""
+
+    replay_rows: Annotated[StrictInt, Field(ge=30)] = Field(
+        500, description="How many served rows are replayed; chosen by a hash of data.id."
+    )
+    source: Template | None = Field(
+        None,
+        description="Path, URI or glob with the rows as training reads them, joined by data.id; default: the rows as "
+        "they came when they were scored.",
+    )
+    max_share: Annotated[StrictFloat, Field(ge=0, lt=1)] = Field(
+        0.01, description="A feature that is shown to differ in more than this share of rows is skewed."
+    )
+    tolerance: Annotated[StrictFloat, Field(gt=0, lt=1)] = Field(
+        1e-5, description="Relative difference below which two numbers are the same."
+    )
+
+
 class Monitor(_Model):
     """What is watched after promotion (level 1)."""
 
     schedule: Cron | None = Field(None, description="When to check; default: after each batch of predictions.")
     labels: Labels | None = Field(None, description="Where outcomes arrive.")
     drift: Drift = Field(default_factory=Drift, description="Data and prediction drift.")
+    skew: Skew | None = Field(None, description="Feature skew; needs `data.id`. `{}` takes the defaults.")
     performance: Performance = Field(default_factory=Performance, description="Needs `labels`.")
     max_age: PositiveDuration | None = Field(None, description="A champion older than this is stale.")
     resources: Resources | None = Field(None, description="For the monitoring tasks.")
@@ -431,7 +451,7 @@ class Notifier(_Model):
     )
 
 
-Event = Literal["failed", "rejected", "promoted", "rollback", "drift", "performance", "retrain", "stale_data"]
+Event = Literal["failed", "rejected", "promoted", "rollback", "drift", "skew", "performance", "retrain", "stale_data"]
 
 
 def _default_events() -> list[Event]:
@@ -480,6 +500,10 @@ class PipelineConfig(_Model):
     )
     notify: Notify = Field(default_factory=Notify, description="Who is told.")
 
+    @property
+    def _skew(self) -> Skew | None:
+        return self.monitor.skew if self.monitor is not None else None
+
     @model_validator(mode="after")
     def _level_has_what_it_needs(self) -> PipelineConfig:
         watched = set(self.retrain.when if self.retrain else ()) & {"drift", "performance", "staleness"}
@@ -513,6 +537,13 @@ class PipelineConfig(_Model):
                 "`monitor.labels` needs `data.id`: outcomes are joined to predictions by it": self.monitor is not None
                 and self.monitor.labels is not None
                 and self.data.id is None,
+                "`monitor.skew` needs `data.id`: served rows are joined to replayed ones by it": self._skew is not None
+                and self.data.id is None,
+                "`monitor.skew` needs `source`: private columns are not kept with what was scored, and the feature "
+                "code may need them": self._skew is not None
+                and self._skew.source is None
+                and bool(self.data.private)
+                and self.features is not None,
                 "`data.watch` needs `retrain.when: [new_data]`": self.data.watch is not None
                 and self.retrain is not None
                 and "new_data" not in self.retrain.when,

@@ -23,6 +23,7 @@ LOCATIONS = (
     ("deploy", "batch", "source"),
     ("deploy", "batch", "output"),
     ("monitor", "labels", "source"),
+    ("monitor", "skew", "source"),
 )
 _PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^{}\n]*)\}|\$\{")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -52,6 +52,7 @@ def check(source: Source) -> None:
         judged = _Model(found, data)
         judged.check()
         _expectations(found, _inner(data, "validate").get("expectations"))
+        _skew(found, data)
 
 
 class _Findings:
@@ -264,6 +265,14 @@ class _Model:
             message = f"no model can pass this gate: `{name}` is never {'below' if lower else 'above'} {best}"
             share = f"write {key}: {limit / 100:g}" if best == 1 and 1 < limit <= 100 else None
             self.found.add((*path, key), "gate", message, loss or share)
+
+
+def _skew(found: _Findings, data: dict[Any, Any]) -> None:
+    skew = _inner(data, "monitor").get("skew")
+    if isinstance(skew, dict) and not skew.get("source") and not data.get("features"):
+        message = "`monitor.skew` replays no code: there is no `features`, and batch inference reads what it keeps"
+        advice = "set `source` to the rows as training reads them; leave it so if a server of your own writes captures"
+        found.add(("monitor", "skew"), "skew", message, advice, key=True, severity="warning")
 
 
 # --- expectations --------------------------------------------------------------------------------

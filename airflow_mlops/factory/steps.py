@@ -202,10 +202,17 @@ def _predict(c: StepContext, task_id: str) -> BaseOperator:
         data=c.config.data,
         batch=batch,
         skip_without_champion=c.config.level > 0,
+        replay_rows=_kept_rows(c.config),
         inlets=[c.assets.champion],
         outlets=[c.assets.predictions],
         **c.common(batch.resources),
     )
+
+
+def _kept_rows(config: PipelineConfig) -> int:
+    """How many rows are kept as they come; none where the replay reads them from a source of its own."""
+    skew = config.monitor.skew if config.monitor else None
+    return skew.replay_rows if skew is not None and skew.source is None else 0
 
 
 def _check(name: str) -> Callable[[StepContext, str], BaseOperator]:
@@ -219,6 +226,8 @@ def _check(name: str) -> Callable[[StepContext, str], BaseOperator]:
             return monitoring.QualityCheckOperator(validate=config.validate_, **arguments)
         if name == "drift":
             return monitoring.DriftCheckOperator(**arguments)
+        if name == "skew":
+            return monitoring.FeatureSkewCheckOperator(**arguments)
         return monitoring.PerformanceCheckOperator(evaluate=config.evaluate, **arguments)
 
     return make
@@ -274,6 +283,7 @@ STEPS: dict[str, tuple[Callable[[StepContext, str], BaseOperator], str]] = {
     "predict.batch": (_predict, "Scores the rows with the champion and writes the predictions in one step."),
     "monitor.quality": (_check("quality"), "Checks the scored inputs against the expectations."),
     "monitor.drift": (_check("drift"), "Compares scored inputs and predictions with the training data."),
+    "monitor.skew": (_check("skew"), "Replays scored rows through the training feature code, row by row."),
     "monitor.performance": (_check("performance"), "Scores the predictions against their outcomes."),
     "retrain.request": (_request, "Asks the ledger for a retrain; skipped, with the reason, where not granted."),
     "registry.change": (_change, "Promotes, rolls back or retires, as the form says; who and why are recorded."),

@@ -100,6 +100,12 @@ class DriftReportLink(ReportLink):
     name = "Drift report"
 
 
+class SkewReportLink(ReportLink):
+    """Served features against those that the training code makes, row by row."""
+
+    name = "Feature skew report"
+
+
 class ModelCardLink(ReportLink):
     """What the model is, what it was trained on and how good it is."""
 

@@ -12,6 +12,7 @@ from airflow_mlops.ml.data import read_batches
 from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.files import Files
 from airflow_mlops.ml.prediction import CaptureWriter, predict_batches, write_predictions
+from airflow_mlops.ml.sampling import RowsById
 from airflow_mlops.registry.artifacts import fetch_model
 from airflow_mlops.registry.registry import Version
 from airflow_mlops.registry.signing import Verifier
@@ -35,6 +36,7 @@ def score(
     log: Callable[..., None],
     rehearsal: bool = False,
     verifier: Verifier | None = None,
+    replay_rows: int = 0,
 ) -> dict[str, Any]:
     """Score the rows of ``source`` (default: the pipeline's own) and write one Parquet file below ``output``.
 
@@ -43,6 +45,8 @@ def score(
     :param rehearsal: what is captured stands beside the real capture of the window, not in its place.
     :param name: names the output file; the same name is replaced whole.
     :param verifier: whose signatures count where the version's model is loaded.
+    :param replay_rows: how many rows the capture keeps as they came, without private columns, for the check of
+        feature skew; needs ``data.id``.
     :returns: ``{"version", "rows", "output", "capture": digest or None}``.
     """
     if source is not None:
@@ -63,7 +67,11 @@ def score(
     log("Scoring %s with v%d into %s", source or data.callable or "the query", version.number, uri)
     capture = None
     if window:
-        capture = CaptureWriter(store, version.pipeline, window, model_version=version.number, rehearsal=rehearsal)
+        hidden = schema.hiding(data.private).private
+        raw = RowsById(replay_rows, data.id, drop=[*data.private, *hidden]) if replay_rows and data.id else None
+        capture = CaptureWriter(
+            store, version.pipeline, window, model_version=version.number, rehearsal=rehearsal, raw=raw
+        )
     with capture or nullcontext():
         scored = predict_batches(
             model,
@@ -74,6 +82,7 @@ def score(
             features=recorded_code(version.record),
             allowed_imports=allowed_imports,
             on_chunk=capture.write if capture else None,
+            on_rows=capture.keep_rows if capture else None,
             private=data.private,
         )
         written = write_predictions(scored, files, uri)

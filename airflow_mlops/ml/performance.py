@@ -16,6 +16,7 @@ import pandas as pd
 from airflow_mlops.config.models import Performance
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.ml.features import FeatureSchema, plain
+from airflow_mlops.ml.joining import last_of_each, same_keys
 from airflow_mlops.ml.metrics import Metric, Predictions
 from airflow_mlops.ml.paired import estimate
 from airflow_mlops.ml.prediction import PREDICTION, PROBABILITY, SCORE
@@ -88,9 +89,9 @@ def check_performance(
             )
     scorer = Metric(metric)
     predicted, known = capture.dropna(subset=[id_column]), labels.dropna(subset=[key, schema.target])
-    left, right = _keys(predicted[id_column], known[key])
-    predicted, twice = _last(predicted, left)
-    outcomes, again = _last(known, right)
+    left, right = same_keys(predicted[id_column], known[key])
+    predicted, twice = last_of_each(predicted, left)
+    outcomes, again = last_of_each(known, right)
     matched = predicted.index.intersection(outcomes.index, sort=False)
     rows, coverage = len(matched), len(matched) / len(predicted) if len(predicted) else 0.0
     counted = f"{rows:,} of {len(predicted):,} predictions have a label"
@@ -144,21 +145,6 @@ def _sentence(
     if large and significant:
         return f"{head}: {size}, and significant"
     return f"{head}: {size}" + (", but not significant" if large else "")
-
-
-def _keys(left: pd.Series, right: pd.Series) -> tuple[pd.Index, pd.Index]:
-    """Ids of both sides in one form: 7, 7.0 and "7" are the same id."""
-    if left.dtype == right.dtype:
-        return pd.Index(left), pd.Index(right)
-    if pd.api.types.is_numeric_dtype(left) and pd.api.types.is_numeric_dtype(right):
-        return pd.Index(left), pd.Index(right)
-    return (pd.Index([str(plain(v)) for v in side.tolist()], dtype=object) for side in (left, right))  # type: ignore[return-value]
-
-
-def _last(frame: pd.DataFrame, keys: pd.Index) -> tuple[pd.DataFrame, int]:
-    frame = frame.set_axis(keys, axis=0)
-    doubled = frame.index.duplicated(keep="last")
-    return frame[~doubled], int(doubled.sum())
 
 
 def _codes(

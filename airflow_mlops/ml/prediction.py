@@ -25,6 +25,7 @@ from airflow_mlops.exceptions import CorruptObject, DataNotFound, ObjectNotFound
 from airflow_mlops.ml.features import FeatureSchema, apply_features, plain
 from airflow_mlops.ml.files import Files, io_errors
 from airflow_mlops.ml.privacy import cause, told
+from airflow_mlops.ml.sampling import RowsById
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import canonical_json, get_blob_file, get_json, put_blob_file, put_json
@@ -47,6 +48,7 @@ def predict_batches(
     allowed_imports: Sequence[str] = (),
     chunk_rows: int = CHUNK_ROWS,
     on_chunk: Callable[[pa.RecordBatch], None] | None = None,
+    on_rows: Callable[[pa.Table], None] | None = None,
     private: Collection[str] = (),
 ) -> Iterator[pa.RecordBatch]:
     """Score ``batches`` and yield one batch per chunk of at most ``chunk_rows`` rows, in their order.
@@ -59,6 +61,7 @@ def predict_batches(
     :param features: the user's feature code, ``module:function``; runs on each chunk by itself.
     :param on_chunk: called with id, features and predictions of each chunk, see :class:`CaptureWriter`; private
         features are left out.
+    :param on_rows: called with the rows of each chunk as they were read, before any feature code.
     :param private: columns, beside those private in ``schema``, whose values are neither captured nor quoted.
     :raises PredictionError: a column is missing (named), does not fit, or the model fails or gives NaN.
     :raises DataNotFound: there is not a single row.
@@ -78,6 +81,8 @@ def predict_batches(
                 f"the id column {id_column!r} is missing",
                 hint=f"data.id names it; the columns are: {', '.join(chunk.column_names)}",
             )
+        if on_rows is not None:
+            on_rows(chunk)
         frame = chunk.to_pandas()
         frame.index = pd.RangeIndex(rows, rows + len(frame))
         if features is not None:
@@ -245,16 +250,31 @@ class CaptureWriter:
         with CaptureWriter(store, pipeline, window, model_version=3) as capture:
             write_predictions(predict_batches(..., on_chunk=capture.write), files, uri)
         capture.ref
+
+    :param raw: chooses the rows, as they came before any feature code, that are kept for
+        :mod:`~airflow_mlops.ml.skew`; give :meth:`keep_rows` as ``on_rows``.
+    :param publish: whether the capture becomes the window's. One that does not is found by its reference only, and
+        garbage collection takes it.
     """
 
     def __init__(
-        self, store: Store, pipeline: str, window: Window, *, model_version: int, rehearsal: bool = False
+        self,
+        store: Store,
+        pipeline: str,
+        window: Window,
+        *,
+        model_version: int,
+        rehearsal: bool = False,
+        raw: RowsById | None = None,
+        publish: bool = True,
     ) -> None:
         self._store = store
         self._pipeline = pipeline
         self._window = window
         self._version = model_version
         self._rehearsal = rehearsal
+        self._raw = raw
+        self._publishes = publish
         self._rows = 0
         self._writer: pq.ParquetWriter | None = None
         self.ref: dict[str, Any] = {}
@@ -272,6 +292,11 @@ class CaptureWriter:
             self._writer = pq.ParquetWriter(self._path, batch.schema, compression="zstd", write_page_checksum=True)
         self._writer.write_batch(batch)
         self._rows += batch.num_rows
+
+    def keep_rows(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Look at rows as they came; ``raw`` chooses which of them are kept."""
+        if self._raw is not None:
+            self._raw.add(rows)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -294,6 +319,11 @@ class CaptureWriter:
             "columns": {f.name: str(f.type) for f in schema},
             "file": put_blob_file(self._store, self._path),
         }
+        raw = self._raw.table() if self._raw is not None else None
+        if raw is not None:
+            path = Path(self._folder.name, "raw.parquet")
+            pq.write_table(raw, path, compression="zstd", write_page_checksum=True)
+            manifest["raw"] = {"file": put_blob_file(self._store, path), "rows": raw.num_rows}
         self.ref = {
             "pipeline": self._pipeline,
             "capture": put_json(self._store, manifest),
@@ -303,21 +333,43 @@ class CaptureWriter:
             "window": self._window.to_dict(),
         }
         # Last, so that the pointer never names what is not there.
-        self._store.put(
-            layout.capture(self._pipeline, self._window.key, rehearsal=self._rehearsal), canonical_json(self.ref)
-        )
+        if self._publishes:
+            self._store.put(
+                layout.capture(self._pipeline, self._window.key, rehearsal=self._rehearsal), canonical_json(self.ref)
+            )
 
 
 def write_capture(
-    store: Store, pipeline: str, window: Window, batches: Iterable[pa.RecordBatch], *, model_version: int
+    store: Store,
+    pipeline: str,
+    window: Window,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    model_version: int,
+    raw: Iterable[pa.RecordBatch] = (),
+    id_column: str | None = None,
+    raw_rows: int = 500,
+    publish: bool = True,
 ) -> dict[str, Any]:
     """Store ``batches`` (id, features, predictions) as the capture of ``window`` and return its reference.
 
-    A second call for the window replaces the pointer atomically; the blobs of the first one stay.
+    A second call for the window replaces the pointer atomically; the blobs of the first one stay. A server of your
+    own calls this with what it was asked and what it said; then every check of the window works as after a batch
+    inference.
+
+    :param batches: the id, the features as the model was given them, ``prediction``, and ``probability`` and the
+        like as :func:`predict_batches` names them. Leave private columns out.
+    :param raw: the same requests as they came, before any feature code: the id and the columns of the training
+        data, without private ones. At most ``raw_rows`` of them are kept, chosen by a hash of ``id_column``, and
+        replayed by the check of feature skew.
+    :param publish: see :class:`CaptureWriter`.
     """
-    with CaptureWriter(store, pipeline, window, model_version=model_version) as capture:
+    rows = RowsById(raw_rows, id_column) if id_column is not None else None
+    with CaptureWriter(store, pipeline, window, model_version=model_version, raw=rows, publish=publish) as capture:
         for batch in batches:
             capture.write(batch)
+        for batch in raw:
+            capture.keep_rows(batch)
     return capture.ref
 
 
@@ -344,18 +396,32 @@ def read_capture(store: Store, ref: dict[str, Any] | str, columns: Sequence[str]
     """
     digest = ref if isinstance(ref, str) else ref["capture"]
     manifest = get_json(store, digest)
+    return _read(store, digest, manifest["file"], manifest["rows"], columns).to_pandas()
+
+
+def read_raw(store: Store, ref: dict[str, Any] | str) -> pa.Table | None:
+    """Return the rows that a capture keeps as they came, before any feature code; ``None`` where it keeps none.
+
+    :raises CorruptObject: digest, page checksums or row count do not agree.
+    """
+    digest = ref if isinstance(ref, str) else ref["capture"]
+    kept = get_json(store, digest).get("raw")
+    return _read(store, digest, kept["file"], kept["rows"]) if kept else None
+
+
+def _read(store: Store, digest: str, file: str, rows: int, columns: Sequence[str] | None = None) -> pa.Table:
     with tempfile.TemporaryDirectory(prefix="mlops-capture-") as folder:
         path = Path(folder, "capture.parquet")
-        get_blob_file(store, manifest["file"], path)
+        get_blob_file(store, file, path)
         try:
             table = pq.read_table(
                 path, columns=None if columns is None else [*columns], page_checksum_verification=True
             )
         except (OSError, pa.ArrowInvalid) as e:
             raise CorruptObject(f"the capture {digest} cannot be read: {e}", hint="score this window again") from e
-    if table.num_rows != manifest["rows"]:
-        raise CorruptObject(f"the capture {digest} has {table.num_rows} rows, {manifest['rows']} were written")
-    return table.to_pandas()
+    if table.num_rows != rows:
+        raise CorruptObject(f"the capture {digest} has {table.num_rows} rows, {rows} were written")
+    return table
 
 
 def capture_kinds(schema: FeatureSchema, columns: Iterable[str]) -> dict[str, str]:

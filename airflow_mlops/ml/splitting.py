@@ -30,16 +30,16 @@ def split_mask(frame: pd.DataFrame, data: Data, seed: int) -> np.ndarray[Any, np
     elif split.by == "group":
         column = _column(frame, split.column, "data.split.column")
         codes, groups = pd.factorize(column)
-        draws = _uniform(pd.Series(groups), seed)
-        if len(draws) < 2:
+        drawn = draws(pd.Series(groups), seed)
+        if len(drawn) < 2:
             raise DataError(f"column {split.column!r} has one group only", hint="split by another column")
-        held = draws < split.test
+        held = drawn < split.test
         # With few groups chance could leave a side empty: the smallest draw is held out, the largest never.
-        held[draws.argmin()], held[draws.argmax()] = True, False
+        held[drawn.argmin()], held[drawn.argmax()] = True, False
         mask = held[codes]
     else:
         source = frame if data.id is None else _column(frame, data.id, "data.id")
-        mask = _uniform(source, seed) < split.test
+        mask = draws(source, seed) < split.test
     if mask.all() or not mask.any():
         raise DataError(
             f"the split by {split.by} puts {int(mask.sum())} of {len(mask)} rows into the holdout",
@@ -75,7 +75,7 @@ def _latest(frame: pd.DataFrame, data: Data) -> np.ndarray[Any, np.dtype[np.bool
     return mask if not mask.all() else values > cut
 
 
-def _uniform(source: pd.Series | pd.DataFrame, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+def draws(source: pd.Series | pd.DataFrame, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """One draw in [0, 1) per row from a keyed hash of its value; the same value and seed give the same draw."""
     key = hashlib.sha256(f"airflow-mlops split {seed}".encode()).digest()
     if isinstance(source, pd.Series):

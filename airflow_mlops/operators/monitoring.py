@@ -1,4 +1,4 @@
-"""Watch what is served: data quality, drift, performance. Each check is evidence, never a red task."""
+"""Watch what is served: data quality, drift, feature skew, performance. Each check is evidence, never a red task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.config.models import Data, Evaluate, Monitor, Validate, length
 from airflow_mlops.exceptions import DataNotFound
-from airflow_mlops.links.reports import DriftReportLink, ValidationReportLink
+from airflow_mlops.links.reports import DriftReportLink, SkewReportLink, ValidationReportLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ class CheckOperator(MLOpsOperator):
         return capture, self.hook.registry(self.pipeline).get(capture["version"])
 
     def _record(self, scope: RunScope, name: str, result: dict[str, Any]) -> dict[str, Any]:
-
         self.record_check(scope, name, result)
         self.log.info("%s: %s. %s", name.capitalize(), result["verdict"], result["sentence"])
         # Columns are in the report and in the store; XCom keeps the verdict.
@@ -105,6 +104,42 @@ class DriftCheckOperator(CheckOperator):
         if result["verdict"] == "drift":
             self.tell(context, scope, "drift", f"{self.pipeline}: {result['sentence']}")
         return self._record(scope, "drift", result)
+
+
+class FeatureSkewCheckOperator(CheckOperator):
+    """Replay scored rows through the training feature code and compare row by row, joined by ``data.id``.
+
+    Verdict ``skew``, ``no_skew`` or ``not_enough_data``; the report is linked from the task. Skipped where
+    ``monitor.skew`` is not set.
+    """
+
+    operator_extra_links = (SkewReportLink(),)
+    template_fields: Sequence[str] = (*CheckOperator.template_fields, "skew_source")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.skew_source = self.monitor.skew.source if self.monitor.skew else None
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Replay, compare, draw the report."""
+        from airflow_mlops.ml.served_skew import skew
+
+        if self.monitor.skew is None:
+            raise AirflowSkipException("the pipeline has no monitor.skew")
+        capture, version = self._capture(scope)
+        result, html = skew(
+            self.hook.store(),
+            capture,
+            version,
+            self.monitor.skew.model_copy(update={"source": self.skew_source}),
+            data=self.data,
+            files=self.hook.files(self.skew_source),
+            allowed_imports=self.hook.allowed_imports,
+        )
+        result["report"] = self.keep_report(context, "Feature skew report", html)
+        if result["verdict"] == "skew":
+            self.tell(context, scope, "skew", f"{self.pipeline}: {result['sentence']}")
+        return self._record(scope, "skew", result)
 
 
 class PerformanceCheckOperator(CheckOperator):

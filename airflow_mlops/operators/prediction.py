@@ -24,6 +24,7 @@ class BatchPredictOperator(MLOpsOperator):
     :param data: the ``data`` section as in YAML.
     :param batch: the ``deploy.batch`` section as in YAML.
     :param skip_without_champion: skip (a scheduled run before the first training) instead of failing.
+    :param replay_rows: how many rows are kept as they came, for :class:`FeatureSkewCheckOperator`.
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "source")
@@ -34,12 +35,14 @@ class BatchPredictOperator(MLOpsOperator):
         data: Data | Mapping[str, Any],
         batch: Batch | Mapping[str, Any] | None = None,
         skip_without_champion: bool = False,
+        replay_rows: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.data = section(Data, data)
         self.batch = section(Batch, batch)
         self.skip_without_champion = skip_without_champion
+        self.replay_rows = replay_rows
         self.source = self.batch.source or self.data.source
 
     def _output(self, scope: RunScope) -> str:
@@ -77,6 +80,7 @@ class BatchPredictOperator(MLOpsOperator):
             verifier=self.hook.verifier(),
             log=self.log.info,
             rehearsal=not scope.promote,
+            replay_rows=self.replay_rows,
         )
         self.log.info("Scored %s rows with v%d into %s", f"{result['rows']:,}", version.number, result["output"])
         self.record_check(scope, "prediction", result)

@@ -170,9 +170,11 @@ class _Pipeline:
             if wrong := self.blobs.wrong(digest):
                 self.add("damage", layout.blob(digest), f"{said}: its list of contents {wrong}.", "", again)
                 continue
-            file = digest_in(self.blobs.json(digest), "file")
-            if file is not None and (wrong := self.blobs.wrong(file)):
-                self.add("damage", layout.blob(file), f"{said}: its data {wrong}.", "", again)
+            contents = self.blobs.json(digest)
+            for part in (contents, contents.get("raw")):
+                file = digest_in(part, "file")
+                if file is not None and (wrong := self.blobs.wrong(file)):
+                    self.add("damage", layout.blob(file), f"{said}: its data {wrong}.", "", again)
 
     def _records(self) -> None:
         for kind, fields, do in (

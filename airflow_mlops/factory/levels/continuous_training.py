@@ -20,6 +20,11 @@ def has_labels(config: PipelineConfig) -> bool:
     return config.monitor is not None and config.monitor.labels is not None
 
 
+def replays(config: PipelineConfig) -> bool:
+    """Whether served rows are replayed through the training feature code."""
+    return config.monitor is not None and config.monitor.skew is not None
+
+
 def monitored(config: PipelineConfig) -> bool:
     """Whether the pipeline is watched."""
     return config.monitor is not None
@@ -55,12 +60,17 @@ LEVEL: tuple[DagSpec, ...] = (
     ),
     DagSpec(
         "monitor",
-        "Check quality, drift and performance of what was scored; ask for a retrain.",
+        "Check quality, drift, feature skew and performance of what was scored; ask for a retrain.",
         (
             Step("monitor.quality", (), monitored),
             Step("monitor.drift", (), monitored),
+            Step("monitor.skew", (), replays),
             Step("monitor.performance", (), has_labels),
-            Step("retrain.request", ("monitor.quality", "monitor.drift", "monitor.performance"), asks_for_retrain),
+            Step(
+                "retrain.request",
+                ("monitor.quality", "monitor.drift", "monitor.skew", "monitor.performance"),
+                asks_for_retrain,
+            ),
         ),
         form=("window_start", "window_end", "promote", "replay"),
     ),

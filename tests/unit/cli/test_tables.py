@@ -86,5 +86,12 @@ def test_the_table_fits_its_width_and_loses_no_words(width: int) -> None:
         assert word in words
 
 
+def test_feature_skew_stands_beside_drift_where_it_was_found() -> None:
+    columns = [{"name": "distance", "skewed": True}, {"name": "dest", "skewed": False}]
+    row = tables.row(checks(skew={"verdict": "skew", "columns": columns}))
+    assert row.drift == "drift: wind_speed; feature skew: distance"
+    assert tables.row(checks(skew={"verdict": "no_skew", "columns": columns[1:]})).drift == "drift: wind_speed"
+
+
 def test_a_line_of_progress() -> None:
     assert "24,951 rows" in tables.line(tables.row(checks()))

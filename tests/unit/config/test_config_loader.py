@@ -427,6 +427,24 @@ def test_labels_need_the_rows_id() -> None:
     assert "`monitor.labels` needs `data.id`" in issue.message
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("monitor: {skew: {}}\n", "`monitor.skew` needs `data.id`"),
+        ("monitor: {skew: {source: a.csv}}\n", "`monitor.skew` needs `data.id`"),
+        ("features: {callable: 'a:b'}\nmonitor: {skew: {}}\n", "`monitor.skew` needs `source`"),
+        ("monitor: {skew: {replay_rows: 5}}\n", "30"),
+        ("monitor: {skew: {max_share: 1.0}}\n", "less than 1"),
+        ("monitor: {skew: {source: 'a{{ x.y() }}'}}\n", "only {{ window.start }}"),
+    ],
+)
+def test_a_replay_needs_rows_it_can_join(more: str, message: str) -> None:
+    text = CONTINUOUS.replace("monitor:\n  max_age: 30d\n", more)
+    if "data.id" not in message:
+        text = text.replace("  target: late\n", "  target: late\n  id: i\n  private: [name]\n")
+    assert any(message in issue.message for issue in issues(text)), issues(text)
+
+
 def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").symlink_to(tmp_path / "gone.yaml")
     with pytest.raises(InvalidPipeline, match="this link leads nowhere"):

@@ -247,6 +247,13 @@ def test_a_metric_that_is_listed_twice_is_only_a_warning():
     assert (issue.code, issue.severity, issue.path) == ("duplicate", "warning", "evaluate.metrics.2")
 
 
+def test_a_replay_of_nothing_is_only_a_warning():
+    issue = one("monitor: {skew: {replay_rows: 50}}")
+    assert (issue.code, issue.severity, issue.path) == ("skew", "warning", "monitor.skew")
+    assert not found("monitor: {skew: {source: a.csv}}")
+    assert not found("monitor: {skew: {}}\nfeatures: {callable: 'a:b'}")
+
+
 @pytest.mark.parametrize(
     ("gate", "key", "message", "suggestion"),
     [

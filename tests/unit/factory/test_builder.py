@@ -121,6 +121,14 @@ def test_level_1_chains_its_dags_by_assets(tmp_path: Path) -> None:
     assert [i.name for i in dags["flights__predict"].get_task("predict.batch").inlets] == ["flights.champion"]
 
 
+def test_the_replay_is_a_task_where_the_file_asks_for_it() -> None:
+    assert "monitor.skew" not in build_pipeline(load_text(LEVEL_1))["flights__monitor"].task_ids
+    for skew, kept in (("{replay_rows: 70}", 70), ('{source: "flights/*.parquet"}', 0)):
+        dags = build_pipeline(load_text(LEVEL_1.replace("monitor: {", f"monitor: {{skew: {skew}, ")))
+        assert "monitor.skew" in _edges(dags["flights__monitor"])["retrain.request"]
+        assert dags["flights__predict"].get_task("predict.batch").replay_rows == kept
+
+
 def test_a_level_1_pipeline_asks_only_where_its_file_says_so() -> None:
     text = LEVEL_1.replace("at_least: 0.6}]}", "at_least: 0.6}], on_inconclusive: require_approval}")
     train = build_pipeline(load_text(text))["flights__train"]

@@ -164,6 +164,15 @@ def test_blobs(store: LocalStore, find: Callable, what: str, sound: str, how: Ca
     assert "backup" in finding.do
 
 
+def test_rows_kept_with_a_capture(store: LocalStore) -> None:
+    batch = pa.RecordBatch.from_pydict({"id": [1, 2], "x": [3, 4]})
+    ref = write_capture(store, "churn", WINDOW, [batch], model_version=3, raw=[batch.slice(1)], id_column="id")
+    assert [f for f in check(store).findings if f.severity == "damage"] == []
+    damage(store, layout.blob(get_json(store, ref["capture"])["raw"]["file"]))
+    (finding,) = [f for f in check(store).findings if f.severity == "damage"]
+    assert "its data is damaged" in finding.what
+
+
 def test_captures(store: LocalStore) -> None:
     (pointer,) = store.list(layout.captures_prefix("churn"))
     digest = json.loads(store.get(pointer))["capture"]

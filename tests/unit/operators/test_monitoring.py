@@ -1,0 +1,91 @@
+"""The checks of what was scored, as tasks run them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from airflow_mlops.hooks.mlops import MLOpsHook
+from airflow_mlops.operators.data import SnapshotOperator
+from airflow_mlops.operators.evaluation import EvaluateOperator, GateOperator
+from airflow_mlops.operators.monitoring import FeatureSkewCheckOperator
+from airflow_mlops.operators.prediction import BatchPredictOperator
+from airflow_mlops.operators.promotion import PromoteOperator
+from airflow_mlops.operators.training import TrainOperator
+from airflow_mlops.registry.checks import read_check
+from airflow_mlops.window import Window
+
+DATA: dict[str, Any] = {"source": "people.csv", "target": "target", "id": "id"}
+FEB = {"window_start": "2013-02-01", "window_end": "2013-03-01"}
+COMMON = {"pipeline": "people"}
+LOGISTIC = {"estimator": "sklearn.linear_model.LogisticRegression", "params": {"max_iter": 3000}}
+
+
+@pytest.fixture
+def champion(lake: Any, execute: Any) -> int:
+    """Version 1 serves."""
+    snapshot = execute(SnapshotOperator(task_id="snapshot", data=DATA, **COMMON))
+    candidate = execute(TrainOperator(task_id="fit", snapshot=snapshot, data=DATA, train=LOGISTIC, **COMMON))
+    evaluation = execute(EvaluateOperator(task_id="score", candidate=candidate, data=DATA, **COMMON))
+    decision = execute(GateOperator(task_id="gates", evaluation=evaluation, **COMMON))
+    number: int = execute(PromoteOperator(task_id="promote", decision=decision, **COMMON))["version"]
+    return number
+
+
+def predict(execute: Any, people: pd.DataFrame, lake: Any, **arguments: Any) -> None:
+    people.drop(columns="target").to_csv(lake / "new.csv", index=False)
+    batch = {"source": "new.csv", "output": "out"}
+    execute(BatchPredictOperator(task_id="predict", data=DATA, batch=batch, **COMMON, **arguments), **FEB)
+
+
+def check(**monitor: Any) -> FeatureSkewCheckOperator:
+    return FeatureSkewCheckOperator(task_id="skew", data=DATA, monitor=monitor, **COMMON)
+
+
+@pytest.mark.usefixtures("champion")
+def test_feature_skew_is_found_reported_and_kept_as_evidence(
+    execute: Any, people: pd.DataFrame, lake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(FeatureSkewCheckOperator, "tell", lambda self, c, s, event, text: told.append((event, text)))
+    predict(execute, people.assign(area=people.area * 0.01), lake)
+    result = execute(check(skew={"source": "people.csv", "replay_rows": 100}), **FEB)
+    assert (result["verdict"], result["rows"], result["version"]) == ("skew", 100, 1)
+    assert "columns" not in result
+    assert "area: 100 % of 100 rows differ, ratio 0.01" in result["sentence"]
+    assert [event for event, _ in told] == ["skew"]
+    store = MLOpsHook().store()
+    kept = read_check(store, "people", "skew", Window.of("2013-02-01", "2013-03-01"))
+    assert kept is not None
+    assert [c["name"] for c in kept["skew"]["columns"] if c["skewed"]] == ["area"]
+    page = store.get(f"reports/people__train/{result['report']}.html").decode()
+    assert "area: rows that differ" in page
+    assert execute.pushed["mlops_reports"][0]["name"] == "Feature skew report"
+
+
+@pytest.mark.usefixtures("champion")
+def test_rows_are_kept_for_the_replay_where_the_pipeline_asks_for_it(
+    execute: Any, people: pd.DataFrame, lake: Any
+) -> None:
+    predict(execute, people, lake)
+    assert execute(check(skew={}), **FEB)["verdict"] == "not_enough_data"
+    predict(execute, people, lake, replay_rows=200)
+    result = execute(check(skew={}), **FEB)
+    assert (result["verdict"], result["rows"]) == ("no_skew", 200)
+
+
+@pytest.mark.usefixtures("champion")
+def test_what_cannot_be_checked_is_skipped_or_fails_with_the_reason(
+    execute: Any, people: pd.DataFrame, lake: Any
+) -> None:
+    with pytest.raises(AirflowSkipException, match=r"no monitor\.skew"):
+        execute(check(), **FEB)
+    with pytest.raises(AirflowSkipException, match="nothing was captured"):
+        execute(check(skew={}), **FEB)
+    predict(execute, people, lake)
+    people.drop(columns="area").to_csv(lake / "less.csv", index=False)
+    with pytest.raises(AirflowFailException, match=r"(?s)the replay of the rows of less\.csv.*area"):
+        execute(check(skew={"source": "less.csv"}), **FEB)
