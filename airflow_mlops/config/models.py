@@ -264,10 +264,51 @@ class Serving(_Model):
     rows: Annotated[StrictInt, Field(ge=1)] = Field(50, description="How many holdout rows are asked, one by one.")
 
 
+class Value(_Model):
+    """What a prediction is worth, a number a row: exactly one of matrix, callable."""
+
+    name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9_ \-]{0,39}$")] = Field(
+        "value", description="What reports call it."
+    )
+    matrix: list[list[Number]] | None = Field(
+        None,
+        description="One row for each true class, one column for each predicted one. Two classes: the positive one "
+        "last; more: in sorted order.",
+    )
+    classes: list[StrictStr | StrictBool | StrictInt] | None = Field(
+        None, description="The classes in the order of the matrix, where it is another one."
+    )
+    callable: CallablePath | None = Field(
+        None,
+        description="module:function that returns a number a row; takes y, labels, proba and rows, as far as it asks.",
+    )
+
+    @model_validator(mode="after")
+    def _shape(self) -> Value:
+        rows = self.matrix or []
+        size = len(rows)
+        refuse(
+            {
+                "give exactly one of `matrix` and `callable`": (self.matrix is None) == (self.callable is None),
+                "`matrix` needs as many columns as rows, and at least two": self.matrix is not None
+                and (size < 2 or any(len(row) != size for row in rows)),
+                "`matrix` holds a number that is not finite": any(not isfinite(v) for row in rows for v in row),
+                "`matrix` gives each prediction the same value: no model could be better than another": bool(rows)
+                and all(len(set(row)) == 1 for row in rows),
+                "`classes` belongs to `matrix`": self.classes is not None and self.matrix is None,
+                "`classes` needs each class of `matrix` once": self.classes is not None
+                and self.matrix is not None
+                and (len(self.classes) != size or len({*map(str, self.classes)}) != size),
+            }
+        )
+        return self
+
+
 class Gate(_Model):
     """One condition a candidate must meet."""
 
     metric: StrictStr | None = Field(None, description="A scikit-learn scorer.")
+    value: Value | None = Field(None, description="The mean value of a row in place of a metric; higher is better.")
     at_least: Number | None = Field(None, description="The score must reach this; where higher is better.")
     at_most: Number | None = Field(
         None, description="The score must not pass this; where lower is better (log_loss, rmse)."
@@ -296,11 +337,13 @@ class Gate(_Model):
             if not isfinite(getattr(self, name)):
                 raise ValueError(f"`{name}` must be a finite number")
         if self.serving:
-            if self.metric or absolute or relative or self.versus or self.slices:
+            if self.metric or self.value or absolute or relative or self.versus or self.slices:
                 raise ValueError("a `serving` gate stands alone")
             return self
-        if not self.metric:
-            raise ValueError("a gate needs `metric` or `serving`")
+        if (self.metric is None) == (self.value is None):
+            raise ValueError("a gate needs exactly one of `metric`, `value` and `serving`")
+        if self.value and self.at_most is not None:
+            raise ValueError("`at_most` is the wrong side for a `value`, of which higher is better: write `at_least`")
         if self.versus:
             if len(relative) != 1 or absolute or self.slices:
                 raise ValueError(
@@ -326,6 +369,14 @@ class Evaluate(_Model):
     )
     on_inconclusive: Literal["keep", "require_approval"] = Field("keep", description="When the rows do not decide.")
     resources: Resources | None = Field(None, description="For evaluation and gates.")
+
+    @model_validator(mode="after")
+    def _one_value_a_name(self) -> Evaluate:
+        known: dict[str, Value] = {}
+        for value in (gate.value for gate in self.gates if gate.value is not None):
+            if known.setdefault(value.name, value) != value:
+                raise ValueError(f"two different values are called `{value.name}`: give one of them a `name`")
+        return self
 
 
 class Approve(_Model):

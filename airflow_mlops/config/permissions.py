@@ -10,6 +10,7 @@ from airflow_mlops.config.yaml_source import Source
 from airflow_mlops.exceptions import CodeNotAllowed
 
 CODE = (("data", "callable"), ("features", "callable"), ("train", "estimator"), ("train", "callable"))
+GATES = ("evaluate", "gates")
 NOTIFIERS = ("notify", "notifiers")
 # Notifiers of Airflow and of its providers need no permission.
 AIRFLOW = "airflow"
@@ -23,6 +24,9 @@ def check(source: Source, settings: Settings) -> None:
     if settings.allowed_imports is not None:
         for path in CODE:
             _code(source, path, settings.allowed_imports)
+        gates = _at(source, GATES)
+        for i in range(len(gates)) if isinstance(gates, list) else ():
+            _code(source, (*GATES, i, "value", "callable"), settings.allowed_imports)
         notifiers = _at(source, NOTIFIERS)
         for i in range(len(notifiers)) if isinstance(notifiers, list) else ():
             _code(source, (*NOTIFIERS, i, "class"), (AIRFLOW, *settings.allowed_imports))

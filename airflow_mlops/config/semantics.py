@@ -212,6 +212,7 @@ class _Model:
             metric = None
             if isinstance(gate, dict):
                 metric = self._metric(gate.get("metric"), ("evaluate", "gates", i, "metric"))
+                self._value(gate, _inner(gate, "value"), ("evaluate", "gates", i))
             if metric:
                 self._gate(gate, metric, ("evaluate", "gates", i))
         self._metric(self.search.get("metric"), ("train", "search", "metric"))
@@ -248,6 +249,21 @@ class _Model:
 
     def _suited(self) -> str:
         return "use for example " + " or ".join(_SUITED.get(self.task or "", ("roc_auc", "r2")))
+
+    def _value(self, gate: dict[Any, Any], value: dict[Any, Any], path: Path) -> None:
+        name, matrix, least = value.get("name"), value.get("matrix"), gate.get("at_least")
+        if isinstance(name, str) and name in self.found.known["metrics"]:
+            message = f"`{short(name)}` is the name of a metric, and of this value too"
+            self.found.add((*path, "value", "name"), "gate", message, "call the value something else")
+        if not isinstance(matrix, list) or not matrix:
+            return
+        if self.task == "regression":
+            message = "a `matrix` is for classes, and this pipeline is for regression"
+            self.found.add((*path, "value", "matrix"), "gate", message, "give a `callable`", key=True)
+        worths = [v for row in matrix for v in (row if isinstance(row, list) else [row])]
+        if worths and all(map(_is_number, worths)) and _is_number(least) and least > max(worths):
+            message = f"no model can pass this gate: no row is worth more than {max(worths):g}"
+            self.found.add((*path, "at_least"), "gate", message, None, key=True)
 
     def _gate(self, gate: dict[Any, Any], metric: Metric, path: Path) -> None:
         given = [key for key in ("at_least", "at_most") if gate.get(key) is not None]

@@ -30,6 +30,7 @@ from airflow_mlops.ml.seen import seen
 from airflow_mlops.ml.serving import check_serving, predictions
 from airflow_mlops.ml.splitting import split_mask
 from airflow_mlops.ml.training import train
+from airflow_mlops.ml.value import value_functions
 from airflow_mlops.registry.artifacts import fetch_model, fetch_model_file, store_model
 from airflow_mlops.registry.lineage import code_version, config_hash
 from airflow_mlops.registry.registry import Version
@@ -205,6 +206,7 @@ def evaluate_candidate(
         task=record["task"],
         metrics=config.metrics,
         gate_metrics=gate_metrics(config.gates),
+        worth=value_functions(config.gates, raw, allowed_imports, data.private),
         classes=schema.classes,
         positive=schema.positive,
         slices={c: raw[c] for c in dict.fromkeys(columns)},

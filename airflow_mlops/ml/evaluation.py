@@ -17,6 +17,7 @@ from airflow_mlops.exceptions import CorruptObject, EvaluationError
 from airflow_mlops.ml.holdout import predict, truth
 from airflow_mlops.ml.metrics import Metric, Predictions, Task, default_metrics
 from airflow_mlops.ml.paired import Estimate, estimate
+from airflow_mlops.ml.value import RowValues, ValueMetric
 
 _META = b"airflow_mlops.evaluation"
 _SLICE = "slice:"
@@ -48,7 +49,7 @@ class Evaluation:
     :param metrics: as printed, in the order asked for.
     :param frame: one row per holdout row: ``row`` (its label in the holdout), ``y`` (class code or number), for
         ``candidate`` and ``champion`` each ``<model>_label`` and ``<model>_proba_<code>`` or ``<model>_decision_<i>``
-        as far as there are, and ``slice:<column>`` as text.
+        as far as there are, ``<model>_value:<name>`` for each value, and ``slice:<column>`` as text.
     :param same_model: candidate and champion are the same bytes.
     """
 
@@ -92,10 +93,12 @@ class Evaluation:
         label = f"{model}_label"
         columns = {k: [c for c in self.frame.columns if c.startswith(f"{model}_{k}_")] for k in ("proba", "decision")}
         decision = self.frame[columns["decision"]].to_numpy() if columns["decision"] else None
+        value = f"{model}_value:"
         return Predictions(
             labels=self.frame[label].to_numpy() if label in self.frame else None,
             proba=self.frame[columns["proba"]].to_numpy() if columns["proba"] else None,
             decision=decision[:, 0] if decision is not None and decision.shape[1] == 1 else decision,
+            values={c.removeprefix(value): self.frame[c].to_numpy() for c in self.frame.columns if c.startswith(value)},
         )
 
     def estimate(self, metric: Metric, of: str = "candidate") -> Estimate:
@@ -104,7 +107,10 @@ class Evaluation:
         if key not in self._estimates:
             champion = self.predictions("champion") if of == "difference" else None
             model = self.predictions("champion" if of == "champion" else "candidate")
-            self._estimates[key] = estimate(metric, self.y, model, champion, n_classes=self.n_classes)
+            found = estimate(metric, self.y, model, champion, n_classes=self.n_classes)
+            if isinstance(metric, ValueMetric):
+                found = metric.settled(found, self.y, model, champion)
+            self._estimates[key] = found
         return self._estimates[key]
 
     def value(self, metric: Metric, of: str = "candidate") -> float:
@@ -165,6 +171,7 @@ def evaluate(
     task: Task,
     metrics: Sequence[str] = (),
     gate_metrics: Sequence[str] = (),
+    worth: Mapping[str, RowValues] | None = None,
     classes: Sequence[Any] | None = None,
     positive: Any = None,
     slices: Mapping[str, pd.Series] | None = None,
@@ -178,6 +185,7 @@ def evaluate(
     :param y: shape (n,), the true labels or numbers.
     :param metrics: scorer names or aliases; default :func:`default_metrics`.
     :param gate_metrics: further metrics that gates will ask for, so that what they need is stored.
+    :param worth: by name, what each row is worth; kept for gates that ask for it.
     :param classes: all classes, any order; required for classification.
     :param positive: the positive one of two classes; default: the last of ``classes``.
     :param slices: columns by which gates look at parts of the holdout, each of shape (n,).
@@ -196,7 +204,7 @@ def evaluate(
     needed = wanted + [Metric(name) for name in dict.fromkeys(gate_metrics)]
     for metric in needed:
         metric.check_task(task, n_classes)
-    labels = task == "regression" or any(m.needs_labels for m in needed)
+    labels = task == "regression" or bool(worth) or any(m.needs_labels for m in needed)
 
     columns: dict[str, Any] = {"row": np.asarray(y.index), "y": codes}
     for name, pair in (("candidate", candidate), ("champion", champion)):
@@ -212,6 +220,9 @@ def evaluate(
         columns[_SLICE + column] = text.where(text.notna(), "(missing)").astype(str).to_numpy(dtype=object)
 
     found = Evaluation(task, ordered, (), pd.DataFrame(columns), champion is not None, same_model)
+    for name, of_rows in (worth or {}).items():
+        for model in ("candidate", "champion") if champion is not None else ("candidate",):
+            found.frame[f"{model}_value:{name}"] = of_rows(codes, found.predictions(model), ordered)
     result = Evaluation(
         task,
         ordered,

@@ -66,12 +66,13 @@ def gate_dict(gate: Gate) -> dict[str, Any]:
 
 def gate_name(gate: Gate) -> str:
     """A short name for tables."""
+    subject = gate.value.name if gate.value is not None else gate.metric
     for key in ("at_least", "at_most", "not_worse_by", "better_by"):
         value = getattr(gate, key)
         if value is not None:
             by = f" by {', '.join(gate.slices)}" if gate.slices else " vs champion" if gate.versus else ""
-            return f"{gate.metric} {key} {value:g}{by}"
-    return str(gate.metric)
+            return f"{subject} {key} {value:g}{by}"
+    return str(subject)
 
 
 def decimals(value: float, *small: float) -> int:

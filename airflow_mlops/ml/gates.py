@@ -27,6 +27,7 @@ from airflow_mlops.ml.gate_result import (
     number,
 )
 from airflow_mlops.ml.metrics import Metric
+from airflow_mlops.ml.value import metric_of
 from airflow_mlops.ml.versus import versus
 
 __all__ = ["GateReport", "GateResult", "SliceResult", "Verdict", "check_gates", "decide", "follow_up", "gate_metrics"]
@@ -103,7 +104,7 @@ def _judge(gate: Gate, evaluation: Evaluation, serving: Callable[[Serving], dict
         if serving is None:
             raise EvaluationError("a serving gate needs a serving check, and none was given")
         return _serving(gate, gate.serving, serving(gate.serving))
-    metric = Metric(gate.metric or "")
+    metric = metric_of(gate)
     metric.check_task(evaluation.task, evaluation.n_classes)
     if gate.versus is not None:
         return versus(gate, metric, evaluation)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -61,15 +61,18 @@ class Predictions:
     :param labels: shape (n,): class codes, or predicted numbers; ``None`` when nobody asked for them.
     :param proba: shape (n, classes), columns in the order of the codes; ``None`` for regression.
     :param decision: shape (n,) or (n, classes): ``decision_function``, when there is no ``predict_proba``.
+    :param values: by name, shape (n,): what each row is worth (:mod:`airflow_mlops.ml.value`).
     """
 
     labels: np.ndarray | None = None
     proba: np.ndarray | None = None
     decision: np.ndarray | None = None
+    values: dict[str, np.ndarray] = field(default_factory=dict)
 
     def take(self, rows: np.ndarray) -> Predictions:
         """Return the predictions of the given rows (indices or mask)."""
-        return Predictions(*(None if a is None else a[rows] for a in (self.labels, self.proba, self.decision)))
+        labels, proba, decision = (None if a is None else a[rows] for a in (self.labels, self.proba, self.decision))
+        return Predictions(labels, proba, decision, {name: v[rows] for name, v in self.values.items()})
 
     def same_as(self, other: Predictions) -> bool:
         """Whether both models said exactly the same about every row."""

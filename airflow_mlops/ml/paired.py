@@ -39,6 +39,7 @@ class Estimate:
     :param deviations: bootstrap deviations from ``value``, scaled to ``rows`` rows.
     :param silent_rows: set when two models that do differ scored the same everywhere they could differ: the
         interval then is what a share can be that was never seen in so many rows (the "rule of three").
+    :param span: how far two models can be apart in such a row.
     """
 
     value: float
@@ -48,11 +49,12 @@ class Estimate:
     dof: float = math.inf
     deviations: np.ndarray | None = None
     silent_rows: int | None = None
+    span: float = 1.0
 
     def bounds(self, confidence: float) -> tuple[float, float] | None:
         """One-sided lower and one-sided upper bound, each at ``confidence``; ``None`` when unknown."""
         if self.silent_rows is not None:
-            half = 1 - (1 - confidence) ** (1 / self.silent_rows)
+            half = self.span * (1 - (1 - confidence) ** (1 / self.silent_rows))
             return self.value - half, self.value + half
         if self.deviations is not None:
             low, high = np.quantile(self.deviations, [1 - confidence, confidence])

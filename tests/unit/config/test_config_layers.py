@@ -330,6 +330,12 @@ class TestPermissions:
         load_text(self.TEXT, settings=Settings(allowed_imports=("my_pkg",)))
         load_text(self.TEXT)
 
+    def test_value_functions_are_code(self) -> None:
+        text = self.TEXT + "evaluate: {gates: [{value: {callable: 'os:getcwd'}, at_least: 0}]}\n"
+        with pytest.raises(InvalidPipeline) as caught:
+            load_text(text, settings=Settings(allowed_imports=("my_pkg",)))
+        assert [i.path for i in caught.value.issues] == ["evaluate.gates.0.value.callable"]
+
     def test_notifiers_of_airflow_are_allowed(self) -> None:
         notify = (
             "notify: {notifiers: [{class: airflow.providers.smtp.notifications.smtp.SmtpNotifier}, {class: a.B}]}\n"

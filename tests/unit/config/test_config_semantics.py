@@ -264,6 +264,13 @@ def test_a_replay_of_nothing_is_only_a_warning():
         ("metric: neg_log_loss, at_least: 0.4", "at_least", "never above 0", "{metric: log_loss, at_most: …}"),
         ("metric: roc_auc, at_least: 62", "at_least", "never above 1", "write at_least: 0.62"),
         ("metric: log_loss, at_most: -0.4", "at_most", "never below 0", "None"),
+        ("value: {matrix: [[0, -5], [-1, 10]]}, at_least: 11", "at_least", "no row is worth more than 10", "None"),
+        (
+            "value: {name: roc_auc, callable: 'a:b'}, at_least: 0",
+            "value.name",
+            "the name of a metric",
+            "something else",
+        ),
     ],
 )
 def test_gates_that_nothing_passes(gate, key, message, suggestion):
@@ -273,9 +280,17 @@ def test_gates_that_nothing_passes(gate, key, message, suggestion):
     assert suggestion in str(issue.suggestion)
 
 
+def test_a_matrix_is_for_classes():
+    text = train("sklearn.linear_model.LinearRegression", evaluate="[r2], gates: [{value: {matrix: [[0, 1], [1, 0]]}}]")
+    issue = one(text)
+    assert (issue.code, issue.path) == ("gate", "evaluate.gates.0.value.matrix")
+    assert "for regression" in issue.message
+
+
 @pytest.mark.parametrize(
     "gate",
-    ["metric: log_loss, at_least: 1, at_most: 2", "metric: log_loss, at_least: high", "metric: log_loss",
+    ["value: {matrix: [[0, x], 3]}, at_least: 9", "value: {matrix: 3}, at_least: 1", "value: [1]", "value: {name: 3}",
+     "metric: log_loss, at_least: 1, at_most: 2", "metric: log_loss, at_least: high", "metric: log_loss",
      "metric: log_loss, at_least: 1, versus: champion, better_by: 0", "metric: r2, at_least: -3", "metric: [roc_auc]"],
 )  # fmt: skip
 def test_gates_that_are_told_of_elsewhere_or_may_pass(gate):
