@@ -27,6 +27,7 @@ from pydantic import (
 from airflow_mlops.config.types import (
     CallablePath,
     Column,
+    Confirm,
     Cron,
     Day,
     DottedPath,
@@ -475,6 +476,13 @@ class Retrain(_Model):
     when: list[Literal["new_data", "drift", "performance", "staleness"]] = Field(
         default_factory=list, description="Train on these events."
     )
+    confirm: Confirm | None = Field(
+        None,
+        description=(
+            "2 of 3: drift, performance or staleness asks for training when so many of its last checks saw it; "
+            "default: at once."
+        ),
+    )
     cooldown: Duration | None = Field(None, description="No event starts training sooner after the last one.")
     max_per_month: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="Event-started trainings per calendar month."
@@ -502,7 +510,19 @@ class Notifier(_Model):
     )
 
 
-Event = Literal["failed", "rejected", "promoted", "rollback", "drift", "skew", "performance", "retrain", "stale_data"]
+Event = Literal[
+    "failed",
+    "rejected",
+    "promoted",
+    "rollback",
+    "drift",
+    "skew",
+    "performance",
+    "retrain",
+    "suppressed",
+    "budget",
+    "stale_data",
+]
 
 
 def _default_events() -> list[Event]:
@@ -598,6 +618,9 @@ class PipelineConfig(_Model):
                 "`data.watch` needs `retrain.when: [new_data]`": self.data.watch is not None
                 and self.retrain is not None
                 and "new_data" not in self.retrain.when,
+                "`retrain.confirm` needs drift, performance or staleness in `retrain.when`": (
+                    self.retrain is not None and self.retrain.confirm is not None and not watched
+                ),
                 "`retrain.when: [staleness]` needs `monitor.max_age`": (
                     "staleness" in watched and self.monitor is not None and self.monitor.max_age is None
                 ),

@@ -292,5 +292,6 @@ def _by_itself(found: Findings) -> Iterator[str]:
     yield "retrain:"
     yield _with('  schedule: "@weekly"', "in any case")
     yield _with("  when: [drift, staleness]", "and on these; new_data and performance are possible, too")
-    yield _with("  cooldown: 7d", "but no sooner than this after the last training")
+    yield _with("  confirm: 2 of 3", "not on one alarm, but when two of the last three checks raised it")
+    yield _with("  cooldown: 7d", "and no sooner than this after the last training")
     yield _with("  max_per_month: 4", "and no more often")

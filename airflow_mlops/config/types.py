@@ -40,6 +40,7 @@ def _positive_duration(value: str) -> str:
     return value
 
 
+MOST_CHECKS = 100
 _MARKS = ("{{", "{%", "{#")
 # The usual expressions need no parser.
 _PLAIN_WINDOW = re.compile(r"\{\{ ?window\.(?:start|end) ?\}\}")
@@ -88,6 +89,27 @@ def message_templates(value: Any) -> Any:
     elif isinstance(value, list):
         for inner in value:
             message_templates(inner)
+    return value
+
+
+def parse_confirm(text: str) -> tuple[int, int]:
+    """Parse ``2 of 3`` into ``(2, 3)``: seen in so many of the last checks; raises ValueError."""
+    found = re.fullmatch(r"\s*(\d{1,3})\s+of\s+(\d{1,3})\s*", text, re.ASCII)
+    if not found:
+        raise ValueError("write how many of the last checks, like 2 of 3")
+    seen, last = int(found[1]), int(found[2])
+    refuse(
+        {
+            f"0 of {last} would ask without any alarm: write 1 or more": seen == 0,
+            f"{seen} of {last} can never be met: there are only {last}": seen > last,
+            f"no more than the last {MOST_CHECKS} checks count": last > MOST_CHECKS,
+        }
+    )
+    return seen, last
+
+
+def _confirm(value: str) -> str:
+    parse_confirm(value)
     return value
 
 
@@ -186,6 +208,11 @@ _DURATION_SCHEMA = {"pattern": r"^\s*(\d+(\.\d+)?\s*[smhdw]\s*)+$", "examples": 
 Duration = Annotated[StrictStr, AfterValidator(_duration), Field(max_length=100, json_schema_extra=_DURATION_SCHEMA)]
 PositiveDuration = Annotated[
     StrictStr, AfterValidator(_positive_duration), Field(max_length=100, json_schema_extra=_DURATION_SCHEMA)
+]
+Confirm = Annotated[
+    StrictStr,
+    AfterValidator(_confirm),
+    Field(max_length=20, json_schema_extra={"pattern": r"^\s*\d{1,3}\s+of\s+\d{1,3}\s*$", "examples": ["2 of 3"]}),
 ]
 Template = Annotated[StrictStr, AfterValidator(_template), Field(min_length=1, max_length=20_000)]
 DottedPath = Annotated[StrictStr, AfterValidator(_dotted)]

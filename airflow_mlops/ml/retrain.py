@@ -2,7 +2,8 @@
 
 Two steps, both commits of one append-only log. A monitoring run *requests* training and is granted
 or told why not; the training run *claims* the grant and goes, or is told why not. Events may be
-lost, doubled or late: a grant trains once.
+lost, doubled or late: a grant trains once. Where alarms must be confirmed, checks that found nothing
+are noted too: k of the last n checks must have alarmed.
 
 Time is the end of a run's window, never the wall clock, so that a replay of the past behaves like
 the past. It may go backwards (a replay beside live runs): a cool-down looks only at trainings whose
@@ -11,31 +12,46 @@ time is not after the one asked about.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_mlops.config.models import Retrain, length
+from airflow_mlops.config.types import parse_confirm
 from airflow_mlops.exceptions import RegistryError
-from airflow_mlops.registry.log import Entry, Log
+from airflow_mlops.ml.retrain_state import (
+    EVENT_STARTS,
+    UNCONFIRMED,
+    Checked,
+    Grant,
+    State,
+    confirmations,
+    fold,
+    refusals,
+    short,
+)
+from airflow_mlops.registry.log import Log
 from airflow_mlops.registry.log import op_id as make_op_id
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
-from airflow_mlops.window import WindowTime
 
-EVENT_STARTS = ("retrain", "new_data")
 STARTS = (*EVENT_STARTS, "schedule", "manual", "initial")
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The answer to a request; ``grant`` names what the training run has to claim."""
+    """The answer to a request; ``grant`` names what the training run has to claim.
+
+    :param reasons: what training is granted for; where it is not, all that asked.
+    :param held: why it is not granted, some of ``cooldown``, ``budget``, ``waiting``, ``confirm``.
+    """
 
     granted: bool
     grant: str | None
     sentence: str
     reasons: list[str]
+    held: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -44,64 +60,19 @@ class Decision:
 
 @dataclass(frozen=True)
 class Claim:
-    """Whether this run trains, and why."""
+    """Whether this run trains, and why.
+
+    :param held: why it does not: as in :class:`Decision`; empty where the run brings no grant that could be used.
+    """
 
     go: bool
     sentence: str
     reasons: list[str]
+    held: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return asdict(self)
-
-
-@dataclass
-class _Grant:
-    id: str
-    at: datetime
-    reasons: list[str]
-    dry: bool
-    taken_by: str | None = None
-    closed: str | None = None
-
-    @property
-    def open(self) -> bool:
-        return self.taken_by is None and self.closed is None
-
-
-@dataclass
-class _State:
-    """What the entries add up to; rehearsals (``dry``) are kept apart and never counted."""
-
-    trainings: list[tuple[datetime, bool]] = field(default_factory=list)  # (time, started by an event)
-    grants: dict[str, _Grant] = field(default_factory=dict)
-    requests: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)
-    went: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)  # (run, dry) → its claim
-
-    def open_grant(self) -> _Grant | None:
-        return next((g for g in self.grants.values() if g.open and not g.dry), None)
-
-
-def _fold(entries: tuple[Entry, ...]) -> _State:
-    state = _State()
-    for entry in entries:
-        body = entry.payload
-        if body["repeats"]:
-            continue
-        at, dry = datetime.fromisoformat(body["at"]), bool(body["dry"])
-        for closed in body["closes"]:
-            state.grants[closed].closed = body["closes_because"]
-        if entry.type == "request":
-            state.requests[body["evidence"], dry] = body
-            if body["granted"]:
-                state.grants[body["grant"]] = _Grant(body["grant"], at, body["reasons"], dry)
-        elif body["go"]:
-            state.went[body["run"], dry] = body
-            if body["grant"]:
-                state.grants[body["grant"]].taken_by = body["run"]
-            if not dry:
-                state.trainings.append((at, body["start"] in EVENT_STARTS))
-    return state
 
 
 class Ledger:
@@ -112,7 +83,17 @@ class Ledger:
 
     def __init__(self, store: Store, pipeline: str) -> None:
         self.pipeline = pipeline
-        self._log: Log[_State] = Log(store, layout.ledger_prefix(pipeline), _fold)
+        self._log: Log[State] = Log(store, layout.ledger_prefix(pipeline), fold)
+
+    def note(self, checks: Mapping[str, Checked], *, at: datetime, op_id: str, dry: bool = False) -> None:
+        """Record checks that came to a result and did not alarm, for the confirmation of later alarms.
+
+        :param checks: by name.
+        :param at: end of the window that was checked; naive is UTC.
+        :param dry: of a replay that does not promote; kept apart.
+        """
+        body = {"at": _time(at).isoformat(), "dry": dry, "checks": _found(checks, ())}
+        self._log.append("check", body, op_id=op_id)
 
     def request(
         self,
@@ -122,6 +103,7 @@ class Ledger:
         at: datetime,
         config: Retrain,
         op_id: str,
+        checks: Mapping[str, Checked] | None = None,
         details: dict[str, Any] | None = None,
         dry: bool = False,
     ) -> Decision:
@@ -129,40 +111,58 @@ class Ledger:
 
         The same ``evidence`` (a digest of what was seen) always gets the answer it got first. At most
         one grant is open: while it is, others are suppressed, unless it would be past its cool-down had
-        it been used; then its event was lost and the new grant takes its place.
+        it been used; then its event was lost and the new grant takes its place. With ``config.confirm``
+        only reasons that k of the last n checks saw count; results of one time count once.
 
         :param at: end of the window in which the reasons were seen; naive is UTC.
+        :param checks: the checks that came to a result, alarm or not, by name. Only alarms about one version
+            confirm each other. A reason that is not among them was seen at ``at``.
         :param details: plain JSON kept with the request.
         :param dry: decide as usual but spend nothing: a replay that does not promote.
         """
         when = _time(at)
         grant = f"grant-{make_op_id(self.pipeline, evidence, when.isoformat(), dry)[:12]}"
+        checked = {name: Checked("", when) for name in reasons if name not in UNCONFIRMED} | dict(checks or {})
 
-        def decide(state: _State) -> dict[str, Any]:
+        def decide(state: State) -> dict[str, Any]:
             body = {
                 "evidence": evidence, "at": when.isoformat(), "dry": dry, "details": details or {},
-                "reasons": [*reasons], "closes": [], "closes_because": "", "repeats": False,
+                "checks": _found(checked, reasons), "reasons": [*reasons], "confirmations": {},
+                "closes": [], "closes_because": "", "repeats": False,
             }  # fmt: skip
             if (before := state.requests.get((evidence, dry))) is not None:
-                same = {k: before[k] for k in ("granted", "grant", "sentence", "reasons")}
-                return body | same | {"repeats": True}
-            refusal, lost = _refusal(state, when, config), None
-            if not reasons:
-                refusal = "suppressed: nothing asks for training"
-            elif (waiting := state.open_grant()) is not None:
+                return body | {key: before[key] for key in _ANSWER} | {"repeats": True}
+            counts = confirmations(state, {n: c for n, c in checked.items() if n in reasons}, config, dry=dry)
+            need = parse_confirm(config.confirm)[0] if config.confirm else 0
+            confirmed = [r for r in reasons if counts.get(r, need) >= need]
+            held, lost = refusals(state, when, config), None
+            if (waiting := state.open_grant()) is not None:
                 if when <= waiting.at or when < waiting.at + (length(config.cooldown) or timedelta()):
-                    refusal = f"suppressed: {waiting.id} of {_short(waiting.at)} still waits for its training"
-                elif refusal is None and not dry:
+                    held["waiting"] = f"{waiting.id} of {short(waiting.at)} still waits for its training"
+                else:
                     lost = waiting.id
-            if lost:
-                body |= {"closes": [lost], "closes_because": f"{grant} of {_short(when)} took its place"}
-            if refusal:
-                return body | {"granted": False, "grant": None, "sentence": refusal}
-            sentence = f"granted: training because of {_listed(reasons)}, window until {_short(when)}"
-            return body | {"granted": True, "grant": grant, "sentence": sentence}
+            if not reasons:
+                held = {"nothing": "nothing asks for training"}
+            elif not confirmed:
+                held["confirm"] = "; ".join(f"{name} {counts[name]} of {need} confirmations" for name in reasons)
+            body |= {"confirmations": counts, "held": [*held]}
+            if held:
+                return body | {"granted": False, "grant": None, "sentence": f"suppressed: {'; '.join(held.values())}"}
+            if lost and not dry:
+                body |= {"closes": [lost], "closes_because": f"{grant} of {short(when)} took its place"}
+            sentence = f"granted: training because of {_listed(confirmed)}, window until {short(when)}"
+            return body | {"granted": True, "grant": grant, "sentence": sentence, "reasons": confirmed}
 
         body = self._log.append("request", decide, op_id=op_id).payload
-        return Decision(body["granted"], body["grant"], body["sentence"], body["reasons"])
+        return Decision(body["granted"], body["grant"], body["sentence"], body["reasons"], body["held"])
+
+    def waiting(self, at: datetime) -> Grant | None:
+        """The grant given before ``at`` that no training has claimed: its event may have been lost.
+
+        Sending it again is safe, as a grant trains once.
+        """
+        grant = self._log.state().open_grant()
+        return grant if grant is not None and grant.at < _time(at) else None
 
     def claim(
         self,
@@ -200,13 +200,13 @@ class Ledger:
                 dry=dry,
             )
             if not decision.granted:
-                return Claim(False, decision.sentence, decision.reasons)
+                return Claim(False, decision.sentence, decision.reasons, decision.held)
             grant = decision.grant
 
-        def decide(state: _State) -> dict[str, Any]:
+        def decide(state: State) -> dict[str, Any]:
             body = {
                 "grant": grant, "start": start, "at": when.isoformat(), "run": run, "dry": dry, "evidence": evidence,
-                "closes": [], "closes_because": "", "repeats": False, "reasons": [start],
+                "closes": [], "closes_because": "", "repeats": False, "reasons": [start], "held": [],
             }  # fmt: skip
             if (before := state.went.get((run, dry))) is not None:
                 return body | {k: before[k] for k in ("go", "sentence", "reasons")} | {"repeats": True}
@@ -219,39 +219,42 @@ class Ledger:
             if mine is not None:
                 body["reasons"] = mine.reasons
             problem = _unclaimable(self.pipeline, grant, mine, dry)
-            if problem is None and mine is not None:
-                problem = _refusal(state, when, config)
-                if problem:
-                    body |= {"closes": [mine.id], "closes_because": problem}
+            if problem is None and mine is not None and (held := refusals(state, when, config)):
+                problem = f"suppressed: {'; '.join(held.values())}"
+                body |= {"closes": [mine.id], "closes_because": problem, "held": [*held]}
             if problem or mine is None:
                 return body | {"go": False, "sentence": problem}
             return body | {"go": True, "sentence": f"training because of {_listed(mine.reasons)} ({mine.id})"}
 
         body = self._log.append("claim", decide, op_id=op_id).payload
-        return Claim(body["go"], body["sentence"], body["reasons"])
+        return Claim(body["go"], body["sentence"], body["reasons"], body["held"])
 
     def history(self) -> list[dict[str, Any]]:
         """All requests and claims, oldest first, as rows for a table.
 
-        Each: ``step`` (request or claim), ``at``, ``yes``, ``sentence``, ``reasons``, ``grant``, ``run``,
-        ``start``, ``dry``, ``repeats`` (asked before, not counted again), ``recorded`` (wall clock).
+        Each: ``step`` (request or claim), ``at``, ``yes``, ``sentence``, ``reasons``, ``held``, ``confirmations``,
+        ``grant``, ``run``, ``start``, ``dry``, ``repeats`` (asked before, not counted again),
+        ``recorded`` (wall clock).
         """
         return [
             {
                 "step": entry.type,
                 "at": entry.payload["at"],
                 "yes": bool(entry.payload.get("granted", entry.payload.get("go"))),
-                **{k: entry.payload.get(k) for k in ("sentence", "reasons", "grant", "run", "start", "dry", "repeats")},
+                **{key: entry.payload.get(key) for key in _SHOWN},
                 "recorded": entry.at,
             }
             for entry in self._log.entries()
+            if entry.type != "check"
         ]
 
 
+_ANSWER = ("granted", "grant", "sentence", "reasons", "held", "confirmations")
+_SHOWN = ("sentence", "reasons", "held", "confirmations", "grant", "run", "start", "dry", "repeats")
 _START_TEXT = {"schedule": "by the schedule", "manual": "started by a person", "initial": "there is no champion yet"}
 
 
-def _unclaimable(pipeline: str, grant: str | None, known: _Grant | None, dry: bool) -> str | None:
+def _unclaimable(pipeline: str, grant: str | None, known: Grant | None, dry: bool) -> str | None:
     if grant is None:
         return "no training: the run carries no grant"
     if known is None:
@@ -267,28 +270,15 @@ def _unclaimable(pipeline: str, grant: str | None, known: _Grant | None, dry: bo
     return None
 
 
-def _refusal(state: _State, at: datetime, config: Retrain) -> str | None:
-    """Why an event may not start a training at ``at``; None if it may."""
-    cooldown = length(config.cooldown)
-    earlier = [t for t, _ in state.trainings if t <= at]
-    if cooldown is not None and earlier and at < max(earlier) + cooldown:
-        last = max(earlier)
-        return f"suppressed: cool-down until {_short(last + cooldown)} (last training {_short(last)})"
-    if config.max_per_month is not None:
-        month = (at.year, at.month)
-        local = (t.astimezone(at.tzinfo) for t, event in state.trainings if event)
-        used = sum((t.year, t.month) == month for t in local)
-        if used >= config.max_per_month:
-            return f"suppressed: {used} of {config.max_per_month} trainings by events in {at:%Y-%m} are used"
-    return None
+def _found(checks: Mapping[str, Checked], alarms: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"alarm": name in alarms, "about": one.about, "at": _time(one.at).isoformat()}
+        for name, one in checks.items()
+    }
 
 
 def _time(at: datetime) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
-
-
-def _short(at: datetime) -> str:
-    return str(WindowTime.fromisoformat(at.isoformat()))
 
 
 def _listed(reasons: Sequence[str]) -> str:

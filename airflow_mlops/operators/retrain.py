@@ -9,18 +9,23 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.config.models import Monitor, Retrain, length
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.ml.retrain import Ledger
+    from airflow_mlops.ml.retrain_state import Checked
 
 ALARMS = {"drift": "drift", "performance": "drop"}
+UNDECIDED = ("not_enough_data", "pending_labels")
+"""Verdicts that neither raise an alarm nor speak against one."""
 
 
 class RequestRetrainOperator(MLOpsOperator):
     """Ask the ledger for a retrain where a check raised an alarm; skipped, with the reason, where not granted.
 
+    Where an earlier grant still waits for its training, its event is sent again: it may have been lost.
     Returns ``{"grant", "reasons", "sentence"}``; the outlet asset's event carries them to ``__train``.
 
     :param checks: XComs of the monitoring checks, by name (``drift``, ``performance``).
@@ -43,30 +48,31 @@ class RequestRetrainOperator(MLOpsOperator):
         self.retrain = section(Retrain, retrain)
         self.monitor = section(Monitor, monitor)
 
-    def _reasons(self, scope: RunScope) -> dict[str, str]:
-        """Alarm → its sentence, for the alarms that this pipeline retrains on."""
-        reasons: dict[str, str] = {
-            name: result["sentence"]
-            for name, result in self.checks.items()
-            if result and name in self.retrain.when and result["verdict"] == ALARMS[name]
-        }
+    def _found(self, scope: RunScope) -> tuple[dict[str, Checked], dict[str, str]]:
+        """What this pipeline retrains on: the checks that came to a result, and the sentences of those that alarmed."""
+        from airflow_mlops.ml.retrain_state import Checked
+
+        end = scope.required_window.end
+        checked: dict[str, Checked] = {}
+        alarms: dict[str, str] = {}
+        for name, result in self.checks.items():
+            if not result or name not in self.retrain.when or result["verdict"] in UNDECIDED:
+                continue
+            judged = result.get("window")
+            checked[name] = Checked(f"v{result.get('version')}", Window.from_dict(judged).end if judged else end)
+            if result["verdict"] == ALARMS[name]:
+                alarms[name] = result["sentence"]
         max_age = length(self.monitor.max_age)
         champion = (
             self.hook.registry(self.pipeline).champion() if max_age and "staleness" in self.retrain.when else None
         )
         trained_on = ((champion.record["snapshot"].get("window") or {}) if champion else {}).get("end")
-        if max_age and trained_on:
-            from airflow_mlops.window import Window
-
-            age = scope.required_window.end - Window.of(trained_on, scope.required_window.end).start
+        if max_age and champion and trained_on:
+            age = end - Window.of(trained_on, end).start
+            checked["staleness"] = Checked(f"v{champion.number}", end)
             if age > max_age:
-                reasons["staleness"] = f"the champion's data ends {age.days} days before this window's end"
-        return reasons
-
-    def _evidence(self, window: str, reasons: Mapping[str, str]) -> str:
-        """What was seen: the same alarms of the same version in the same window are one request."""
-        versions = sorted({str(self.checks[name].get("version")) for name in reasons if name in self.checks})
-        return f"{window}:{','.join(sorted(reasons))}:v{','.join(versions)}"
+                alarms["staleness"] = f"the champion's data ends {age.days} days before this window's end"
+        return checked, alarms
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Ask; announce a grant."""
@@ -74,29 +80,49 @@ class RequestRetrainOperator(MLOpsOperator):
 
         if scope.window is None:
             raise AirflowSkipException("nothing was checked: these predictions were made without a window")
-        store, window = self.hook.store(), scope.window
-        reasons = self._reasons(scope)
+        window, (checked, alarms) = scope.window, self._found(scope)
+        reasons, ledger = sorted(alarms), Ledger(self.hook.store(), self.pipeline)
+        seen = {name: f"{name}@{one.at.isoformat()}:{one.about}" for name, one in checked.items()}
+        # The same alarms of the same versions in the same windows are one piece of evidence.
+        evidence = ",".join(seen[name] for name in reasons)
         if not reasons:
-            raise AirflowSkipException("no alarm that this pipeline retrains on")
-        decision = Ledger(store, self.pipeline).request(
-            sorted(reasons),
-            evidence=self._evidence(window.key, reasons),
+            if self.retrain.confirm and checked:
+                operation = self.operation(context, "note", window.key, sorted(seen.values()))
+                ledger.note(checked, at=window.end, op_id=operation, dry=not scope.promote)
+            return self._remind(ledger, scope, context, "no alarm that this pipeline retrains on")
+        decision = ledger.request(
+            reasons,
+            evidence=evidence,
             at=window.end,
+            checks=checked,
             config=self.retrain,
-            op_id=self.operation(context, "request", window.key, sorted(reasons)),
-            details=reasons,
+            op_id=self.operation(context, "request", window.key, evidence),
+            details=alarms,
             dry=not scope.promote,
         )
-        answer = {"granted": decision.granted, "reasons": sorted(reasons), "sentence": decision.sentence}
-        self.record_check(scope, "request", answer)
+        answer = {"granted": decision.granted, "reasons": decision.reasons, "sentence": decision.sentence}
+        self.record_check(scope, "request", answer | {"held": decision.held})
         if not decision.granted:
-            raise AirflowSkipException(decision.sentence)
+            _tell_held(self, context, scope, decision.held, decision.sentence)
+            return self._remind(ledger, scope, context, decision.sentence)
         self.log.info("Retrain granted: %s", decision.sentence)
-        self.tell(context, scope, "retrain", f"{self.pipeline}: retrain, because of {', '.join(sorted(reasons))}")
+        self.tell(context, scope, "retrain", f"{self.pipeline}: retrain, because of {', '.join(decision.reasons)}")
+        return self._send(scope, context, str(decision.grant), decision.reasons, decision.sentence)
+
+    def _remind(self, ledger: Ledger, scope: RunScope, context: Context, sentence: str) -> dict[str, Any]:
+        """Send the event of an earlier grant that still waits once more; skip where there is none."""
+        grant = ledger.waiting(scope.required_window.end) if scope.promote else None
+        if grant is None:
+            raise AirflowSkipException(sentence)
+        sentence = f"{sentence}; {grant.id} is not claimed yet: its event is sent again"
+        self.log.info("%s", sentence)
+        return self._send(scope, context, grant.id, grant.reasons, sentence)
+
+    def _send(self, scope: RunScope, context: Context, grant: str, reasons: list[str], sentence: str) -> dict[str, Any]:
         for outlet in self.outlets:
-            why: list[Any] = sorted(reasons)
-            context["outlet_events"][outlet].extra = {**scope.event_extra(), "grant": decision.grant, "reasons": why}
-        return {"grant": decision.grant, "reasons": sorted(reasons), "sentence": decision.sentence}
+            why: list[Any] = [*reasons]
+            context["outlet_events"][outlet].extra = {**scope.event_extra(), "grant": grant, "reasons": why}
+        return {"grant": grant, "reasons": reasons, "sentence": sentence}
 
 
 class ClaimRetrainOperator(MLOpsOperator):
@@ -119,6 +145,8 @@ class ClaimRetrainOperator(MLOpsOperator):
         result = {"go": claim.go, "start": scope.start, "reasons": list(claim.reasons), "sentence": claim.sentence}
         self.record_check(scope, "training" if claim.go else "suppressed", result | {"run_id": context["ti"].run_id})
         if not claim.go:
+            if claim.held:
+                _tell_held(self, context, scope, claim.held, claim.sentence)
             raise AirflowSkipException(claim.sentence)
         self.log.info("Training goes on: %s", claim.sentence)
         return result
@@ -137,3 +165,10 @@ class ClaimRetrainOperator(MLOpsOperator):
             evidence=f"{(scope.extra.get('payload') or {}).get('version') or window.key}:{scope.start}",
             dry=not scope.promote,
         )
+
+
+def _tell_held(operator: MLOpsOperator, context: Context, scope: RunScope, held: Sequence[str], sentence: str) -> None:
+    """Notify of ``budget`` where that is used up and somebody asked to hear of it, else of ``suppressed``."""
+    asked = operator.notify["events"] if operator.notify else ()
+    event = "budget" if "budget" in held and "budget" in asked else "suppressed"
+    operator.tell(context, scope, event, f"{operator.pipeline}: {sentence}")

@@ -215,6 +215,7 @@ WRONG: list[dict[str, Any]] = [
     {"monitor": {"drift": {"efect": 0.2}}},
     {"notify": {"notifiers": [{"args": {}}]}},
     {"retrain": {"when": ["drfit"]}},
+    {"retrain": {"confirm": "2/3"}},
 ]
 
 

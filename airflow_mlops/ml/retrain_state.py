@@ -1,0 +1,140 @@
+"""What the entries of a retrain ledger add up to, and why an event may not start a training now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow_mlops.config.models import Retrain, length
+from airflow_mlops.config.types import parse_confirm
+from airflow_mlops.registry.log import Entry
+from airflow_mlops.window import WindowTime
+
+EVENT_STARTS = ("retrain", "new_data")
+UNCONFIRMED = ("new_data",)
+"""Reasons that are no finding of a check: there is nothing to see a second time."""
+
+
+@dataclass
+class Grant:
+    """A yes that waits for its training, was taken by a run, or was closed."""
+
+    id: str
+    at: datetime
+    reasons: list[str]
+    dry: bool
+    taken_by: str | None = None
+    closed: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it still waits."""
+        return self.taken_by is None and self.closed is None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A check that came to a result.
+
+    :param about: what it judged: the version.
+    :param at: end of the window it judged, which need not be that of the run: labels come late. Naive is UTC.
+    """
+
+    about: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a check found, and about what."""
+
+    alarm: bool
+    about: str
+
+
+@dataclass
+class State:
+    """What the entries add up to; rehearsals (``dry``) are kept apart and never counted."""
+
+    trainings: list[tuple[datetime, bool]] = field(default_factory=list)  # (time, started by an event)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    requests: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)
+    went: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)  # (run, dry) → its claim
+    checks: dict[tuple[str, bool], dict[datetime, Seen]] = field(default_factory=dict)  # (name, dry) → time → found
+
+    def open_grant(self) -> Grant | None:
+        """The grant that waits; rehearsals have none that others have to mind."""
+        return next((g for g in self.grants.values() if g.open and not g.dry), None)
+
+
+def fold(entries: Iterable[Entry]) -> State:
+    """Add up the entries, oldest first."""
+    state = State()
+    for entry in entries:
+        body = entry.payload
+        at, dry = datetime.fromisoformat(body["at"]), bool(body["dry"])
+        # Of two results for one window the newer counts, as it does among the stored checks.
+        for name, found in body.get("checks", {}).items():
+            judged = datetime.fromisoformat(found["at"])
+            state.checks.setdefault((name, dry), {})[judged] = Seen(found["alarm"], found["about"])
+        if entry.type == "check" or body["repeats"]:
+            continue
+        for closed in body["closes"]:
+            state.grants[closed].closed = body["closes_because"]
+        if entry.type == "request":
+            state.requests[body["evidence"], dry] = body
+            if body["granted"]:
+                state.grants[body["grant"]] = Grant(body["grant"], at, body["reasons"], dry)
+        elif body["go"]:
+            state.went[body["run"], dry] = body
+            if body["grant"]:
+                state.grants[body["grant"]].taken_by = body["run"]
+            if not dry:
+                state.trainings.append((at, body["start"] in EVENT_STARTS))
+    return state
+
+
+def confirmations(state: State, alarms: Mapping[str, Checked], config: Retrain, *, dry: bool) -> dict[str, int]:
+    """How many of the last checks raised each of the ``alarms``, this one included; empty without ``confirm``.
+
+    Of the last n windows up to the one of the alarm, those count in which the check alarmed about the same
+    version: what was seen of an earlier champion does not speak against the one that took its place.
+    """
+    if config.confirm is None:
+        return {}
+    _, last = parse_confirm(config.confirm)
+    counts = {}
+    for name, checked in alarms.items():
+        known = state.checks.get((name, dry), {})
+        before = sorted((t for t in known if t < checked.at), reverse=True)[: last - 1]
+        counts[name] = 1 + sum(known[t] == Seen(True, checked.about) for t in before)
+    return counts
+
+
+def refusals(state: State, at: datetime, config: Retrain) -> dict[str, str]:
+    """Why an event may not start a training at ``at``, by kind (``cooldown``, ``budget``); empty if it may."""
+    found = {}
+    cooldown = length(config.cooldown)
+    earlier = [t for t, _ in state.trainings if t <= at]
+    if cooldown is not None and earlier and at < max(earlier) + cooldown:
+        last = max(earlier)
+        found["cooldown"] = f"cool-down until {short(last + cooldown)} (last training {short(last)})"
+    if config.max_per_month is not None:
+        local = (t.astimezone(at.tzinfo) for t, event in state.trainings if event)
+        used = sum((t.year, t.month) == (at.year, at.month) for t in local)
+        if used >= config.max_per_month:
+            following = (at.replace(day=1, hour=0, minute=0, second=0, microsecond=0) + timedelta(days=32)).replace(
+                day=1
+            )
+            found["budget"] = (
+                f"budget used up until {short(following)} "
+                f"({used} of {config.max_per_month} trainings by events in {at:%Y-%m})"
+            )
+    return found
+
+
+def short(at: datetime) -> str:
+    """``2013-01-01`` at midnight, else ISO 8601 without offset."""
+    return str(WindowTime.fromisoformat(at.isoformat()))
