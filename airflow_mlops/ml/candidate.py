@@ -26,6 +26,7 @@ from airflow_mlops.ml.gate_report import gate_report_html
 from airflow_mlops.ml.gates import GateResult, decide, gate_metrics
 from airflow_mlops.ml.importance import importance
 from airflow_mlops.ml.privacy import masked
+from airflow_mlops.ml.reference import make_reference, predicted, store_reference
 from airflow_mlops.ml.seen import seen
 from airflow_mlops.ml.serving import check_serving, predictions
 from airflow_mlops.ml.splitting import split_mask
@@ -159,13 +160,15 @@ def evaluate_candidate(
     :returns: ``{"champion": number or None, "evaluation", "sample", "expected": digests, "metrics", "rows"}``;
         ``metrics`` by name; ``evaluation`` holds the row-by-row predictions of both, ``sample`` some holdout
         rows as the model takes them, ``expected`` the candidate's predictions of these, ``importance`` the digest
-        of :func:`~airflow_mlops.ml.importance.importance`'s result.
+        of :func:`~airflow_mlops.ml.importance.importance`'s result, ``reference`` what drift will be measured
+        against (:mod:`~airflow_mlops.ml.reference`).
     :raises EvaluationError: a metric cannot be computed on this holdout.
     """
     frame = Snapshot.load(store, record["snapshot"]).to_pandas(store)
     holdout = split_mask(frame, data, record["seed"])
     raw = frame[holdout]
-    rows = featured(frame, data, recorded_code(record), allowed_imports)[holdout]
+    made = featured(frame, data, recorded_code(record), allowed_imports)
+    rows = made[holdout]
     columns = [c for gate in config.gates for c in gate.slices]
     missing = sorted({c for c in columns if c not in raw.columns})
     if missing:
@@ -182,7 +185,8 @@ def evaluate_candidate(
     candidate = fetch_model(
         store, record["model"], trusted=trusted_types, verifier=verifier, pipeline=pipeline, key=key
     )
-    mine = schema.check(rows)
+    inputs = schema.check(made)
+    mine = inputs[holdout]
     other = None
     if champion is not None:
         other_schema = FeatureSchema.from_dict(champion.record["schema"])
@@ -223,6 +227,9 @@ def evaluate_candidate(
         positive=schema.positive,
         seed=record["seed"],
     )
+    said = pd.DataFrame(predicted(candidate, result, mine), index=mine.index)
+    times = frame[data.timestamp] if data.timestamp in frame.columns else None
+    reference = store_reference(store, make_reference(inputs.join(said), schema, times))
     # Kept, handed over and shown to people: what the model says about private values is said about 0 instead.
     sample = masked(mine.head(_MOST_SAMPLE_ROWS).reset_index(drop=True), schema.private)
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
@@ -232,13 +239,14 @@ def evaluate_candidate(
         sample.to_parquet(path)
         sample_digest = put_blob_file(store, path)
     expected = io.BytesIO()
-    said = predictions(candidate, sample)
-    np.save(expected, said.astype(str) if said.dtype == object else said, allow_pickle=False)
+    answers = predictions(candidate, sample)
+    np.save(expected, answers.astype(str) if answers.dtype == object else answers, allow_pickle=False)
     return {
         "champion": champion.number if champion else None,
         "evaluation": digest,
         "sample": sample_digest,
         "expected": put_blob(store, expected.getvalue()),
+        "reference": reference,
         "importance": put_json(store, weights),
         "rows": result.rows,
         "metrics": {m["name"]: m for m in result.to_dict()["metrics"]},

@@ -4,11 +4,15 @@ A column drifts when a change is both large and significant. Large: :class:`~air
 models.Drift` ``effect`` for numbers (Wasserstein distance in σ), half of it for shares of
 categories, two points for the missing rate. Significant: at ``alpha`` for all tests of the check
 together. Significance alone would call a million rows drifted for nothing, size alone thirty rows.
+
+Either side is seen through a :class:`~airflow_mlops.ml.drift_profile.Profile` of the reference, so that it
+makes no difference whether its rows are there or only what was remembered of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -17,10 +21,23 @@ import pandas as pd
 
 from airflow_mlops.config.models import Drift
 from airflow_mlops.exceptions import DataError
-from airflow_mlops.ml.drift_statistics import Signal, column_signals
+from airflow_mlops.ml.drift_profile import (
+    BATCH_ROWS,
+    Categories,
+    CategoryCounter,
+    NumberCounter,
+    Numbers,
+    Profile,
+    make_profile,
+    to_numbers,
+)
+from airflow_mlops.ml.drift_statistics import Signal, column_signals, worth
 
 MISSING_POINTS = 0.02
-KINDS = ("number", "category", "boolean")
+FEWEST = 30
+"""Independent rows that a side must be worth for its values to be compared."""
+KINDS = ("number", "category", "boolean", "datetime")
+_SHOWN_FACTOR = 1.5  # from here on a sentence tells how many independent rows there are
 _NAMED = 5  # columns named in the one-sentence summary
 
 Verdict = Literal["drift", "no_drift", "not_enough_data"]
@@ -32,7 +49,7 @@ class ColumnDrift:
 
     :param statistic: what ``effect`` measures: ``W1`` (in σ of the reference), ``L∞`` (share),
         ``new categories`` (share), ``missing rate`` (share), ``share off the constant``, or ``none``.
-    :param p_value: uncorrected; the correction over all tests is in ``drifted``.
+    :param p_value: not corrected for the number of tests; that correction is in ``drifted``.
     """
 
     name: str
@@ -50,7 +67,10 @@ class ColumnDrift:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """The decision over all columns; ``rows`` are those of reference and current."""
+    """The decision over all columns; ``rows`` are those of reference and current.
+
+    ``skipped``: columns that were not compared.
+    """
 
     verdict: Verdict
     columns: tuple[ColumnDrift, ...]
@@ -74,58 +94,101 @@ class DriftReport:
         }
 
 
-def check_drift(reference: pd.DataFrame, current: pd.DataFrame, kinds: Mapping[str, str], config: Drift) -> DriftReport:
-    """Compare the columns of ``kinds`` between two frames.
+def check_drift(
+    reference: pd.DataFrame | Profile,
+    current: pd.DataFrame | Iterable[pd.DataFrame],
+    kinds: Mapping[str, str],
+    config: Drift,
+) -> DriftReport:
+    """Compare the columns of ``kinds`` between two sets of rows.
 
-    :param reference: rows the model was trained on; ``current``: rows to compare.
-    :param kinds: column name → ``number``, ``category`` or ``boolean``. Predictions are a column like
-        any other. Columns that hold dates in either frame are skipped, and named in ``skipped``.
+    :param reference: rows the model was trained on, or their profile.
+    :param current: rows to compare; or batches of them, of which one is in memory at a time. The order of rows
+        counts on both sides: rows that are like their neighbours are worth fewer.
+    :param kinds: column name → ``number``, ``category``, ``boolean`` or ``datetime``. Predictions are a column like
+        any other. Columns that hold dates and are not called so are skipped, and named in ``skipped``.
     :return: verdict ``not_enough_data`` when a side has fewer than ``config.min_rows`` rows.
     :raises DataError: for a kind that does not exist, or a column the reference does not have. A
         column that the current data lost is drift: all its values are missing.
     """
-    _check_kinds(reference, kinds)
-    rows = (len(reference), len(current))
+    _check_kinds(reference.columns if isinstance(reference, Profile) else reference, kinds)
+    batches = [current] if isinstance(current, pd.DataFrame) else current
+    skipped: set[str] = set()
+    if isinstance(reference, pd.DataFrame):
+        skipped |= {name for name, kind in kinds.items() if kind != "datetime" and _is_date(reference[name])}
+        reference = make_profile(reference, {n: k for n, k in kinds.items() if n not in skipped})
+    counters = {name: reference.columns[name].counter() for name in kinds if name not in skipped}
+    rows = 0
+    for batch in batches:
+        rows += len(batch)
+        skipped |= {n for n in counters if kinds[n] != "datetime" and n in batch and _is_date(batch[n])}
+        for name, counter in counters.items():
+            if name not in skipped:
+                _count(counter, batch, name, kinds[name])
+    return _decide(reference, {n: c for n, c in counters.items() if n not in skipped}, rows, kinds, config, skipped)
+
+
+def _count(counter: NumberCounter | CategoryCounter, batch: pd.DataFrame, name: str, kind: str) -> None:
+    """Count one column of a batch, a part of its rows at a time."""
+    for first in range(0, len(batch), BATCH_ROWS):
+        part = slice(first, first + BATCH_ROWS)
+        values = batch[name].iloc[part] if name in batch else pd.Series(np.nan, index=batch.index[part])
+        if isinstance(counter, NumberCounter):
+            counter.add(to_numbers(values, kind))
+        else:
+            counter.add(values)
+
+
+def _decide(
+    reference: Profile,
+    counters: Mapping[str, NumberCounter | CategoryCounter],
+    current_rows: int,
+    kinds: Mapping[str, str],
+    config: Drift,
+    skipped: Collection[str],
+) -> DriftReport:
+    rows = (reference.rows, current_rows)
     if min(rows) < config.min_rows:
         sentence = (
-            f"not enough data: {rows[0]} reference and {rows[1]} current rows, at least {config.min_rows} are needed"
+            f"not enough data: {rows[0]:,} reference and {rows[1]:,} current rows, "
+            f"at least {config.min_rows:,} are needed"
         )
         return DriftReport("not_enough_data", (), sentence, rows)
-
-    skipped = [c for c in kinds if _is_date(reference[c]) or (c in current and _is_date(current[c]))]
-    found: dict[str, list[Signal]] = {
-        name: column_signals(
-            reference[name],
-            current[name] if name in current else pd.Series(np.nan, index=current.index),
-            kind,
-            effect=config.effect,
-            missing_points=MISSING_POINTS,
-            min_rows=config.min_rows,
-        )
-        for name, kind in kinds.items()
-        if name not in skipped
-    }
+    sides = {name: counter.finish() for name, counter in counters.items()}
+    found: dict[str, list[Signal]] = {}
+    for name, side in sides.items():
+        known = reference.columns[name]
+        # As many rows as were asked for, and as many independent ones as the tests need in any case.
+        enough = min(known.side.values, side.values) >= config.min_rows
+        least = FEWEST if enough else math.inf
+        found[name] = column_signals(
+            known, side, effect=config.effect, missing_points=MISSING_POINTS, min_rows=least
+        )  # fmt: skip
     limit = critical_p([s.p_value for signals in found.values() for s in signals], config.alpha, config.correction)
-    columns = tuple(_judge(name, kinds[name], signals, limit) for name, signals in found.items())
-    return _report(columns, rows, skipped)
+    columns = tuple(
+        _judge(name, kinds[name], signals, limit, _worth(reference.columns[name].side, sides[name]))
+        for name, signals in found.items()
+    )
+    return _report(columns, rows, [n for n in kinds if n in skipped])
 
 
-def join_reports(reports: Sequence[DriftReport]) -> DriftReport:
-    """Make one report of several on different columns; each was checked at its share of ``alpha``."""
-    columns = tuple(c for report in reports for c in report.columns)
-    rows = reports[0].rows
-    skipped = [name for report in reports for name in report.skipped]
-    short = [report for report in reports if report.verdict == "not_enough_data"]
-    if short and not any(c.drifted for c in columns):
-        return DriftReport("not_enough_data", columns, short[0].sentence, rows, tuple(skipped))
-    return _report(columns, rows, skipped)
+def _worth(ref: Numbers | Categories, cur: Numbers | Categories) -> str:
+    """What a sentence says of rows that hang together; nothing where they do not."""
+    told = [
+        f"{side.values:,} {name} rows are worth {worth(side):,.0f} independent ones"
+        for name, side in (("reference", ref), ("current", cur))
+        if side.factor >= _SHOWN_FACTOR
+    ]
+    return "; " + ", ".join(told) if told else ""
 
 
 def _report(columns: tuple[ColumnDrift, ...], rows: tuple[int, int], skipped: Sequence[str]) -> DriftReport:
     drifted = sorted((c for c in columns if c.drifted), key=lambda c: (c.p_value, -c.effect))
-    return DriftReport(
-        "drift" if drifted else "no_drift", columns, _summary(drifted, len(columns), skipped), rows, tuple(skipped)
-    )
+    few = [c.name for c in columns if c.statistic == "none"]
+    verdict: Verdict = "drift" if drifted else "no_drift"
+    if columns and len(few) == len(columns):
+        verdict = "not_enough_data"
+    return DriftReport(verdict, columns, _summary(drifted, len(columns), skipped, few), rows, tuple(skipped))
 
 
 def critical_p(p_values: Sequence[float], alpha: float, correction: str) -> float:
@@ -144,7 +207,7 @@ def critical_p(p_values: Sequence[float], alpha: float, correction: str) -> floa
     return float(passing[-1]) if len(passing) else -1.0
 
 
-def _check_kinds(reference: pd.DataFrame, kinds: Mapping[str, str]) -> None:
+def _check_kinds(reference: Container[str], kinds: Mapping[str, str]) -> None:
     if not kinds:
         raise DataError("there is no column to check for drift", hint="the model needs at least one feature")
     if wrong := {n: k for n, k in kinds.items() if k not in KINDS}:
@@ -160,14 +223,14 @@ def _is_date(column: pd.Series) -> bool:
     return pd.api.types.is_datetime64_any_dtype(column) or isinstance(column.dtype, pd.PeriodDtype)
 
 
-def _judge(name: str, kind: str, signals: list[Signal], limit: float) -> ColumnDrift:
+def _judge(name: str, kind: str, signals: list[Signal], limit: float, worth: str) -> ColumnDrift:
     if not signals:
-        return ColumnDrift(name, kind, "none", 0.0, 1.0, False, f"{name}: too few values to compare")
+        return ColumnDrift(name, kind, "none", 0.0, 1.0, False, f"{name}: too few values to compare{worth}")
     alarms = [s for s in signals if s.effect >= s.threshold and s.p_value <= limit]
     shown = max(alarms, key=lambda s: s.effect / s.threshold) if alarms else signals[0]
     texts = "; ".join(s.text for s in alarms) if alarms else shown.text
     verdict = "drifted" if alarms else "no drift"
-    sentence = f"{name}: {verdict}, {texts} (limit {shown.threshold:.3g}, {_p(shown.p_value)})"
+    sentence = f"{name}: {verdict}, {texts} (limit {shown.threshold:.3g}, {_p(shown.p_value)}){worth}"
     return ColumnDrift(name, kind, shown.statistic, float(shown.effect), float(shown.p_value), bool(alarms), sentence)
 
 
@@ -175,14 +238,21 @@ def _p(value: float) -> str:
     return f"p {value:.1g}" if value >= 1e-16 else "p < 1e-16"
 
 
-def _summary(drifted: list[ColumnDrift], count: int, skipped: Sequence[str]) -> str:
-    tail = f"; dates not compared: {', '.join(skipped)}" if skipped else ""
+def _summary(drifted: list[ColumnDrift], count: int, skipped: Sequence[str], few: Sequence[str]) -> str:
+    tail = f"; too few independent values to compare: {_listed(few)}" if few else ""
+    tail += f"; dates not compared: {', '.join(skipped)}" if skipped else ""
+    if count and len(few) == count:
+        return f"not enough data{tail}"
     if not drifted:
-        return f"no drift in {count} columns{tail}"
+        return f"no drift in {count - len(few)} columns{tail}"
     units = {"W1": "W1 {:.2g} σ"}
     parts = [
         f"{c.name} ({units.get(c.statistic, c.statistic + ' {:.2g}').format(c.effect)}, {_p(c.p_value)})"
-        for c in drifted[:_NAMED]
+        for c in drifted
     ]
-    more = f" and {len(drifted) - _NAMED} more" if len(drifted) > _NAMED else ""
-    return f"drift in {len(drifted)} of {count} columns: {', '.join(parts)}{more}{tail}"
+    return f"drift in {len(drifted)} of {count} columns: {_listed(parts)}{tail}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    more = f" and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
+    return f"{', '.join(parts[:_NAMED])}{more}"

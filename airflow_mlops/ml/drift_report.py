@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from airflow_mlops.ml.drift import ColumnDrift, DriftReport
-from airflow_mlops.ml.drift_statistics import core, label, to_numbers
+from airflow_mlops.ml.drift_profile import core, label, to_numbers
 
 SAMPLE_ROWS = 20_000
 _SHOWN_CATEGORIES = 30

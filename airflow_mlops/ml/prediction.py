@@ -138,7 +138,7 @@ class _Outputs:
 
     def of(self, inputs: pd.DataFrame) -> dict[str, pa.Array]:
         said = None if self._method is None else self._finite(self._method, self._ask(self._method, inputs))
-        if said is not None and _likeliest(self._model):
+        if said is not None and likeliest(self._model):
             columns = {PREDICTION: pa.array(self._known, self._type).take(pa.array(said.argmax(axis=1)))}
         else:
             columns = {PREDICTION: self._labels(self._ask("predict", inputs))}
@@ -180,7 +180,7 @@ class _Outputs:
         return numbers
 
 
-def _likeliest(model: Any) -> bool:
+def likeliest(model: Any) -> bool:
     """Whether ``predict`` is the likeliest class of ``predict_proba``, so that asking twice is waste.
 
     Known of these classes only; others may apply a threshold of their own.
@@ -422,6 +422,28 @@ def _read(store: Store, digest: str, file: str, rows: int, columns: Sequence[str
     if table.num_rows != rows:
         raise CorruptObject(f"the capture {digest} has {table.num_rows} rows, {rows} were written")
     return table
+
+
+def capture_batches(store: Store, ref: dict[str, Any] | str) -> Iterator[pd.DataFrame]:
+    """Yield a capture's rows in their order, verified, at most 65,536 of them in memory at a time.
+
+    :raises CorruptObject: digest, page checksums or row count do not agree; what was yielded before is sound.
+    """
+    digest = ref if isinstance(ref, str) else ref["capture"]
+    manifest = get_json(store, digest)
+    rows = 0
+    with tempfile.TemporaryDirectory(prefix="mlops-capture-") as folder:
+        path = Path(folder, "capture.parquet")
+        get_blob_file(store, manifest["file"], path)
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+                for batch in parquet.iter_batches(2**16):
+                    rows += batch.num_rows
+                    yield batch.to_pandas()
+        except (OSError, pa.ArrowInvalid) as e:
+            raise CorruptObject(f"the capture {digest} cannot be read: {e}", hint="score this window again") from e
+    if rows != manifest["rows"]:
+        raise CorruptObject(f"the capture {digest} has {rows} rows, {manifest['rows']} were written")
 
 
 def capture_kinds(schema: FeatureSchema, columns: Iterable[str]) -> dict[str, str]:

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from airflow_mlops.config.models import Data, Drift
 from airflow_mlops.ml.candidate import featured
 from airflow_mlops.ml.data import Snapshot
-from airflow_mlops.ml.drift import check_drift, join_reports
-from airflow_mlops.ml.drift_report import drift_html
+from airflow_mlops.ml.drift import DriftReport, check_drift
+from airflow_mlops.ml.drift_report import SAMPLE_ROWS, drift_html
 from airflow_mlops.ml.features import FeatureSchema, recorded_code
-from airflow_mlops.ml.prediction import PREDICTION, VERSION, capture_kinds, predict_batches, read_capture
+from airflow_mlops.ml.prediction import VERSION, capture_batches, capture_kinds, predict_batches
+from airflow_mlops.ml.reference import Reference, load_reference, make_reference
 from airflow_mlops.ml.splitting import split_mask
 from airflow_mlops.registry.artifacts import fetch_model
 from airflow_mlops.registry.registry import Version
 from airflow_mlops.registry.signing import Verifier
+from airflow_mlops.store import get_json
 from airflow_mlops.store.base import Store
 
 _SEED = 7
 
 
-def reference_frame(
+def snapshot_reference(
     store: Store,
     version: Version,
     *,
     allowed_imports: Sequence[str],
     trusted_types: Sequence[str],
     verifier: Verifier | None = None,
-) -> pd.DataFrame:
-    """What drift is measured against: the version's snapshot, rows × (features, what the version predicts).
-
-    Predictions are given for the holdout only and missing elsewhere: on rows that it was trained on a
-    model is surer of itself than on any new row, which would look like drift.
-    """
+) -> Reference:
+    """The reference of a version that was evaluated before references were kept: from its snapshot and model."""
     record = version.record
     data = Data.model_validate(record["config"]["data"])
     frame = Snapshot.load(store, record["snapshot"]).to_pandas(store)
@@ -55,7 +54,8 @@ def reference_frame(
     rows = pa.Table.from_pandas(inputs[holdout], preserve_index=False).to_batches()
     said = pa.Table.from_batches(predict_batches(model, schema, rows, model_version=version.number)).to_pandas()
     said.index = inputs.index[holdout]
-    return inputs.join(said.drop(columns=VERSION))
+    times = frame[data.timestamp] if data.timestamp in frame.columns else None
+    return make_reference(inputs.join(said.drop(columns=VERSION)), schema, times)
 
 
 def drift(
@@ -68,41 +68,77 @@ def drift(
     trusted_types: Sequence[str] = (),
     private: Collection[str] = (),
     verifier: Verifier | None = None,
+    log: Callable[..., None] | None = None,
 ) -> tuple[dict[str, Any], bytes]:
-    """Compare captured inputs and predictions with the version's training data.
+    """Compare captured inputs and predictions with the version's reference.
 
-    Inputs are compared with the whole snapshot, predictions with those on its holdout; each gets its
-    share of ``alpha``.
+    Inputs are compared with the whole snapshot, predictions with those on its holdout; of both only the
+    profile is read that was kept when the version was evaluated, and the capture in batches.
 
     :param verifier: whose signatures count where the version's model is loaded.
     :param private: columns that are left out, beside those private when the version was trained; the sentence and
         ``private`` name them.
-    :returns: ``{"verdict", "sentence", "version", "rows", "columns": […], "private": […]}`` and the report's page.
+    :returns: ``{"verdict", "sentence", "skew", "version", "rows", "columns": […], "private": […]}`` and the report's
+        page; ``skew`` is ``{"data": […], "prediction": […]}``, the columns that drifted.
     """
-    current = read_capture(store, capture)
-    reference = reference_frame(
-        store, version, allowed_imports=allowed_imports, trusted_types=trusted_types, verifier=verifier
-    )
+    reference = load_reference(store, version)
+    if reference is None:
+        if log is not None:
+            log("%s has no drift reference of its own: making it from its snapshot", version.name)
+        reference = snapshot_reference(
+            store, version, allowed_imports=allowed_imports, trusted_types=trusted_types, verifier=verifier
+        )
     schema = FeatureSchema.from_dict(version.record["schema"]).hiding(private)
-    kinds = capture_kinds(schema, [c for c in reference.columns if c in current.columns])
-    outputs = {n: k for n, k in kinds.items() if n not in schema.names}
-    inputs = {n: k for n, k in kinds.items() if n in schema.names}
-    reports = [
-        check_drift(rows, current, part, config.model_copy(update={"alpha": config.alpha * len(part) / len(kinds)}))
-        for part, rows in ((inputs, reference), (outputs, reference.dropna(subset=[PREDICTION])))
-        if part
-    ]
-    report = join_reports(reports)
-    if schema.private:
-        unchecked = f"not checked, because private: {', '.join(schema.private)}"
-        report = replace(report, sentence=f"{report.sentence}; {unchecked}")
-    page = drift_html(reference[list(kinds)], current[list(kinds)], report, seed=_SEED)
+    manifest = get_json(store, capture["capture"])
+    kinds = capture_kinds(schema, [c for c in reference.profile.columns if c in manifest["columns"]])
+    drawn = _Sampled(manifest["rows"], [*kinds])
+    report = check_drift(reference.profile, drawn.of(capture_batches(store, capture)), kinds, config)
+    skew = {
+        "data": [c.name for c in report.drifted if c.name in schema.names],
+        "prediction": [c.name for c in report.drifted if c.name not in schema.names],
+    }
+    report = _told(report, skew, schema.private)
+    page = drift_html(reference.sample[list(kinds)], drawn.frame(), report, seed=_SEED)
     result = {
         "verdict": report.verdict,
         "sentence": report.sentence,
+        "skew": skew,
         "version": version.number,
-        "rows": len(current),
+        "rows": manifest["rows"],
         "columns": report.to_dict()["columns"],
         "private": schema.private,
     }
     return result, page
+
+
+def _told(report: DriftReport, skew: dict[str, list[str]], private: Sequence[str]) -> DriftReport:
+    """The report with the skew called by its name, and with what was not looked at."""
+    sentence = report.sentence
+    if report.verdict == "drift":
+        names = " and ".join(f"{kind} drift" for kind, columns in skew.items() if columns)
+        sentence = f"distribution skew ({names}): {sentence}"
+    if private:
+        sentence = f"{sentence}; not checked, because private: {', '.join(private)}"
+    return replace(report, sentence=sentence)
+
+
+class _Sampled:
+    """Draws some of the rows of a stream while they go by, in their order; the same rows for the same stream."""
+
+    def __init__(self, rows: int, columns: Sequence[str]) -> None:
+        self._columns = [*columns]
+        chosen = np.random.default_rng(_SEED).choice(rows, min(rows, SAMPLE_ROWS), replace=False)
+        self._chosen = np.sort(chosen)
+        self._kept: list[pd.DataFrame] = []
+
+    def of(self, batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        first = 0
+        for batch in batches:
+            here = slice(*np.searchsorted(self._chosen, [first, first + len(batch)]))
+            self._kept.append(batch[self._columns].iloc[self._chosen[here] - first])
+            first += len(batch)
+            yield batch
+
+    def frame(self) -> pd.DataFrame:
+        """The rows drawn so far."""
+        return pd.concat(self._kept, ignore_index=True)

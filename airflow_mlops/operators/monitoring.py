@@ -99,6 +99,7 @@ class DriftCheckOperator(CheckOperator):
             trusted_types=self.hook.trusted_types,
             private=self.data.private,
             verifier=self.hook.verifier(),
+            log=self.log.info,
         )
         result["report"] = self.keep_report(context, "Drift report", html)
         if result["verdict"] == "drift":

@@ -20,7 +20,7 @@ SAFE_LOADERS = {"SafeLoader", "CSafeLoader"}
 AUDITED = ("registry/formats.py", "load_signed")
 # Whatever loads a registered model is told whose signatures count.
 VERIFYING = {"fetch_model", "fetch_model_file", "open_model", "evaluate_candidate", "decide_candidate", "make_bundle"}
-VERIFYING_OF = {"served_drift": {"drift", "reference_frame"}, "batch_inference": {"score"}}
+VERIFYING_OF = {"served_drift": {"drift", "snapshot_reference"}, "batch_inference": {"score"}}
 
 
 def name_of(node: ast.expr) -> str:

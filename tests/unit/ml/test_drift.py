@@ -13,13 +13,8 @@ from scipy import stats
 from airflow_mlops.config.models import Drift
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.ml.drift import check_drift, critical_p
-from airflow_mlops.ml.drift_statistics import (
-    category_counts,
-    category_signal,
-    missing_signal,
-    numeric_signal,
-    unseen_signal,
-)
+from airflow_mlops.ml.drift_profile import Categories, column_profile, to_numbers
+from airflow_mlops.ml.drift_statistics import column_signals, share_test, unseen_signal
 
 MIXED = {f"n{i}": "number" for i in range(6)} | {f"c{i}": "category" for i in range(3)} | {"b": "boolean"}
 
@@ -41,6 +36,14 @@ def mixed(rng, rows, shift=0.0):
     )
 
 
+def signals(reference, current, kind="number", effect=0.1):
+    known = column_profile(pd.Series(reference), kind)
+    counter = known.counter()
+    values = pd.Series(current)
+    counter.add(to_numbers(values, kind) if known.scale is not None else values)
+    return column_signals(known, counter.finish(), effect=effect, missing_points=0.02, min_rows=30)
+
+
 def one(reference, current, kind="number", **config):
     report = check_drift(pd.DataFrame({"x": reference}), pd.DataFrame({"x": current}), {"x": kind}, Drift(**config))
     json.dumps(report.to_dict(), allow_nan=False)
@@ -53,7 +56,7 @@ def one(reference, current, kind="number", **config):
 @pytest.mark.parametrize("delta", [0.1, 0.3, 1.0, 2.0])
 def test_shift_of_a_normal_has_the_known_distance(delta):
     points = stats.norm.ppf((np.arange(20000) + 0.5) / 20000)
-    signal = numeric_signal(points, points + delta, 0.1)
+    signal = signals(points, points + delta)[0]
     assert signal.effect == pytest.approx(delta, rel=0.01)
     d = 2 * stats.norm.cdf(delta / 2) - 1
     assert signal.p_value == pytest.approx(stats.kstwo.sf(d, 10000), rel=0.1, abs=1e-12)
@@ -62,32 +65,32 @@ def test_shift_of_a_normal_has_the_known_distance(delta):
 @pytest.mark.parametrize("scale", [0.5, 1.5, 2.0])
 def test_scale_of_a_normal_has_the_known_distance(scale):
     points = stats.norm.ppf((np.arange(20000) + 0.5) / 20000)
-    assert numeric_signal(points, points * scale, 0.1).effect == pytest.approx(
-        abs(scale - 1) * math.sqrt(2 / math.pi), rel=0.01
-    )
+    assert signals(points, points * scale)[0].effect == pytest.approx(abs(scale - 1) * math.sqrt(2 / math.pi), rel=0.01)
 
 
 def test_agrees_with_scipy_where_no_value_is_fenced():
     rng = np.random.default_rng(1)
     a, b = rng.integers(0, 20, 400).astype(float), rng.integers(2, 22, 300).astype(float)
-    signal = numeric_signal(a, b, 0.1)
+    signal = signals(a, b)[0]
     assert signal.effect == pytest.approx(stats.wasserstein_distance(a, b) / a.std())
     assert signal.p_value == pytest.approx(stats.ks_2samp(a, b, method="asymp").pvalue)
 
 
 def test_categories_agree_with_scipy():
-    table = category_counts(pd.Series(list("aabbbc") * 50), pd.Series(list("abbccc") * 40))
-    signal = category_signal(table, 0.05)
-    expected = stats.chi2_contingency(table.to_numpy().T, correction=False)
-    assert signal.p_value == pytest.approx(expected.pvalue)
+    rng = np.random.default_rng(2)
+    a, b = rng.permutation(list("aabbbc") * 50), rng.permutation(list("abbccc") * 40)
+    (signal,) = signals(a, b, "category")
     assert signal.effect == pytest.approx(1 / 2 - 1 / 6)
+    expected = stats.chi2_contingency([[50, 250], [120, 120]], correction=False).pvalue
+    assert signal.p_value == pytest.approx(3 * expected)  # each of three categories could have moved that far
 
 
 def test_missing_rates_agree_with_scipy():
-    signal = missing_signal((50, 120), (1000, 1000), 0.02)
-    assert signal.effect == pytest.approx(0.07)
-    assert signal.p_value == pytest.approx(stats.chi2_contingency([[50, 950], [120, 880]], correction=False).pvalue)
-    assert missing_signal((10, 10), (10, 10), 0.02).p_value == 1.0
+    assert share_test((50, 120), (1000, 1000)) == pytest.approx(
+        stats.chi2_contingency([[50, 950], [120, 880]], correction=False).pvalue
+    )
+    assert share_test((1, 9), (100, 100)) == pytest.approx(stats.fisher_exact([[1, 99], [9, 91]]).pvalue)
+    assert share_test((10, 10), (10, 10)) == 1.0
 
 
 def test_benjamini_hochberg_and_bonferroni():
@@ -268,12 +271,15 @@ def test_any_column_gives_a_finite_report(reference, current, kind):
     st.lists(st.floats(allow_nan=False), min_size=30, max_size=60),
 )
 def test_any_floats_give_a_finite_distance(a, b):
-    signal = numeric_signal(np.clip(a, -1e150, 1e150), np.clip(b, -1e150, 1e150), 0.1)
-    assert math.isfinite(signal.effect)
-    assert 0 <= signal.effect < 1e4
-    assert 0 <= signal.p_value <= 1
+    for signal in signals(a, b):
+        assert math.isfinite(signal.effect)
+        assert 0 <= signal.effect < 1e4
+        assert 0 <= signal.p_value <= 1
 
 
 def test_unseen_share_expects_what_singletons_foretell():
-    table = pd.DataFrame({"reference": [1] * 50 + [50], "current": [0] * 50 + [60]}, index=range(51))
-    assert unseen_signal(table, 0.05) is None
+    reference = Categories(100, 0, 1.0, 1.0, {f"{i}": 1 for i in range(50)} | {"many": 50}, 0, 50, 0)
+    seen = Categories(60, 0, 1.0, 1.0, {"many": 60}, 0, 0, 0)
+    half = Categories(60, 0, 1.0, 1.0, {"many": 30, "new": 30}, 0, 0, 0)
+    assert unseen_signal(reference, seen, 0.05) is None
+    assert unseen_signal(reference, half, 0.05).effect == 0
