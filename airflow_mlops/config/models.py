@@ -369,6 +369,10 @@ class Evaluate(_Model):
         "promote", description="When there is nothing to compare with."
     )
     on_inconclusive: Literal["keep", "require_approval"] = Field("keep", description="When the rows do not decide.")
+    holdout_uses: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(
+        20,
+        description="How often one holdout may decide; each time at the confidence that is left. 1: all of it at once.",
+    )
     resources: Resources | None = Field(None, description="For evaluation and gates.")
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ from airflow_mlops.ml.serving import check_serving, predictions
 from airflow_mlops.ml.splitting import split_mask
 from airflow_mlops.ml.training import train
 from airflow_mlops.ml.value import value_functions
+from airflow_mlops.ml.wear import claim_use, holdout_id
 from airflow_mlops.registry.artifacts import fetch_model, fetch_model_file, store_model
 from airflow_mlops.registry.lineage import code_version, config_hash
 from airflow_mlops.registry.registry import Version
@@ -157,14 +158,16 @@ def evaluate_candidate(
     """Score a candidate and the champion on the candidate's holdout.
 
     :param verifier: whose signatures count; the candidate must be signed as a model of ``pipeline`` and ``key``.
-    :returns: ``{"champion": number or None, "evaluation", "sample", "expected": digests, "metrics", "rows"}``;
-        ``metrics`` by name; ``evaluation`` holds the row-by-row predictions of both, ``sample`` some holdout
-        rows as the model takes them, ``expected`` the candidate's predictions of these, ``importance`` the digest
-        of :func:`~airflow_mlops.ml.importance.importance`'s result, ``reference`` what drift will be measured
-        against (:mod:`~airflow_mlops.ml.reference`).
+    :returns: ``{"champion": number or None, "holdout", "evaluation", "sample", "expected": digests, "metrics",
+        "rows"}``; ``metrics`` by name; ``holdout`` names these rows (:mod:`airflow_mlops.ml.wear`); ``evaluation``
+        holds the row-by-row predictions of both, ``sample`` some holdout rows as the model takes them, ``expected``
+        the candidate's predictions of these, ``importance`` the digest of
+        :func:`~airflow_mlops.ml.importance.importance`'s result, ``reference`` what drift will be measured against
+        (:mod:`~airflow_mlops.ml.reference`).
     :raises EvaluationError: a metric cannot be computed on this holdout.
     """
-    frame = Snapshot.load(store, record["snapshot"]).to_pandas(store)
+    snapshot = Snapshot.load(store, record["snapshot"])
+    frame = snapshot.to_pandas(store)
     holdout = split_mask(frame, data, record["seed"])
     raw = frame[holdout]
     made = featured(frame, data, recorded_code(record), allowed_imports)
@@ -243,6 +246,7 @@ def evaluate_candidate(
     np.save(expected, answers.astype(str) if answers.dtype == object else answers, allow_pickle=False)
     return {
         "champion": champion.number if champion else None,
+        "holdout": holdout_id(snapshot.fingerprint, holdout),
         "evaluation": digest,
         "sample": sample_digest,
         "expected": put_blob(store, expected.getvalue()),
@@ -299,7 +303,18 @@ def decide_candidate(
             sample = read_sample(store, evaluation["sample"])
             return check_serving(model, sample, expected, serving, trusted_types, registered=registered)
 
-        report = decide(config.gates, rows, serving=serve, further=[own_gate] if own_gate else [])
+        wear = None
+        # What the serving process does wears no rows, and a model compared with itself decides nothing.
+        if (own_gate or any(g.metric or g.value for g in config.gates)) and not rows.same_model:
+            wear = claim_use(
+                store,
+                version.pipeline,
+                evaluation["holdout"],
+                candidate=version.record["model"]["digest"],
+                champion=evaluation["champion"],
+                limit=config.holdout_uses,
+            )
+        report = decide(config.gates, rows, serving=serve, further=[own_gate] if own_gate else [], wear=wear)
     champion = evaluation["champion"]
     title = f"{name or version.name} against {f'v{champion}' if champion else 'no champion'}"
     return report.to_dict(), gate_report_html(report, rows, title=title)

@@ -38,7 +38,10 @@ svg { display: block; }
 <h1>{{ title }}</h1>
 <div class="banner {{ report.verdict }}"><b>{{ words[report.verdict] }}</b><p>{{ report.sentence }}</p></div>
 <p class="dim">{{ "{:,}".format(evaluation.rows) }} holdout rows{% for c, n in evaluation.counts.items() %}{{ ", " }}
-{{- "{:,}".format(n) }} of class {{ c }}{% endfor %}.</p>
+{{- "{:,}".format(n) }} of class {{ c }}{% endfor %}.
+{% if report.holdout %}This holdout has decided {{ report.holdout.decided }} of {{ report.holdout.limit }} times;
+{{ "%.2g" | format(100 * report.holdout.share) }} % of each comparison's error probability {{ "is" if report.holdout.use
+else "was" }} spent on {{ "this decision" if report.holdout.use else "the last one" }}.{% endif %}</p>
 <h2>Gates</h2>
 {% if report.results %}<table><thead><tr><th>Gate</th><th>Verdict</th><th class="n">Value</th><th class="n">Limit</th>
 <th>Interval</th><th>In words</th></tr></thead><tbody>

@@ -48,11 +48,15 @@ class GateResult:
 
 @dataclass(frozen=True)
 class GateReport:
-    """All gates' outcomes and what follows from them."""
+    """All gates' outcomes and what follows from them.
+
+    :param holdout: how often the holdout has decided (:class:`airflow_mlops.ml.wear.Wear`); ``None``: not counted.
+    """
 
     verdict: Verdict
     sentence: str
     results: tuple[GateResult, ...]
+    holdout: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, fit for XCom."""

@@ -29,6 +29,7 @@ from airflow_mlops.ml.gate_result import (
 from airflow_mlops.ml.metrics import Metric
 from airflow_mlops.ml.value import metric_of
 from airflow_mlops.ml.versus import versus
+from airflow_mlops.ml.wear import Wear, stricter, with_wear, worn_out
 
 __all__ = ["GateReport", "GateResult", "SliceResult", "Verdict", "check_gates", "decide", "follow_up", "gate_metrics"]
 
@@ -39,14 +40,19 @@ def decide(
     *,
     serving: Callable[[Serving], dict[str, Any]] | None = None,
     further: Sequence[Callable[[Evaluation], GateResult]] = (),
+    wear: Wear | None = None,
 ) -> GateReport:
     """Judge every gate; nothing is skipped after a rejection, so that the report is whole.
 
     :param serving: runs a serving check and returns :func:`airflow_mlops.ml.serving.check_serving`'s result.
     :param further: gates as code.
+    :param wear: this decision's place among those of its holdout; ``None``: the first and only one.
     :raises EvaluationError: unknown or unfit metric, missing slice column, at_least where lower is better.
     """
-    results = (*(_judge(gate, evaluation, serving) for gate in gates), *(judge(evaluation) for judge in further))
+    found = [_worn(gate, evaluation, serving, wear) for gate in gates] + [judge(evaluation) for judge in further]
+    if wear is not None and wear.use is None:
+        found.append(worn_out(wear))
+    results = tuple(found)
     verdicts = {r.verdict for r in results}
     overall: Verdict = "passed"
     for verdict in ("rejected", "inconclusive", "no_baseline"):
@@ -63,7 +69,7 @@ def decide(
         sentence = f"{overall}: " + ". ".join(r.sentence for r in deciding)
     if evaluation.same_model:
         sentence += ". The candidate is the champion, byte for byte"
-    return GateReport(overall, sentence, results)
+    return GateReport(overall, sentence, results, wear.to_dict() if wear is not None else None)
 
 
 def follow_up(verdict: str, evaluate: Evaluate, approval: str) -> tuple[bool, bool]:
@@ -97,6 +103,15 @@ def check_gates(config: Evaluate) -> None:
 def gate_metrics(gates: Sequence[Gate]) -> list[str]:
     """Names of the metrics that these gates ask for, each once."""
     return list(dict.fromkeys(g.metric for g in gates if g.metric))
+
+
+def _worn(
+    gate: Gate, evaluation: Evaluation, serving: Callable[[Serving], dict[str, Any]] | None, wear: Wear | None
+) -> GateResult:
+    """Judge a gate; one that compares, at the confidence that its holdout has left."""
+    if gate.versus is None:
+        return _judge(gate, evaluation, serving)
+    return with_wear(_judge(stricter(gate, wear), evaluation, serving), gate_dict(gate), wear)
 
 
 def _judge(gate: Gate, evaluation: Evaluation, serving: Callable[[Serving], dict[str, Any]] | None) -> GateResult:

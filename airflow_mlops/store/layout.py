@@ -8,6 +8,7 @@
     names/<pipeline>.json                            says that the pipeline has a log, for whoever lists them
     index.json                                       a hint: where every pipeline stood when somebody looked
     pipelines/<pipeline>/ledger/<seq>.json           the retrain ledger's append-only log
+    pipelines/<pipeline>/holdouts/<sha256>/<seq>.json  decisions on one holdout, an append-only log
     pipelines/<pipeline>/captures/<window>.json      which capture holds a window's scored inputs
     pipelines/<pipeline>/schema.json                 the locked schema
     pipelines/<pipeline>/checks/<window>.<check>.json  the newest result of a monitoring check
@@ -59,6 +60,11 @@ def log_prefix(pipeline: str) -> str:
 def ledger_prefix(pipeline: str) -> str:
     """Prefix of a pipeline's retrain ledger."""
     return f"pipelines/{_name(pipeline)}/ledger/"
+
+
+def holdout_prefix(pipeline: str, holdout: str) -> str:
+    """Prefix of the log of decisions on one holdout, named by 64 hex digits."""
+    return f"pipelines/{_name(pipeline)}/holdouts/{_digest(holdout)}/"
 
 
 def log_entry(prefix: str, seq: int) -> str:
