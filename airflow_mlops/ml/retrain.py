@@ -116,7 +116,7 @@ class Ledger:
 
         :param at: end of the window in which the reasons were seen; naive is UTC.
         :param checks: the checks that came to a result, alarm or not, by name. Only alarms about one version
-            confirm each other. A reason that is not among them was seen at ``at``.
+            and one finding confirm each other. A reason that is not among them was seen at ``at``.
         :param details: plain JSON kept with the request.
         :param dry: decide as usual but spend nothing: a replay that does not promote.
         """
@@ -272,7 +272,7 @@ def _unclaimable(pipeline: str, grant: str | None, known: Grant | None, dry: boo
 
 def _found(checks: Mapping[str, Checked], alarms: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {
-        name: {"alarm": name in alarms, "about": one.about, "at": _time(one.at).isoformat()}
+        name: {"alarm": name in alarms, "about": one.about, "at": _time(one.at).isoformat(), "found": [*one.found]}
         for name, one in checks.items()
     }
 

@@ -48,8 +48,11 @@ class CheckOperator(MLOpsOperator):
     def _record(self, scope: RunScope, name: str, result: dict[str, Any]) -> dict[str, Any]:
         self.record_check(scope, name, result)
         self.log.info("%s: %s. %s", name.capitalize(), result["verdict"], result["sentence"])
-        # Columns are in the report and in the store; XCom keeps the verdict.
-        return {key: value for key, value in result.items() if key != "columns"}
+        # Columns are in the report and in the store; XCom keeps the verdict, and the names that a retrain is asked for.
+        short = {key: value for key, value in result.items() if key != "columns"}
+        if drifted := [one["name"] for one in result.get("columns") or () if one.get("drifted")]:
+            short["drifted"] = drifted
+        return short
 
 
 class QualityCheckOperator(CheckOperator):

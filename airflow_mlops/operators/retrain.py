@@ -59,7 +59,11 @@ class RequestRetrainOperator(MLOpsOperator):
             if not result or name not in self.retrain.when or result["verdict"] in UNDECIDED:
                 continue
             judged = result.get("window")
-            checked[name] = Checked(f"v{result.get('version')}", Window.from_dict(judged).end if judged else end)
+            checked[name] = Checked(
+                f"v{result.get('version')}",
+                Window.from_dict(judged).end if judged else end,
+                tuple(result.get("drifted") or ()),
+            )
             if result["verdict"] == ALARMS[name]:
                 alarms[name] = result["sentence"]
         max_age = length(self.monitor.max_age)

@@ -238,6 +238,16 @@ def test_alarms_about_another_champion_do_not_count(ledger):
     assert check(ledger, 2, "drift", about="v2").granted
 
 
+def columns(ledger, n, *names):
+    return ask(ledger, n, config=TWICE, checks={"drift": Checked("v1", day(n), names)})
+
+
+def test_one_column_must_drift_again(ledger):
+    assert not columns(ledger, 0, "wind", "rain").granted
+    assert columns(ledger, 1, "humidity").sentence == "suppressed: drift 1 of 2 confirmations"
+    assert columns(ledger, 2, "dew", "rain").granted
+
+
 def test_a_late_check_of_an_earlier_window_counts_in_its_place(ledger):
     assert not check(ledger, 5, "drift").granted
     check(ledger, 6)

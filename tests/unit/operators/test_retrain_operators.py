@@ -104,6 +104,12 @@ def test_verdicts_without_a_decision_are_no_checks(ask: Any) -> None:
     assert ask(4, drift=DRIFT)[0] is not None
 
 
+def test_the_same_column_must_have_drifted(ask: Any) -> None:
+    assert ask(1, drift=DRIFT | {"drifted": ["wind"]})[0] is None
+    assert ask(2, drift=DRIFT | {"drifted": ["rain"]})[1] == "suppressed: drift 1 of 2 confirmations"
+    assert ask(3, drift=DRIFT | {"drifted": ["rain", "dew"]})[0] is not None
+
+
 def test_a_judgement_of_older_predictions_counts_for_their_window(ask: Any) -> None:
     late = {"start": "2013-05-01T00:00:00+00:00", "end": "2013-05-02T00:00:00+00:00"}
     drop = {"verdict": "drop", "sentence": "worse", "version": 1, "window": late}
