@@ -36,6 +36,7 @@ ENVIRONMENT = Arg(
     default=None,
     help="Overlay of the file to put on top (default: the option environment of the section mlops)",
 )
+TABLE_OR_JSON = Arg(("--output",), choices=("table", "json"), default="table", help="(default: table)")
 TEXT_OR_JSON = Arg(("--output",), choices=("text", "json"), default="text", help="(default: text)")
 
 
@@ -215,6 +216,28 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     TEXT_OR_JSON,
                 ),
                 REGISTRY,
+                GroupCommand(
+                    name="monitor",
+                    help="What was seen of what is served",
+                    subcommands=(
+                        _command(
+                            "history",
+                            "One table: what the checks of each window saw, and what followed",
+                            "Every alarm and every silence with its reason: requests for training, what was held back "
+                            "and until when, claims, and trainings with their verdicts. Rehearsals are left out.",
+                            PIPELINE,
+                            Arg(
+                                ("--last",),
+                                metavar="N",
+                                type=int,
+                                default=None,
+                                help="Only the last N windows (default: all)",
+                            ),
+                            TABLE_OR_JSON,
+                            module="monitor",
+                        ),
+                    ),
+                ),
                 GroupCommand(
                     name="keys",
                     help="Keys that models are signed with",

@@ -23,6 +23,8 @@ MORE = {
     "describe": "Where values come from: [environments](../how-to/environments.md). Values of secrets are not shown.",
     "keys new": "What is signed, and what is refused then: [sign models](../how-to/sign-models.md).",
     "lint": "In an editor, before a commit and in CI: [how](../how-to/check-files.md).",
+    "monitor history": "What holds a training back, and what counts as a confirmation: "
+    "[when a pipeline trains again](../explanation/retraining.md).",
     "loaders": "When and how: [many pipelines](../how-to/many-pipelines.md).",
     "lineage": "[How](../how-to/rerun-the-past.md).",
     "rerun": "[How](../how-to/rerun-the-past.md).",
