@@ -256,13 +256,23 @@ class Train(_Model):
 class Serving(_Model):
     """The model, loaded in a fresh process and asked to predict."""
 
+    p50_ms: Annotated[StrictFloat, Field(gt=0)] | None = Field(None, description="Median of one row's prediction, ms.")
     p95_ms: Annotated[StrictFloat, Field(gt=0)] | None = Field(
         None, description="95th percentile of one row's prediction, ms."
+    )
+    min_rows_per_second: Annotated[StrictFloat, Field(gt=0)] | None = Field(
+        None, description="Rows a second in one batch of up to 1,000 holdout rows."
+    )
+    max_memory_mb: Annotated[StrictFloat, Field(gt=0)] | None = Field(
+        None, description="Peak memory of that process, Python and libraries included, MB (10^6 bytes)."
     )
     max_mb: Annotated[StrictFloat, Field(gt=0)] | None = Field(
         None, description="Size of the model file, MB (10^6 bytes)."
     )
     rows: Annotated[StrictInt, Field(ge=1)] = Field(50, description="How many holdout rows are asked, one by one.")
+    environment: Literal["warn", "reject"] = Field(
+        "warn", description="When Python or packages are others than in training: say so, or reject."
+    )
 
 
 class Value(_Model):

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from airflow_mlops.ml.evaluation import Evaluation
 from airflow_mlops.ml.gates import GateReport, GateResult
+from airflow_mlops.ml.serving_gate import told_environment
 
 _WIDTH = 180
 
@@ -134,7 +135,10 @@ def _serving_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("Rows asked, one by one", str(result["rows"])),
         ("Median", f"{result['p50_ms']:.3g} ms"),
         ("95th percentile", f"{result['p95_ms']:.3g} ms"),
+        (f"In one batch of {result['batch_rows']:,}", f"{result['rows_per_second']:,.0f} rows/s"),
+        ("Peak memory of the process", f"{result['memory_mb']:,.0f} MB"),
         ("Loading", f"{result['load_ms']:.4g} ms"),
         ("Model file", f"{result['size_mb']:.3g} MB"),
         ("Same predictions as in training", "yes" if result["equal"] else "no"),
+        ("Environment of training", told_environment(result["environment"])),
     ]

@@ -27,6 +27,7 @@ from airflow_mlops.ml.gate_result import (
     number,
 )
 from airflow_mlops.ml.metrics import Metric
+from airflow_mlops.ml.serving_gate import judge_serving
 from airflow_mlops.ml.value import metric_of
 from airflow_mlops.ml.versus import versus
 from airflow_mlops.ml.wear import Wear, stricter, with_wear, worn_out
@@ -118,7 +119,7 @@ def _judge(gate: Gate, evaluation: Evaluation, serving: Callable[[Serving], dict
     if gate.serving is not None:
         if serving is None:
             raise EvaluationError("a serving gate needs a serving check, and none was given")
-        return _serving(gate, gate.serving, serving(gate.serving))
+        return judge_serving(gate, gate.serving, serving(gate.serving))
     metric = metric_of(gate)
     metric.check_task(evaluation.task, evaluation.n_classes)
     if gate.versus is not None:
@@ -229,38 +230,3 @@ def _groups(values: np.ndarray) -> list[tuple[str, np.ndarray]]:
     order = np.argsort(inverse, kind="stable")
     ends = np.cumsum(np.bincount(inverse, minlength=len(unique)))
     return list(zip(map(str, unique), np.split(order, ends[:-1]), strict=True))
-
-
-# --- serving ---------------------------------------------------------------------------------------
-
-
-def _serving(gate: Gate, limits: Serving, result: dict[str, Any]) -> GateResult:
-    problems = []
-    if result.get("error"):
-        problems.append(str(result["error"]))
-    else:
-        if result["equal"] is not True:
-            problems.append("a fresh process predicts something else than the training process")
-        for key, limit, unit, what in (
-            ("p95_ms", limits.p95_ms, "ms", "p95 of one row"),
-            ("size_mb", limits.max_mb, "MB", "model file"),
-        ):
-            value = result[key]
-            if limit is not None and not (math.isfinite(value) and value <= limit):
-                problems.append(f"{what} {value:.3g} {unit} is above {limit:g} {unit}")
-    if problems:
-        sentence = "serving: " + "; ".join(problems)
-    else:
-        sentence = (
-            f"serving: p95 {result['p95_ms']:.3g} ms over {result['rows']} rows, {result['size_mb']:.3g} MB,"
-            " same predictions in a fresh process"
-        )
-    return GateResult(
-        gate=gate_dict(gate),
-        name="serving",
-        verdict="rejected" if problems else "passed",
-        sentence=sentence,
-        value=result.get("p95_ms"),
-        threshold=limits.p95_ms,
-        serving=result,
-    )

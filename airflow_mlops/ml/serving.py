@@ -17,6 +17,7 @@ import pandas as pd
 
 from airflow_mlops.config.models import Serving
 from airflow_mlops.exceptions import EvaluationError
+from airflow_mlops.registry.lineage import compare_environment
 
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Artifact)\b")
 
@@ -39,17 +40,21 @@ def check_serving(
     timeout: float = TIMEOUT,
     registered: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Load the model in a fresh Python process and let it predict row by row.
+    """Load the model in a fresh Python process and let it predict, row by row and in one batch.
 
     :param model_path: the model file.
-    :param sample: holdout rows in the model's schema; the first ``serving.rows`` are asked.
+    :param sample: holdout rows in the model's schema; the first ``serving.rows`` are asked one by one, all of them in
+        one batch.
     :param expected_predictions: :func:`predictions` of the same rows in this process.
     :param trusted: types the model file may hold beside scikit-learn's.
     :param timeout: seconds until the process is stopped and the check failed.
     :param registered: what the file is verified against before it is loaded: ``{"info", "verifier", "pipeline",
         "key"}``, plain JSON; default: a skops file that is not registered.
-    :return: ``{"load_ms", "p50_ms", "p95_ms", "size_mb", "rows", "equal", "error"}``; plain JSON. ``error`` is ``None``
-        or what went wrong, and the times then are ``None``. Latency is that of one row, after one call to warm up.
+    :return: ``{"load_ms", "p50_ms", "p95_ms", "rows", "rows_per_second", "batch_rows", "memory_mb", "size_mb", "equal",
+        "environment", "error"}``; plain JSON. ``error`` is ``None`` or what went wrong, and what was measured then is
+        ``None``. Latency is that of one row, after one call to warm up; the batch is the median of three; memory is
+        the peak of the process. ``equal``: both ways of asking give what the training process predicted.
+        ``environment`` names what differs from the environment of training, ``None`` where that is not recorded.
     :raises EvaluationError: when there are no rows, or not as many predictions as rows.
     """
     rows = min(len(sample), serving.rows)
@@ -62,16 +67,20 @@ def check_serving(
         "load_ms": None,
         "p50_ms": None,
         "p95_ms": None,
-        "size_mb": Path(model_path).stat().st_size / 1e6,
         "rows": rows,
+        "rows_per_second": None,
+        "batch_rows": len(sample),
+        "memory_mb": None,
+        "size_mb": Path(model_path).stat().st_size / 1e6,
         "equal": False,
+        "environment": None,
         "error": None,
     }
     with tempfile.TemporaryDirectory(prefix="mlops-serving-") as folder:
         data = Path(folder) / "sample.parquet"
-        sample.iloc[:rows].reset_index(drop=True).to_parquet(data)
+        sample.reset_index(drop=True).to_parquet(data)
         probe = [sys.executable, "-m", "airflow_mlops.ml.serving_probe"]
-        command = [*probe, str(model_path), str(data), json.dumps(registered), *trusted]
+        command = [*probe, str(model_path), str(data), str(rows), json.dumps(registered), *trusted]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=timeout, check=False, env=_environment()
@@ -84,12 +93,23 @@ def check_serving(
     if "error" in answer:
         return result | {"error": f"the model does not load in a fresh process: {answer['error']}"}
     times = np.asarray(answer["times_ms"])
+    asked = ((answer["predictions"], expected[:rows]), (answer["batch"], expected))
+    then = (registered or {}).get("info", {}).get("environment")
     return result | {
         "load_ms": answer["load_ms"],
         "p50_ms": float(np.quantile(times, 0.5)),
         "p95_ms": float(np.quantile(times, 0.95)),
-        "equal": same_predictions(np.asarray(answer["predictions"]), expected[:rows]),
+        "rows_per_second": len(sample) / answer["batch_seconds"],
+        "memory_mb": answer["memory_mb"],
+        "equal": all(same_predictions(np.asarray(got), wanted) for got, wanted in asked),
+        "environment": _differences(then, answer["environment"]),
     }
+
+
+def _differences(then: dict[str, Any] | None, now: dict[str, Any]) -> list[str] | None:
+    """What differs from the environment of training; another machine alone is no difference."""
+    answer, _, details = compare_environment(then, now)
+    return None if answer == "unknown" else list(details) if answer == "different" else []
 
 
 def same_predictions(got: np.ndarray, expected: np.ndarray) -> bool:

@@ -229,7 +229,11 @@ def test_slices_that_show_nothing_do_not_pass():
         one(SLICED, evaluation(a, y=y))
 
 
-SERVED = {"load_ms": 9.0, "p50_ms": 1.0, "p95_ms": 2.0, "size_mb": 3.0, "rows": 50, "equal": True, "error": None}
+SERVED = {
+    "load_ms": 9.0, "p50_ms": 1.0, "p95_ms": 2.0, "size_mb": 3.0, "rows": 50, "equal": True, "error": None,
+    "rows_per_second": 5000.0, "batch_rows": 1000, "memory_mb": 180.0, "environment": [],
+}  # fmt: skip
+ALL_LIMITS = {"p50_ms": 1.0, "p95_ms": 20.0, "max_mb": 5.0, "min_rows_per_second": 5000.0, "max_memory_mb": 180.0}
 
 
 @pytest.mark.parametrize(
@@ -240,17 +244,37 @@ SERVED = {"load_ms": 9.0, "p50_ms": 1.0, "p95_ms": 2.0, "size_mb": 3.0, "rows": 
         ({"p95_ms": math.nan}, "rejected", "above"),
         ({"size_mb": 6.0}, "rejected", "model file 6 MB is above 5 MB"),
         ({"equal": False}, "rejected", "predicts something else"),
+        ({"p50_ms": 1.1}, "rejected", "median of one row 1.1 ms is above 1 ms"),
+        ({"rows_per_second": 4999.0}, "rejected", "4,999 rows/s in a batch of 1,000 are fewer than 5,000"),
+        ({"rows_per_second": math.nan}, "rejected", "fewer than"),
+        ({"memory_mb": 181.0}, "rejected", "peak memory 181 MB is above 180 MB"),
+        ({"environment": ["pandas 2.2 → 3.0"]}, "passed", "environment differs from training's: pandas 2.2 → 3.0"),
+        ({"environment": list("abcde")}, "passed", "a, b, c and 2 more"),
+        ({"environment": None}, "passed", "same predictions"),
         ({"error": "no answer within 120 s", "p95_ms": None}, "rejected", "no answer within 120 s"),
     ],
 )
 def test_serving_gate(change, verdict, text):
     y, a, _ = models(100)
-    gate = {"serving": Serving(p95_ms=20.0, max_mb=5.0)}
+    gate = {"serving": Serving(**ALL_LIMITS)}
     result = one(gate, evaluation(a, y=y), serving=lambda config: SERVED | change)
     assert result.verdict == verdict
     assert text in result.sentence
     with pytest.raises(EvaluationError, match="serving check"):
         one(gate, evaluation(a, y=y))
+
+
+@pytest.mark.parametrize(
+    ("environment", "text"),
+    [(["Python 3.11 → 3.12"], "differs from training's: Python 3.11 → 3.12"), (None, "was not recorded")],
+)
+def test_another_environment_can_be_refused(environment, text):
+    y, a, _ = models(100)
+    gate = {"serving": Serving(environment="reject")}
+    result = one(gate, evaluation(a, y=y), serving=lambda config: SERVED | {"environment": environment})
+    assert result.verdict == "rejected"
+    assert text in result.sentence
+    assert one(gate, evaluation(a, y=y), serving=lambda config: SERVED).verdict == "passed"
 
 
 bounds = st.floats(-1, 1)

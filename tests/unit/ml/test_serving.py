@@ -13,7 +13,9 @@ from sklearn.svm import LinearSVC
 from airflow_mlops.config.models import Serving
 from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.serving import check_serving, predictions, same_predictions
-from airflow_mlops.registry.artifacts import dump_model
+from airflow_mlops.registry.artifacts import dump_model, store_model
+from airflow_mlops.registry.signing import Verifier
+from airflow_mlops.store import LocalStore, layout
 
 RNG = np.random.default_rng(0)
 FRAME = pd.DataFrame(RNG.normal(size=(60, 2)), columns=["a", "b"])
@@ -39,6 +41,10 @@ def test_fresh_process_predicts_the_same(tmp_path, model, y):
     assert 0 < result["p50_ms"] <= result["p95_ms"]
     assert result["load_ms"] > 0
     assert result["size_mb"] == path.stat().st_size / 1e6
+    assert result["batch_rows"] == 60
+    assert result["rows_per_second"] > 60
+    assert 50 < result["memory_mb"] < 2000
+    assert result["environment"] is None  # nobody recorded that of training
     json.dumps(result, allow_nan=False)
 
 
@@ -68,6 +74,41 @@ def test_a_slow_model_is_stopped(tmp_path):
     path = saved(tmp_path, LogisticRegression().fit(FRAME, Y))
     result = check_serving(path, FRAME, np.zeros(60), Serving(rows=5), timeout=0.05)
     assert result["error"] == "the model gave no 5 predictions within 0.05 s"
+
+
+def test_rows_that_are_only_in_the_batch_are_compared_too(tmp_path):
+    model = LogisticRegression().fit(FRAME, Y)
+    said = predictions(model, FRAME)
+    said[-1] = said[-1][::-1]
+    assert check_serving(saved(tmp_path, model), FRAME, said, Serving(rows=5))["equal"] is False
+
+
+def test_memory_is_that_of_the_fresh_process(tmp_path):
+    ballast = np.ones(100_000_000)  # 800 MB here, and not there
+    model = LogisticRegression().fit(FRAME, Y)
+    result = check_serving(saved(tmp_path, model), FRAME, predictions(model, FRAME), Serving(rows=1))
+    assert result["memory_mb"] < 700
+    del ballast
+
+
+def test_another_environment_is_told(tmp_path):
+    model = LogisticRegression().fit(FRAME, Y)
+    store = LocalStore(tmp_path / "store")
+    info = store_model(store, model)
+    path = tmp_path / "model"
+    path.write_bytes(store.get(layout.blob(info["digest"])))
+    registered = {"info": info, "verifier": Verifier().to_dict(), "pipeline": "p", "key": None}
+
+    def differs():
+        return check_serving(path, FRAME, predictions(model, FRAME), Serving(rows=1), registered=registered)
+
+    assert differs()["environment"] == []
+    info["environment"]["python"] = "3.0.1"
+    info["environment"]["packages"]["pandas"] = "1.0"
+    told = differs()["environment"]
+    assert told[0].startswith("Python 3.0.1 → 3.")
+    assert told[1].startswith("pandas 1.0 → ")
+    assert len(told) == 2
 
 
 def test_rows_and_predictions_must_fit(tmp_path):
