@@ -31,6 +31,7 @@ class Change:
     """What the trigger form of ``<pipeline>__registry`` takes."""
 
     action: str
+    key: str | None
     version: int | None
     expected: int | None
     reason: str
@@ -41,7 +42,7 @@ def promote(args: Namespace) -> None:
     """Make a version the champion."""
     hook, ref = _opened(args.model)
     number = _number(hook, ref)
-    _make(args, hook, ref, Change("promote", number, _expected(args.expected, none=True), _reason(args)))
+    _make(args, hook, ref, Change("promote", ref.key, number, _expected(args.expected, none=True), _reason(args)))
 
 
 @clear_errors
@@ -53,7 +54,8 @@ def rollback(args: Namespace) -> None:
             f"{args.pipeline!r} names a version: a rollback finds its own",
             hint=f"airflow mlops registry rollback {ref.pipeline} --expected N, or promote the version you want",
         )
-    _make(args, hook, ref, Change("rollback", None, _expected(args.expected), _reason(args)))
+    ref.find(hook.store())  # a wrong name or key is told here, not by a run that fails
+    _make(args, hook, ref, Change("rollback", ref.key, None, _expected(args.expected), _reason(args)))
 
 
 @clear_errors
@@ -61,7 +63,7 @@ def retire(args: Namespace) -> None:
     """Take a version out of use."""
     hook, ref = _opened(args.model)
     number = _number(hook, ref)
-    _make(args, hook, ref, Change("retire", number, None, _reason(args)))
+    _make(args, hook, ref, Change("retire", ref.key, number, None, _reason(args)))
 
 
 @clear_errors
@@ -121,11 +123,6 @@ def _make(args: Namespace, hook: MLOpsHook, ref: ModelRef, change: Change) -> No
         if args.no_wait:
             raise ConfigError("--break-glass starts no run to wait for", hint="leave --no-wait out")
         _directly(hook, ref, change)
-    elif ref.key is not None:
-        raise ConfigError(
-            f"the form of {ref.pipeline}__registry has no field for the key {ref.key!r} of a fleet",
-            hint="repeat with --break-glass",
-        )
     else:
         _through_airflow(hook, ref.pipeline, change, wait=not args.no_wait)
 
@@ -133,41 +130,44 @@ def _make(args: Namespace, hook: MLOpsHook, ref: ModelRef, change: Change) -> No
 def _through_airflow(hook: MLOpsHook, pipeline: str, change: Change, *, wait: bool) -> None:
     from airflow_mlops.cli.live import LiveScheduler
     from airflow_mlops.registry.entry import op_id
+    from airflow_mlops.registry.version import model_name
 
     # Airflow logs every run it creates; the lines here say it shorter.
     logging.getLogger("airflow.serialization.definitions.dag").setLevel(logging.WARNING)
+    name = model_name(pipeline, change.key)
     scheduler = LiveScheduler(
         lambda text: print(f"  {text}", file=sys.stderr, flush=True),
-        again=f"mend the cause, look at `airflow mlops registry list {pipeline}`, and start it again",
+        again=f"mend the cause, look at `airflow mlops registry list {name}`, and start it again",
     )
     dag_id, user = f"{pipeline}__registry", os_user()
     scheduler.require(dag_id)
     wanted = f"registry__{change.action}__{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{secrets.token_hex(2)}"
     run_id = scheduler.trigger(dag_id, wanted, asdict(change), by=user)
     if not wait:
-        print(f"{pipeline}: started\n  by {user}, the run {run_id} of {dag_id}")
+        print(f"{name}: started\n  by {user}, the run {run_id} of {dag_id}")
         return
     scheduler.wait(dag_id, run_id)
     # What the run has done is what its operation has committed.
-    operation = op_id(dag_id, run_id, TASK, -1, change.action, change.version, change.expected)
+    operation = op_id(dag_id, run_id, TASK, -1, change.action, change.version, change.expected, change.key)
     entry = hook.registry(pipeline).log.find(operation)
     if entry is None:
         raise ConfigError(
             f"the run {run_id} of {dag_id} has ended and changed nothing in {hook.store_uri}",
             hint="look at its task in Airflow; do its worker and this machine have the same [mlops] store?",
         )
-    print(_told(pipeline, change, entry.payload["version"]))
+    print(_told(name, change, entry.payload["version"]))
     print(f"  by {user}, in the run {run_id} of {dag_id}")
 
 
 def _directly(hook: MLOpsHook, ref: ModelRef, change: Change) -> None:
     from airflow_mlops.registry.entry import op_id
+    from airflow_mlops.registry.version import model_name
 
     registry, by = hook.registry(ref.pipeline), f"break-glass: {os_user()}"
     said: dict[str, Any] = {"op_id": op_id("break-glass", uuid4().hex), "reason": change.reason, "by": by}
-    version = _commit(registry, ref.key, change, said)
-    hook.mirror(registry, version, change.action, ref.key)
-    print(_told(str(ref).partition("@")[0].partition(":")[0], change, version))
+    version = _commit(registry, change, said)
+    hook.mirror(registry, version, change.action, change.key)
+    print(_told(model_name(ref.pipeline, ref.key), change, version))
     print(f"  by {by}")
     if change.action == "retire":
         lost = "No notification was sent."
@@ -193,14 +193,15 @@ def os_user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _commit(registry: Registry, key: str | None, change: Change, said: dict[str, Any]) -> int:
+def _commit(registry: Registry, change: Change, said: dict[str, Any]) -> int:
+    said = {**said, "key": change.key}
     if change.action == "rollback" and change.expected is not None:
-        return registry.rollback(expected=change.expected, key=key, **said).number
+        return registry.rollback(expected=change.expected, **said).number
     if change.version is None:
         raise ConfigError(f"{change.action} needs a version", hint=f"name one, such as {registry.pipeline}:7")
     if change.action == "promote":
-        return registry.promote(change.version, expected=change.expected, key=key, **said).number
-    return registry.retire(change.version, key=key, **said).number
+        return registry.promote(change.version, expected=change.expected, **said).number
+    return registry.retire(change.version, **said).number
 
 
 def _told(name: str, change: Change, version: int) -> str:

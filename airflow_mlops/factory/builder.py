@@ -59,6 +59,10 @@ _FORM: dict[str, dict[str, Any]] = {
         "type": "string", "enum": ["promote", "rollback", "retire"], "title": "Action",
         "description": "rollback returns to the champion before; a retired version never serves again.",
     },
+    "key": {
+        "default": None, "type": ["null", "string"], "title": "Key",
+        "description": "In a fleet: which of its models. Empty: the pipeline's own model.",
+    },
     "version": {
         "default": None, "type": ["null", "integer"], "minimum": 1, "title": "Version",
         "description": "The version to promote or to retire; a rollback finds its own.",

@@ -140,9 +140,10 @@ class HandoverOperator(PromoteOperator):
 
 
 def champion_extra(version: Version, previous: int | None) -> dict[str, Any]:
-    """What an event of the champion's asset says about it: name, version, the one before, digest, first metrics."""
+    """What an event of the champion's asset says about it: name, key in a fleet, version, the one before, digest, metrics."""
     return {
         "name": model_name(version.pipeline, version.key),
+        "key": version.key,
         "version": version.number,
         "previous": previous,
         "digest": version.record["model"]["digest"],

@@ -31,6 +31,6 @@ LEVEL: tuple[DagSpec, ...] = (
         "registry",
         "Promote a version, roll back to the champion before, or retire a version: by hand, on the record.",
         (Step("registry.change"),),
-        form=("action", "version", "expected", "reason"),
+        form=("action", "key", "version", "expected", "reason"),
     ),
 )

@@ -12,8 +12,10 @@ import pytest
 from airflow_mlops.cli import live
 from airflow_mlops.cli.live import BackfillError
 from airflow_mlops.registry import Registry, op_id
+from airflow_mlops.store import LocalStore
 
 Run = Callable[..., Any]
+FORM = ("action", "version", "expected", "key")
 USER = pwd.getpwuid(os.getuid()).pw_name
 
 
@@ -28,7 +30,7 @@ class FakeScheduler:
         self.again = again
 
     def require(self, *dag_ids: str) -> None:
-        if dag_ids != ("churn__registry",):
+        if dag_ids != (f"{self.registry.pipeline}__registry",):
             raise BackfillError(f"Airflow has no DAG {dag_ids}", hint="check the name")
 
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any], *, by: str | None = None) -> str:
@@ -39,8 +41,8 @@ class FakeScheduler:
         conf = self.started[-1][2]
         if not self.does:
             raise BackfillError(f"the run {run_id} of {dag_id} failed", hint=self.again)
-        operation = op_id(dag_id, run_id, "registry.change", -1, conf["action"], conf["version"], conf["expected"])
-        said: dict[str, Any] = {"op_id": operation, "reason": conf["reason"], "by": USER}
+        operation = op_id(dag_id, run_id, "registry.change", -1, *(conf[name] for name in FORM))
+        said: dict[str, Any] = {"op_id": operation, "key": conf["key"], "reason": conf["reason"], "by": USER}
         if conf["action"] == "rollback":
             self.registry.rollback(expected=conf["expected"], **said)
         elif conf["action"] == "promote":
@@ -64,13 +66,14 @@ def scheduler(churn: Registry, monkeypatch: pytest.MonkeyPatch) -> type[FakeSche
     [
         (
             ("rollback", "churn", "--expected", "2"),
-            {"action": "rollback", "version": None, "expected": 2}, "champion is now v1 (was v2)",
+            {"action": "rollback", "key": None, "version": None, "expected": 2}, "champion is now v1 (was v2)",
         ),
         (
             ("promote", "churn:3", "--expected", "v2"),
-            {"action": "promote", "version": 3, "expected": 2}, "champion is now v3 (was v2)",
+            {"action": "promote", "key": None, "version": 3, "expected": 2}, "champion is now v3 (was v2)",
         ),
-        (("retire", "churn:3"), {"action": "retire", "version": 3, "expected": None}, "v3 is retired"),
+        (("retire", "churn:3"), {"action": "retire", "key": None, "version": 3, "expected": None},
+         "v3 is retired"),
     ],
 )  # fmt: skip
 def test_a_change_is_a_run_and_its_result_is_told(
@@ -81,6 +84,32 @@ def test_a_change_is_a_run_and_its_result_is_told(
     assert (dag_id, by, sent) == ("churn__registry", USER, conf | {"reason": "because"})
     assert done.code == 0
     assert done.out.splitlines() == [f"churn: {said}", f"  by {USER}, in the run {run_id} of churn__registry"]
+
+
+def test_one_model_of_a_fleet_is_changed_by_a_run_with_its_key(
+    scheduler: type[FakeScheduler], run: Run, registry_store: LocalStore
+) -> None:
+    fleet = Registry(registry_store, "delays")
+    for number in (1, 2, 3):
+        fleet.register_many({"LGA": {"model": {}}, "JFK": {"model": {}}}, op_id=f"r{number}")
+    for key in ("LGA", "JFK"):
+        fleet.promote(1, expected=None, op_id=f"p1{key}", reason="first", key=key)
+        fleet.promote(2, expected=1, op_id=f"p2{key}", reason="better", key=key)
+    scheduler.registry = fleet
+    for words, said in (
+        (("rollback", "delays[LGA]", "--expected", "2"), "delays[LGA]: champion is now v1 (was v2)"),
+        (("promote", "delays[LGA]:3", "--expected", "1"), "delays[LGA]: champion is now v3 (was v1)"),
+        (("retire", "delays[LGA]:2"), "delays[LGA]: v2 is retired"),
+    ):
+        done = run(*words, "--reason", "x")
+        assert (done.code, done.out.splitlines()[0]) == (0, said), done.err
+    assert [sent["key"] for _, _, sent, _ in scheduler.started] == ["LGA"] * 3
+    assert [v.status for v in fleet.versions("LGA")] == ["candidate", "retired", "champion"]
+    assert [v.status for v in fleet.versions("JFK")] == ["candidate", "champion", "candidate"]
+    refused = run("rollback", "delays", "--expected", "2", "--reason", "x")
+    assert (refused.code, "delays has a model for each of 2 keys: JFK, LGA" in refused.err) == (1, True)
+    assert run("rollback", "delays[JFK]", "--expected", "2", "--reason", "x", "--break-glass").code == 0
+    assert [v.status for v in fleet.versions("JFK")] == ["champion", "candidate", "candidate"]
 
 
 def test_two_commands_are_two_runs(scheduler: type[FakeScheduler], run: Run) -> None:
@@ -115,7 +144,8 @@ def test_a_run_that_changed_another_store_is_noticed(
         (("promote", "churn", "--expected", "2", "--reason", "x"), "churn@champion is the champion already"),
         (("promote", "churn:9", "--expected", "2", "--reason", "x"), "there is no churn:9"),
         (("retire", "chrun:1", "--reason", "x"), "did you mean churn?"),
-        (("rollback", "churn[LGA]", "--expected", "2", "--reason", "x"), "repeat with --break-glass"),
+        (("rollback", "churn[LGA]", "--expected", "2", "--reason", "x"), "churn is no fleet"),
+        (("rollback", "chrun", "--expected", "2", "--reason", "x"), "did you mean churn?"),
         (("retire", "churn:3", "--reason", "x", "--break-glass", "--no-wait"), "starts no run"),
         (("tag", "churn:3"), "there is no tag"),
         (("tag", "churn:3", "stage"), "'stage' is no tag"),

@@ -174,8 +174,8 @@ def test_a_change_of_the_registry_has_to_be_said_and_explained() -> None:
     with pytest.raises(ParamValidationError, match="action"):
         dag.params.validate()
     form = {"action": "rollback", "expected": 2, "reason": "worse"}
-    assert process_params(dag, task, form, suppress_exception=False) == form | {"version": None}
-    for wrong in ({"action": None}, {"action": "delete"}, {"reason": ""}, {"reason": None}, {"expected": 0}):
+    assert process_params(dag, task, form, suppress_exception=False) == form | {"version": None, "key": None}
+    for wrong in ({"action": None}, {"action": "delete"}, {"reason": ""}, {"reason": None}, {"expected": 0}, {"key": 3}):
         with pytest.raises(ParamValidationError, match=next(iter(wrong))):
             process_params(dag, task, form | wrong, suppress_exception=False)
     assert [o.name for o in task.outlets] == ["churn.champion"]

@@ -57,7 +57,7 @@ def change(
 
 def test_a_rollback_returns_to_the_champion_before_and_tells_the_asset(registry: Registry) -> None:
     result, extra = change(action="rollback", version=None, expected=2, reason="worse in production")
-    assert result == {"action": "rollback", "version": 1, "previous": 2, "digest": f"{1:064x}"}
+    assert result == {"action": "rollback", "key": None, "version": 1, "previous": 2, "digest": f"{1:064x}"}
     champion = registry.champion()
     assert champion is not None
     assert champion.number == 1
@@ -65,7 +65,7 @@ def test_a_rollback_returns_to_the_champion_before_and_tells_the_asset(registry:
     assert (row["action"], row["by"], row["reason"]) == ("rollback", "ana", "worse in production")
     assert extra == {
         "window_start": None, "window_end": None, "promote": True, "replay": None,
-        "name": "churn", "version": 1, "previous": 2, "digest": f"{1:064x}", "metrics": {"roc_auc": 0.91},
+        "name": "churn", "key": None, "version": 1, "previous": 2, "digest": f"{1:064x}", "metrics": {"roc_auc": 0.91},
     }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def test_a_retirement_is_no_news_of_the_champion(registry: Registry) -> None:
     operator = task()
     result, extra = change(operator=operator, action="retire", version=3, reason="leaks")
     assert operator.outlets == []
-    assert result == {"action": "retire", "version": 3, "previous": None, "digest": f"{3:064x}"}
+    assert result == {"action": "retire", "key": None, "version": 3, "previous": None, "digest": f"{3:064x}"}
     assert extra is None
     assert registry.get(3).status == "retired"
     with pytest.raises(AirflowFailException, match="is the champion: it cannot be retired"):
@@ -131,6 +131,70 @@ def test_a_store_that_does_not_answer_is_tried_again(registry: Registry, monkeyp
     monkeypatch.setattr(Registry, "rollback", silent)
     with pytest.raises(StoreUnavailable):
         change(action="rollback", expected=2, reason="worse")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """Two models, each with two champions one after the other and a candidate."""
+    monkeypatch.setenv("AIRFLOW__MLOPS__STORE", f"file://{tmp_path}/store")
+    found = Registry(LocalStore(tmp_path / "store"), "churn")
+    for number in (1, 2, 3):
+        records = {key: {"model": {"digest": f"{number}{key}"}, "metrics": {}} for key in ("LGA", "JFK")}
+        found.register_many(records, op_id=f"r{number}")
+    for key in ("LGA", "JFK"):
+        found.promote(1, expected=None, op_id=f"p1{key}", reason="first", key=key)
+        found.promote(2, expected=1, op_id=f"p2{key}", reason="better", key=key)
+    return found
+
+
+def _statuses(registry: Registry, key: str) -> list[str]:
+    return [v.status for v in registry.versions(key)]
+
+
+def test_one_model_of_a_fleet_changes_alone(fleet: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(
+        "airflow_mlops.notifications.dispatch.notify", lambda *args, **kwargs: told.append(args[4]) or 1
+    )
+    shown: list[Any] = []
+    monkeypatch.setattr(
+        "airflow_mlops.hooks.mlops.MLOpsHook.mirror", lambda self, registry, *said: shown.append(said)
+    )
+    wanted = {"events": ["rollback", "promoted"], "notifiers": [{"class": "x.Y"}]}
+    result, extra = change(notify=wanted, action="rollback", key="LGA", expected=2, reason="worse")
+    assert (result["key"], result["version"], result["digest"]) == ("LGA", 1, "1LGA")
+    assert (extra["name"], extra["key"], extra["version"]) == ("churn[LGA]", "LGA", 1)
+    result, extra = change(
+        notify=wanted, run_id="manual__2", action="promote", key="LGA", version=3, expected=1, reason="good"
+    )
+    assert (extra["name"], extra["version"], extra["previous"]) == ("churn[LGA]", 3, 1)
+    assert change(run_id="manual__3", action="retire", key="LGA", version=2, reason="leaks")[0]["key"] == "LGA"
+    assert _statuses(fleet, "LGA") == ["candidate", "retired", "champion"]
+    assert _statuses(fleet, "JFK") == ["candidate", "champion", "candidate"]
+    assert told == ["churn[LGA]: rolled back from v2 to v1: worse", "churn[LGA]: champion is now v3"]
+    assert shown == [(1, "rollback", "LGA"), (3, "promote", "LGA"), (2, "retire", "LGA")]
+
+
+def test_the_same_change_of_two_models_in_one_run_is_two_changes(fleet: Registry) -> None:
+    # As where a hand-written DAG maps the operator over keys: only the key tells the two apart.
+    for key in ("LGA", "JFK"):
+        change(operator=RegistryChangeOperator(task_id="change", pipeline="churn", key=key),
+               action="rollback", expected=2, reason="worse")  # fmt: skip
+    assert _statuses(fleet, "LGA") == _statuses(fleet, "JFK") == ["champion", "candidate", "candidate"]
+
+
+def test_a_key_that_is_wrong_or_missing_is_said(fleet: Registry) -> None:
+    before = fleet.history()
+    with pytest.raises(AirflowFailException, match=r"(?s)has no model for 'LAG'.*2 keys, such as JFK"):
+        change(action="rollback", key="LAG", expected=2, reason="worse")
+    with pytest.raises(AirflowFailException, match="no key is given"):
+        change(action="rollback", key="", expected=2, reason="worse")
+    assert fleet.history() == before
+
+
+def test_a_key_where_there_is_no_fleet_is_said(registry: Registry) -> None:
+    with pytest.raises(AirflowFailException, match=r"(?s)is no fleet.*leave the key empty"):
+        change(action="rollback", key="LGA", expected=2, reason="worse")
 
 
 def test_whoever_asked_is_told(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
