@@ -143,7 +143,7 @@ def history(args: Namespace) -> None:
         if not rows:
             there = [s.pipeline for s in overview(store)]
             raise VersionNotFound(f"{name} has no versions in {store.uri}", hint=_near(name, there, "pipeline"))
-        left = [row for row in rows if notes or row["action"] != "annotate"]
+        left = [row for row in rows if notes or row["action"] != "annotate" or row["kind"] == "approval"]
         if as_json:
             print(_json(left), file=out)
             return
@@ -151,7 +151,7 @@ def history(args: Namespace) -> None:
         shown = [
             (
                 minute(r["at"]),
-                f"note {r['kind']}" if r["action"] == "annotate" else str(r["action"]),
+                _what(r),
                 (f"{model_name(name, r['key'])} " if fleet else "") + _moved(r),
                 r["by"] or NONE,
                 r["reason"] or (str(r["kind"]) if r["action"] == "tag" else NONE),
@@ -159,6 +159,12 @@ def history(args: Namespace) -> None:
             for r in left
         ]
         print(grid(("when", "what", "version", "by", "why"), shown, width=_columns(), whole=("when",)), file=out)
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    if row["action"] != "annotate":
+        return str(row["action"])
+    return "approval" if row["kind"] == "approval" else f"note {row['kind']}"
 
 
 def _moved(row: Mapping[str, Any]) -> str:

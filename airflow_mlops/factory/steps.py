@@ -151,12 +151,16 @@ def _gates(c: StepContext, task_id: str) -> BaseOperator:
 
 
 def _ask(c: StepContext, task_id: str) -> BaseOperator:
-    from airflow.providers.standard.operators.hitl import ApprovalOperator
+    from airflow.providers.standard.operators.hitl import HITLOperator
+
+    from airflow_mlops.operators.promotion import NO, YES
 
     approve = c.config.approve
-    return ApprovalOperator(
+    # Not ApprovalOperator, which skips the promotion itself after a no: then nothing would record who said it.
+    return HITLOperator(
         task_id=task_id,
         subject=f"Promote {c.config.pipeline} version {{{{ ti.xcom_pull(task_ids='evaluate.gates')['version'] }}}}?",
+        options=[YES, NO],
         body=APPROVAL_BODY.replace("PIPELINE", c.config.pipeline),
         assigned_users=[{"id": user, "name": user} for user in approve.by] or None,
         response_timeout=length(approve.timeout),
@@ -174,8 +178,7 @@ def _promote(c: StepContext, task_id: str) -> BaseOperator:
         decision=c.output("evaluate.gates"),
         approval=c.output(APPROVAL),
         outlets=[c.assets.champion],
-        # Runs where the question was skipped because nobody needed to be asked, not where the whole run was;
-        # a rejection skips it by name.
+        # Runs where the question was skipped because nobody needed to be asked, not where the whole run was.
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         **c.common(c.config.resources),
     )

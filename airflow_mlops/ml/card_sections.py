@@ -152,12 +152,13 @@ def metrics(evaluation: dict[str, Any]) -> Section:
 
 
 def gates(found: dict[str, Any], approval: dict[str, Any] | None) -> Section:
-    """Verdicts, and who agreed."""
+    """Verdicts, and what a person said to it."""
     lines = [f"Verdict: {found.get('sentence') or found['verdict']}" if found.get("verdict") else "Not recorded."]
     if approval:
         answer = approval.get("answer")
         said = ", ".join(map(str, answer)) if isinstance(answer, list | tuple) else answer
-        lines.append(f"Approval: {_known(said)}, by {_known(approval.get('by'))}.")
+        by = approval.get("by")
+        lines.append(f"Approval: {_known(said)}, by {_known(by) if by else 'nobody: the question timed out'}.")
     rows = tuple((r["verdict"], r["sentence"]) for r in found.get("results") or ())
     return Section("Gates", tuple(lines), ("Verdict", "Why"), rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +18,22 @@ from airflow_mlops.registry.version import model_name
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_mlops.registry.registry import Version
+    from airflow_mlops.registry.registry import Registry, Version
 
-YES = "Approve"
-"""The option of Airflow's ``ApprovalOperator`` that means yes."""
+YES, NO = "Approve", "Reject"
+"""The options of the question, as those of Airflow's ``ApprovalOperator``."""
 
 
 class PromoteOperator(MLOpsOperator):
     """Make a version the champion, if the champion is still the one the gates compared it with.
 
+    What a person answered is recorded, a no as well: then the task is skipped. So let it run after either answer
+    (``HITLOperator``); ``ApprovalOperator`` skips it before it can record a no.
+
     Returns ``{"version", "previous", "digest"}``; the outlet asset's events carry them too, with name and metrics.
 
     :param decision: XCom of :class:`~airflow_mlops.operators.evaluation.GateOperator`.
-    :param approval: XCom of the approval task, where a person was asked.
+    :param approval: XCom of the task that asked a person, whose options are ``Approve`` and ``Reject``.
     :raises PromotionConflict: (fails without retry) another version became champion meanwhile.
     """
 
@@ -44,15 +48,8 @@ class PromoteOperator(MLOpsOperator):
     def _promote(self, scope: RunScope, context: Context) -> Version:
         if not scope.promote:
             raise AirflowSkipException("this replay does not promote; start it with --promote to do so")
-        self._check_answers()
         registry, decision = self.hook.registry(self.pipeline), self.decision
-        number, by = decision["version"], None
-        if self.approval:
-            by = approver(self.approval)
-            operation = self.operation(context, "approval", number, by)
-            registry.annotate(
-                number, "approval", {"by": by, "answer": self.approval.get("chosen_options")}, op_id=operation
-            )
+        number, by = decision["version"], self._agreed(registry, context)
         version = registry.promote(
             number,
             expected=decision["champion"],
@@ -71,20 +68,32 @@ class PromoteOperator(MLOpsOperator):
         self.log.info("%s: champion is now v%d (was %s)", self.pipeline, version.number, before)
         return version
 
-    def _check_answers(self) -> None:
-        """Stop where gates or people said no: a task that Airflow skipped for that can be cleared and run."""
-        decision, answer = self.decision, (self.approval or {}).get("chosen_options")
-        what = f"{self.pipeline} v{decision['version']}"
+    def _agreed(self, registry: Registry, context: Context) -> str | None:
+        """Who agreed, where somebody was asked; stop where gates or people said no, and record what people said.
+
+        A task that Airflow skipped for the gates' no can be cleared and run.
+        """
+        decision, approval = self.decision, self.approval or {}
+        number, answer, by = decision["version"], approval.get("chosen_options"), approver(approval)
+        what = f"{self.pipeline} v{number}"
         if not decision.get("go", True):
             raise AirflowSkipException(f"{what} did not pass its gates: {decision['sentence']}")
-        if answer and answer != [YES]:
-            raise AirflowSkipException(f"{what}: {approver(self.approval) or 'the time-out'} answered {answer[0]}")
-        if decision.get("approval") and not answer:
+        if answer:
+            note = {"by": by, "answer": list(answer), "answered_at": _moment(approval.get("responded_at"))}
+            # All of it: the same person may be asked again by the same run, and change their mind.
+            operation = self.operation(context, "approval", number, note)
+            registry.annotate(number, "approval", note, op_id=operation)
+        elif decision.get("approval"):
             raise RegistryError(
                 f"{what} needs a person's yes, and there is no answer",
                 hint="let the approval task be answered (marking it as succeeded is no answer), and pass its XCom on "
                 "as `approval`",
             )
+        if answer and answer != [YES]:
+            self.keep_card(context, number)
+            self.hook.mirror(registry, number, "approval")
+            raise AirflowSkipException(f"{what} is not promoted: {by or 'the time-out'} answered {answer[0]}")
+        return by
 
     def _announce(self, scope: RunScope, context: Context, version: Version) -> dict[str, Any]:
         result = {
@@ -140,7 +149,7 @@ class HandoverOperator(PromoteOperator):
 
 
 def champion_extra(version: Version, previous: int | None) -> dict[str, Any]:
-    """What an event of the champion's asset says about it: name, key in a fleet, version, the one before, digest, metrics."""
+    """What an event of the champion's asset says about it: name, key, version, the one before, digest, metrics."""
     return {
         "name": model_name(version.pipeline, version.key),
         "key": version.key,
@@ -149,6 +158,11 @@ def champion_extra(version: Version, previous: int | None) -> dict[str, Any]:
         "digest": version.record["model"]["digest"],
         "metrics": version.metrics,
     }
+
+
+def _moment(time: Any) -> str | None:
+    """When somebody answered, as text; XCom gives a time."""
+    return time.isoformat(timespec="milliseconds") if isinstance(time, datetime) else time
 
 
 def approver(answer: Mapping[str, Any]) -> str | None:

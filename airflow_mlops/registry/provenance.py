@@ -89,7 +89,8 @@ def lineage(store: Store, version: Version) -> dict[str, Any]:
             for at, note in _notes(entries, "gates")
         ],
         "approvals": [
-            {"at": at, "by": note.get("by"), "answer": note.get("answer")} for at, note in _notes(entries, "approval")
+            {"at": note.get("answered_at") or at, "by": note.get("by"), "answer": note.get("answer")}
+            for at, note in _notes(entries, "approval")
         ],
         "deployments": _deployments(store, version, entries),
     }

@@ -113,7 +113,11 @@ def refused(records: Records) -> Iterator[Use]:
 
 def approved(records: Records) -> Iterator[Use]:
     """A person said yes; an approval by time-out names nobody."""
-    return records.uses(e for e, note in records.notes("approval") if note.get("by"))
+    return records.uses(e for e, note in records.notes("approval") if note.get("by") and _yes(note))
+
+
+def _yes(note: dict[str, Any]) -> bool:
+    return note.get("answer") == ["Approve"]
 
 
 def handed_over(records: Records) -> Iterator[Use]:
@@ -133,12 +137,12 @@ def promoted_after_approval(records: Records) -> Iterator[Use]:
 
 
 def _promoted(records: Records) -> Iterator[tuple[Entry, bool]]:
-    """Promotions of versions that passed a gate, and whether a person was asked before."""
+    """Promotions of versions that passed a gate, and whether a person said yes before."""
     passed: set[_Model] = set()
     asked: set[_Model] = set()
     for entry in records.log:
         note = entry.payload.get("note") or {}
-        if entry.payload.get("kind") == "approval":
+        if entry.payload.get("kind") == "approval" and _yes(note):
             asked.add(_model(entry))
         elif entry.payload.get("kind") == "gates" and note.get("go"):
             # Where there is no champion yet, a comparison with it lets everything through: another gate must pass.

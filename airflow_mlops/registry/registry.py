@@ -200,8 +200,8 @@ class Registry(FleetWrites):
 
         ``seq, at, action, key, version, replaced, kind, reason, by, window, op_id``; ``action`` is
         ``register``, ``annotate``, ``promote``, ``rollback``, ``retire``, ``tag`` or ``challenger``;
-        ``replaced`` the champion before; ``kind`` that of a note, or a tag's name. A commit for a fleet
-        is a row for each model.
+        ``replaced`` the champion before; ``kind`` that of a note, or a tag's name. Of a note ``approval``, ``reason``
+        is the answer. A commit for a fleet is a row for each model.
         """
         return [
             {
@@ -212,13 +212,14 @@ class Registry(FleetWrites):
                 "version": e.payload["version"],
                 "replaced": e.payload.get("expected"),
                 "kind": e.payload.get("kind", e.payload.get("name")),
-                "reason": e.payload.get("reason"),
-                "by": e.payload.get("by"),
+                "reason": reason,
+                "by": by,
                 "window": copy.deepcopy(e.payload.get("window")),
                 "op_id": e.op_id,
             }
             for entry in self.log.entries()
             for e in self.items.expand(entry)
+            for by, reason in (_said(e.payload),)
         ]
 
     def _alias(self, state: State, key: str | None, number: int | None) -> Version | None:
@@ -256,6 +257,13 @@ class Registry(FleetWrites):
             kind, note = _note(entry)
             notes.setdefault(kind, []).append(note)
         return notes
+
+
+def _said(body: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Who did it and why; or who answered, and what."""
+    if body.get("kind") == "approval":
+        return body["note"].get("by"), ", ".join(map(str, body["note"].get("answer") or ()))
+    return body.get("by"), body.get("reason")
 
 
 def _note(entry: Entry) -> tuple[str, dict[str, Any]]:

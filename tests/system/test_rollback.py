@@ -6,6 +6,8 @@ import getpass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from airflow_mlops.demo.airflow import LiveAirflow
 from airflow_mlops.demo.data import prepare_breast_cancer
 from airflow_mlops.registry.registry import Registry
@@ -21,6 +23,7 @@ def _run(live: LiveAirflow, *args: str) -> tuple[int, str]:
     return process.returncode, said
 
 
+@pytest.mark.timeout(600)
 def test_rollback_through_airflow(live_airflow: Any, tmp_path: Path) -> None:
     folder = tmp_path / "dags"
     (folder / "pipelines").mkdir(parents=True)
@@ -63,8 +66,8 @@ def test_rollback_through_airflow(live_airflow: Any, tmp_path: Path) -> None:
     (done,) = live.get(f"dags/{REGISTRY}/dagRuns")["dag_runs"]
     assert (done["state"], done["triggering_user_name"]) == ("success", user)
     (event,) = live.get("assets/events", source_dag_id=REGISTRY)["asset_events"]
-    assert {k: event["extra"][k] for k in ("name", "version", "previous", "digest", "metrics")} == {
-        "name": "breast_cancer", "version": 1, "previous": 2, "digest": champion.record["model"]["digest"],
+    assert {k: event["extra"][k] for k in ("name", "key", "version", "previous", "digest", "metrics")} == {
+        "name": "breast_cancer", "key": None, "version": 1, "previous": 2, "digest": champion.record["model"]["digest"],
         "metrics": champion.metrics,
     }  # fmt: skip
 
@@ -81,6 +84,17 @@ def test_rollback_through_airflow(live_airflow: Any, tmp_path: Path) -> None:
     assert (code, registry.get(2).status) == (0, "retired"), said
     assert len(live.get("assets/events", source_dag_id=REGISTRY)["asset_events"]) == 1, "no news of the champion"
 
+    # A person's no: green, delivery skipped, and on the record.
+    run = live.trigger(TRAIN, {"params": {"C": 0.45}})
+    live.approve(TRAIN, run, option="Reject")
+    assert live.wait(TRAIN, run) == "success", live.task_states(TRAIN, run)
+    states = live.task_states(TRAIN, run)
+    assert (states["approve.ask"], states["promote.handover"]) == ("success", "skipped")
+    refused = registry.get(3)
+    (note,) = refused.notes["approval"]
+    assert (note["by"], note["answer"], refused.status) == ("admin", ["Reject"], "challenger")
+    assert f"{note['answered_at'][:16].replace('T', ' ')} Reject by admin" in _run(live, "show", "breast_cancer:3")[1]
+
     assert _run(live, "fsck")[0] == 0
     key = layout.blob(registry.get(1).record["model"]["digest"])
     store.put(key, store.get(key)[:-1] + b"?")
@@ -89,4 +103,4 @@ def test_rollback_through_airflow(live_airflow: Any, tmp_path: Path) -> None:
     assert "DAMAGED" in said
     assert "which is the champion" in " ".join(said.split())
     assert "What to do: restore this object from a backup" in " ".join(said.split())
-    assert "v2 can be loaded" in " ".join(said.split())
+    assert "v2 to v3 can be loaded" in " ".join(said.split())

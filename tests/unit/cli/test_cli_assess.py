@@ -44,7 +44,7 @@ def live(store: LocalStore, name: str) -> None:
     registry.register({"snapshot": snapshot, "run": {"run_id": "manual__1"}}, op_id="r")
     note = {"verdict": "passed", "go": True, "results": [{"verdict": "passed"}]}
     registry.annotate(1, "gates", note, op_id="g")
-    registry.annotate(1, "approval", {"by": "ann"}, op_id="a")
+    registry.annotate(1, "approval", {"by": "ann", "answer": ["Approve"]}, op_id="a")
     registry.promote(1, expected=None, op_id="p", reason="passed", by="ann")
     write_check(store, name, Window.of("2013-01-01", "2013-02-01"), "prediction", {"rows": 3}, start="manual")
 

@@ -103,6 +103,16 @@ def test_history_is_who_did_what_and_why(churn: Registry, run: Run) -> None:
     assert [row["action"] for row in rows] == ["register"] * 3 + ["promote"] * 2 + ["rollback"]
 
 
+def test_what_people_said_is_history_too(churn: Registry, run: Run) -> None:
+    churn.annotate(3, "approval", {"by": "lea", "answer": ["Reject"], "answered_at": "2026-03-01T09:30"}, op_id="a")
+    churn.annotate(3, "approval", {"by": None, "answer": ["Reject"], "answered_at": "2026-03-02T09:30"}, op_id="b")
+    one, two = (line.split()[2:] for line in run("history", "churn").out.splitlines() if " approval " in line)
+    assert (one, two) == (["approval", "v3", "lea", "Reject"], ["approval", "v3", "–", "Reject"])
+    said = run("show", "churn:3").out
+    assert "2026-03-01 09:30 Reject by lea" in said
+    assert "2026-03-02 09:30 Reject by nobody: it timed out" in said
+
+
 def test_what_differs_between_two(churn: Registry, run: Run) -> None:
     done = run("diff", "churn:1", "churn:2")
     lines = [line.split() for line in done.out.splitlines()]

@@ -75,6 +75,8 @@ def test_level_0_is_started_by_a_person_and_ends_in_a_handover(tmp_path: Path) -
     assert ask.response_timeout == timedelta(days=2)
     assert ask.assigned_users[0]["id"] == "lead"
     assert ask.defaults == ["Reject"]
+    assert ask.options == ["Approve", "Reject"]
+    assert not ask.inherits_from_skipmixin, "a no must reach the task that records it"
 
 
 @pytest.mark.parametrize("gates", [[], [{"name": "roc_auc at_least 0.7", "verdict": "passed", "sentence": "it does"}]])
@@ -175,7 +177,9 @@ def test_a_change_of_the_registry_has_to_be_said_and_explained() -> None:
         dag.params.validate()
     form = {"action": "rollback", "expected": 2, "reason": "worse"}
     assert process_params(dag, task, form, suppress_exception=False) == form | {"version": None, "key": None}
-    for wrong in ({"action": None}, {"action": "delete"}, {"reason": ""}, {"reason": None}, {"expected": 0}, {"key": 3}):
+    for wrong in (
+        {"action": None}, {"action": "delete"}, {"reason": ""}, {"reason": None}, {"expected": 0}, {"key": 3},
+    ):  # fmt: skip
         with pytest.raises(ParamValidationError, match=next(iter(wrong))):
             process_params(dag, task, form | wrong, suppress_exception=False)
     assert [o.name for o in task.outlets] == ["churn.champion"]

@@ -100,6 +100,11 @@ def test_both_forms_tell_what_the_record_holds(text: str) -> None:
         assert text in card
 
 
+def test_a_question_that_timed_out_was_answered_by_nobody() -> None:
+    for card in cards(approval={"by": None, "answer": ["Reject"]}):
+        assert "Approval: Reject, by nobody: the question timed out." in card
+
+
 def test_everything_is_escaped_and_the_page_loads_nothing() -> None:
     rec = record(about={"owner": EVIL, "description": EVIL}, warnings=[EVIL], estimator=EVIL)
     rec["schema"]["excluded"] = [{"name": EVIL, "why": EVIL}]

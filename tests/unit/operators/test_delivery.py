@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,17 +11,21 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 from airflow.serialization.serialized_objects import DagSerialization
 
+from airflow_mlops.exceptions import StoreUnavailable
 from airflow_mlops.hooks.mlops import MLOpsHook
 from airflow_mlops.operators.data import SnapshotOperator
 from airflow_mlops.operators.evaluation import EvaluateOperator, GateOperator
-from airflow_mlops.operators.promotion import PromoteOperator
+from airflow_mlops.operators.promotion import HandoverOperator, PromoteOperator
 from airflow_mlops.operators.training import TrainOperator
+from airflow_mlops.registry.provenance import lineage
 from airflow_mlops.registry.registry import Registry
+from airflow_mlops.store.content import get_blob
 
 DATA: dict[str, Any] = {"source": "people.csv", "target": "target", "id": "id"}
 LOGISTIC = {"estimator": "sklearn.linear_model.LogisticRegression", "params": {"max_iter": 2000}}
 APPROVED = {"chosen_options": ["Approve"], "responded_by_user": {"id": "1", "name": "lead"}}
 REJECTED = {"chosen_options": ["Reject"], "responded_by_user": {"id": "1", "name": "lead"}}
+TIMED_OUT = {"chosen_options": ["Reject"], "responded_by_user": None}
 
 
 @pytest.fixture
@@ -75,6 +80,64 @@ def test_a_no_stays_a_no_when_the_promotion_is_cleared(registry, evaluation, exe
         execute(promote(decision, REJECTED))
     assert registry.champion() is None
     assert execute(promote(decision, APPROVED))["version"] == 1
+
+
+def answers(registry: Registry) -> list[dict[str, Any]]:
+    return registry.get(1).notes.get("approval", [])
+
+
+def test_a_no_is_on_the_record_with_who_and_when(registry, evaluation, execute) -> None:
+    decision = execute(gate(evaluation, approval="always"))
+    said = REJECTED | {"responded_at": datetime(2026, 3, 1, 9, 30, tzinfo=UTC)}
+    for _ in range(2):  # the second as a retry, or cleared
+        with pytest.raises(AirflowSkipException, match="people v1 is not promoted: lead answered Reject"):
+            execute(promote(decision, said))
+    (note,) = answers(registry)
+    assert note == {"by": "lead", "answer": ["Reject"], "answered_at": "2026-03-01T09:30:00.000+00:00"}
+    version = registry.get(1)
+    assert lineage(registry.store, version)["approvals"] == [
+        {"at": "2026-03-01T09:30:00.000+00:00", "by": "lead", "answer": ["Reject"]}
+    ]
+    row = next(r for r in registry.history() if r["kind"] == "approval")
+    assert (row["by"], row["reason"]) == ("lead", "Reject")
+    card = get_blob(registry.store, version.notes["card"][-1]["markdown"]).decode()
+    assert "Approval: Reject, by lead." in card
+
+
+def test_a_person_asked_again_by_the_same_run_may_change_their_mind(registry, evaluation, execute) -> None:
+    decision = execute(gate(evaluation, approval="always"))
+    with pytest.raises(AirflowSkipException):
+        execute(promote(decision, REJECTED))
+    assert execute(promote(decision, APPROVED))["version"] == 1
+    assert [note["answer"] for note in answers(registry)] == [["Reject"], ["Approve"]]
+
+
+@pytest.mark.parametrize("kind", [PromoteOperator, HandoverOperator])
+def test_a_question_that_times_out_is_on_the_record_as_nobodys(registry, evaluation, execute, kind) -> None:
+    decision = execute(gate(evaluation, approval="always"))
+    task = kind(task_id="deliver", pipeline="people", decision=decision, approval=TIMED_OUT)
+    with pytest.raises(AirflowSkipException, match="the time-out answered Reject"):
+        execute(task)
+    (note,) = answers(registry)
+    assert (note["by"], note["answer"]) == (None, ["Reject"])
+    assert registry.champion() is None
+    card = get_blob(registry.store, registry.get(1).notes["card"][-1]["markdown"]).decode()
+    assert "Approval: Reject, by nobody: the question timed out." in card
+
+
+def test_a_store_that_is_down_does_not_lose_a_no(registry, evaluation, execute, monkeypatch) -> None:
+    decision = execute(gate(evaluation, approval="always"))
+
+    def silent(*args: Any, **kwargs: Any) -> None:
+        raise StoreUnavailable("no answer", hint="wait")
+
+    with monkeypatch.context() as down:
+        down.setattr(Registry, "annotate", silent)
+        with pytest.raises(StoreUnavailable):  # Airflow retries it, without asking again
+            execute(promote(decision, REJECTED))
+    with pytest.raises(AirflowSkipException):
+        execute(promote(decision, REJECTED))
+    assert len(answers(registry)) == 1
 
 
 def test_where_a_person_must_be_asked_silence_is_not_a_yes(registry, evaluation, execute) -> None:

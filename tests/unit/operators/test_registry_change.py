@@ -157,9 +157,7 @@ def test_one_model_of_a_fleet_changes_alone(fleet: Registry, monkeypatch: pytest
         "airflow_mlops.notifications.dispatch.notify", lambda *args, **kwargs: told.append(args[4]) or 1
     )
     shown: list[Any] = []
-    monkeypatch.setattr(
-        "airflow_mlops.hooks.mlops.MLOpsHook.mirror", lambda self, registry, *said: shown.append(said)
-    )
+    monkeypatch.setattr("airflow_mlops.hooks.mlops.MLOpsHook.mirror", lambda self, registry, *said: shown.append(said))
     wanted = {"events": ["rollback", "promoted"], "notifiers": [{"class": "x.Y"}]}
     result, extra = change(notify=wanted, action="rollback", key="LGA", expected=2, reason="worse")
     assert (result["key"], result["version"], result["digest"]) == ("LGA", 1, "1LGA")

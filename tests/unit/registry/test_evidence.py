@@ -70,8 +70,8 @@ class Life:
         note = {"verdict": verdict, "go": verdict in ("passed", "no_baseline"), "results": results}
         self.registry.annotate(version, "gates", note, op_id=self.op())
 
-    def approve(self, version: int, by: str | None = "ann") -> None:
-        self.registry.annotate(version, "approval", {"by": by, "answer": ["Approve"]}, op_id=self.op())
+    def approve(self, version: int, by: str | None = "ann", answer: str = "Approve") -> None:
+        self.registry.annotate(version, "approval", {"by": by, "answer": [answer]}, op_id=self.op())
 
     def promote(self, version: int, by: str | None = None) -> None:
         champion = self.registry.champion()
@@ -288,6 +288,16 @@ def test_a_promotion_by_gates_is_one_that_nobody_was_asked_about(life: Life) -> 
 def test_an_approval_by_time_out_is_no_persons(life: Life) -> None:
     life.approve(life.train(), by=None)
     assert life.text("a person approves") == "never exercised"
+
+
+def test_a_no_is_no_approval(life: Life) -> None:
+    refused = life.train()
+    life.judge(refused)
+    life.approve(refused, answer="Reject")
+    assert life.text("a person approves") == "never exercised"
+    # By hand, later: that is a promotion after a no, and the no did not make it one with approval.
+    life.promote(refused)
+    assert life.text("promotion by gates and a person") == "never exercised"
 
 
 def test_checks_that_could_not_judge_do_not_count(life: Life) -> None:
