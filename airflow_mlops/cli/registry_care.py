@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.registry.gc import Counts, Report
+    from airflow_mlops.registry.mlflow_client import Target
     from airflow_mlops.registry.version import Version
 
 WIDTH = 80
+_OF_MLFLOW = "models:/NAME/3, models:/NAME@alias or models:/NAME/latest"
 SHORTEST_GRACE = timedelta(hours=1)
 
 
@@ -58,11 +60,7 @@ def export(args: Namespace) -> None:
 def _to_mlflow(hook: MLOpsHook, model: str | None) -> None:
     from airflow_mlops.registry.mlflow_mirror import export_all, mirror
 
-    target = hook.mlflow()
-    if target is None:
-        raise ConfigError(
-            "no MLflow is configured", hint="set [mlops] mlflow_conn_id to a connection of MLflow's server"
-        )
+    target = _mlflow(hook)
     if model and _is_version(model):
         version = _one(hook, model)
         shown = mirror(hook.registry(version.pipeline), version.number, target, key=version.key)
@@ -70,6 +68,15 @@ def _to_mlflow(hook: MLOpsHook, model: str | None) -> None:
         return
     count = export_all(hook.store(), _pipelines(hook, model), target, lambda text: print(text, flush=True))
     print(f"{count} version{'' if count == 1 else 's'} in MLflow")
+
+
+def _mlflow(hook: MLOpsHook) -> Target:
+    target = hook.mlflow()
+    if target is None:
+        raise ConfigError(
+            "no MLflow is configured", hint="set [mlops] mlflow_conn_id to a connection of MLflow's server"
+        )
+    return target
 
 
 def _is_version(model: str) -> bool:
@@ -97,39 +104,64 @@ def _known(name: str, there: list[str], hook: MLOpsHook) -> str:
 
 @clear_errors
 def import_(args: Namespace) -> None:
-    """Take in a model file as a version."""
-    path = Path(args.file)
+    """Take in a model file, or a model of MLflow, as a version."""
+    source, of_mlflow = args.source, args.source.startswith("models:/")
+    if not of_mlflow and (given := [name for name in ("task", "classes") if getattr(args, name)]):
+        raise ConfigError(
+            f"--{given[0]} is for a model of MLflow, and {source} is a file, which says that itself",
+            hint=f"leave it out, or name a model of MLflow: {_OF_MLFLOW}",
+        )
+    classes = _listed(args.classes)
     from airflow_mlops.cli.run import _own_stdout
     from airflow_mlops.hooks.mlops import MLOpsHook
-    from airflow_mlops.ml.foreign import take_in
+    from airflow_mlops.ml.foreign import take_in, take_in_from_mlflow
 
     hook = MLOpsHook()
     registry = hook.registry(args.pipeline)
     with _own_stdout() as out:
-        version = take_in(
-            registry,
-            path,
-            sample=_sample(args.data) if args.data else None,
-            target=args.target,
-            positive=args.positive,
-            private=args.private,
-            by=os_user(),
-            signer=hook.signer(),
-            verifier=hook.verifier(),
-            trusted_types=hook.trusted_types,
-        )
+        said: dict[str, Any] = {
+            "sample": _sample(args.data) if args.data else None,
+            "target": args.target,
+            "positive": args.positive,
+            "private": args.private,
+            "key": args.key,
+            "by": os_user(),
+            "signer": hook.signer(),
+            "verifier": hook.verifier(),
+            "trusted_types": hook.trusted_types,
+        }
+        if of_mlflow:
+            version = take_in_from_mlflow(_mlflow(hook), source, registry, task=args.task, classes=classes, **said)
+            imported = version.record["imported"]
+            place = f"version {imported['version']} of {imported['name']} in MLflow"
+        else:
+            version = take_in(registry, Path(source), **said)
+            place = Path(source).name
         schema = version.record["schema"]
         lines = [
-            f"{version.name}: taken in from {path.name}, {version.status}",
+            f"{version.name}: taken in from {place}, {version.status}",
             f"{version.record['task']} of {schema['target']} from {len(schema['features'])} columns",
         ]
         if version.status == "candidate":
-            champion = registry.champion()
+            champion = registry.champion(args.key)
+            model = ModelRef(args.pipeline, args.key, number=version.number)
             lines.append(
-                f"to promote it: airflow mlops registry promote {args.pipeline}:{version.number} "
+                f"to promote it: airflow mlops registry promote {model} "
                 f"--expected {champion.number if champion else 'none'} --reason …"
             )
         print(lines[0], *(f"  {line}" for line in lines[1:]), sep="\n", file=out)
+
+
+def _listed(text: str | None) -> list[str] | None:
+    """What stands between commas."""
+    if text is None:
+        return None
+    found = [part.strip() for part in text.split(",")]
+    if not all(found) or len(set(found)) < len(found):
+        raise ConfigError(
+            f"--classes {text!r} does not name each class once", hint="write them as no,yes in the model's order"
+        )
+    return found
 
 
 def _sample(place: str) -> pd.DataFrame:

@@ -62,7 +62,7 @@ REGISTRY = GroupCommand(
             "registry",
             "history",
             "Every change of a pipeline's registry: what, when, by whom, why",
-            "Registrations, promotions, rollbacks, retirements, tags.",
+            "Registrations, answers of people, promotions, rollbacks, retirements, tags.",
             _PIPELINE,
             Arg(("--notes",), action="store_true", help="Notes too: evaluations, gates, cards, costs, …"),
             _TABLE_OR_JSON,
@@ -136,9 +136,16 @@ REGISTRY = GroupCommand(
             "import",
             "Take in a model that was trained elsewhere, as a version that is not promoted",
             "A .skops file is checked type by type. A .joblib, .pkl or .pickle file runs code when it is loaded: it "
-            "is taken only with [mlops] allow_pickle and a signing key that is trusted here.",
-            Arg(("file",), metavar="FILE", help="A .skops, .joblib, .pkl or .pickle file"),
+            "is taken only with [mlops] allow_pickle and a signing key that is trusted here. A model of MLflow is "
+            "fetched from the server of [mlops] mlflow_conn_id; nothing is loaded with MLflow.",
+            Arg(
+                ("source",),
+                metavar="SOURCE",
+                help="A .skops, .joblib, .pkl or .pickle file; or a model of MLflow: models:/NAME/3, "
+                "models:/NAME@alias, models:/NAME/latest",
+            ),
             Arg(("--pipeline",), metavar="NAME", required=True, help="The pipeline that gets the version"),
+            Arg(("--key",), metavar="KEY", default=None, help="In a fleet, the model that gets the version"),
             Arg(
                 ("--data",),
                 metavar="SAMPLE",
@@ -150,6 +157,18 @@ REGISTRY = GroupCommand(
                 ("--target",), metavar="COLUMN", default=None, help="What it predicts (default: as the newest version)"
             ),
             Arg(("--positive",), metavar="CLASS", default=None, help="The class whose probability is reported"),
+            Arg(
+                ("--task",),
+                choices=("classification", "regression"),
+                default=None,
+                help="Of a model of MLflow; needed for a pickle file there, which is not opened",
+            ),
+            Arg(
+                ("--classes",),
+                metavar="A,B",
+                default=None,
+                help="The classes in the model's order; needed for a pickle file in MLflow. Numbers where all are",
+            ),
             Arg(
                 ("--private",),
                 metavar="COLUMN",

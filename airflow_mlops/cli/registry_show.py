@@ -25,7 +25,8 @@ def said(store: Store, version: Version) -> Iterator[tuple[str, list[str]]]:
     run, imported = told["run"] or {}, version.record.get("imported") or {}
     origin = f" by {run.get('dag_id')} {run.get('run_id')}" if run else ""
     if imported:
-        origin = f", taken in from {imported.get('file') or imported.get('from')}"
+        in_mlflow = f"version {imported.get('version')} of {imported.get('name')} in MLflow"
+        origin = f", taken in from {imported.get('file') or in_mlflow}"
     yield "registered", [minute(version.registered_at) + origin]
     if version.promoted_at:
         yield "promoted", [minute(version.promoted_at)]

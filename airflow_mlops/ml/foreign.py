@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from airflow_mlops.ml.estimators import readable
 from airflow_mlops.ml.features import Feature, FeatureSchema, plain, positive_class
 from airflow_mlops.registry.artifacts import FORMAT, PICKLES, load_model, open_model, store_foreign
 from airflow_mlops.registry.entry import op_id
+from airflow_mlops.registry.mlflow_client import Target
+from airflow_mlops.registry.mlflow_import import Found, import_model
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.registry.version import Version
 
 ENDINGS = {".skops": FORMAT, ".joblib": "joblib", ".pkl": "pickle", ".pickle": "pickle"}
 _ROWS = 5
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 _SAMPLE_HINT = "name rows as the model takes them: --data SAMPLE"
 
 
@@ -35,6 +39,7 @@ def take_in(
     target: str | None = None,
     positive: Any = None,
     private: Collection[str] = (),
+    key: str | None = None,
     by: str | None = None,
     signer: Signer | None = None,
     verifier: Verifier | None = None,
@@ -48,6 +53,7 @@ def take_in(
     :param target: the column it predicts; default: that of the newest version.
     :param positive: the class whose probability is reported, as text.
     :param private: columns of which nothing but the name may be told, beside those private in the newest version.
+    :param key: the model of a fleet that gets the version.
     :param by: who takes it in, for the record.
     :param signer: signs it as a model of this pipeline.
     :param verifier: whose signatures count, and whether pickles are loaded.
@@ -56,24 +62,19 @@ def take_in(
     :raises TrainingError: it is no estimator, or cannot predict the sample.
     """
     format = _format(path)
-    known = _newest(registry)
-    target = target or (known.target if known else None)
-    if target is None:
-        raise ConfigError(f"what {path.name} predicts is not known", hint="name the column: --target COLUMN")
+    known = _newest(registry, key)
+    target = _target(target, known, path.name)
     if format in PICKLES:
-        info, model = _pickle(registry, path, format, signer, verifier or Verifier())
+        info, model = _pickle(registry, path, format, signer, verifier or Verifier(), key)
     else:
         model = load_model(path, trusted=trusted_types)
-        info = store_foreign(registry.store, path, format, signer, pipeline=registry.pipeline)
-    task = _task(model, path)
-    features = _hidden(_features(model, path, sample, target, known), {*private, *(known.private if known else ())})
-    classes = _classes(model, path) if task == "classification" else None
-    chosen = _same(positive, classes) if classes is not None else None
-    schema = FeatureSchema(
-        features, target, classes, positive_class(classes, chosen, target) if classes is not None else None
-    )
+        info = store_foreign(registry.store, path, format, signer, pipeline=registry.pipeline, key=key)
+    task = _task(model, path.name)
+    features = _hidden(_features(model, path.name, sample, target, known), _private(private, known))
+    classes = _classes(model, path.name) if task == "classification" else None
+    schema = _schema(features, target, classes, positive)
     if sample is not None:
-        _try(model, schema, sample, path)
+        _try(model, schema, sample, path.name)
     last = model[-1] if isinstance(model, Pipeline) else model
     record = {
         "model": info,
@@ -88,8 +89,99 @@ def take_in(
         "imported": {"from": "file", "file": path.name, "by": by},
         "about": {"owner": by, "description": f"Trained elsewhere; taken in from the file {path.name}."},
     }
-    operation = op_id("import", registry.pipeline, info["digest"], record["schema"])
-    return registry.register(record, op_id=operation)
+    operation = op_id("import", registry.pipeline, info["digest"], record["schema"], key)
+    return registry.register(record, op_id=operation, key=key)
+
+
+def take_in_from_mlflow(
+    tracking: Target,
+    source: str,
+    registry: Registry,
+    *,
+    sample: pd.DataFrame | None = None,
+    target: str | None = None,
+    task: str | None = None,
+    classes: Sequence[str] | None = None,
+    positive: Any = None,
+    private: Collection[str] = (),
+    key: str | None = None,
+    by: str | None = None,
+    signer: Signer | None = None,
+    verifier: Verifier | None = None,
+    trusted_types: tuple[str, ...] = (),
+) -> Version:
+    """Register a model of MLflow as a version; the same model again gives the same version.
+
+    As :func:`take_in`, and :func:`~airflow_mlops.registry.mlflow_import.import_model` for what MLflow adds:
+
+    :param source: ``models:/NAME/3``, ``models:/NAME@alias`` or ``models:/NAME/latest``.
+    :param sample: rows as the model takes them; default: what the model's signature says of its columns.
+    :param task: ``classification`` or ``regression``; default: what a skops file says.
+    :param classes: as text, in the model's order; only for a pickle file: a skops file says it itself.
+    :raises RegistryError: MLflow cannot be reached, or task, classes or columns are not known.
+    :raises UntrustedArtifact: it may not be loaded here; or a pickle file that no trusted key would sign.
+    """
+    known, verifier = _newest(registry, key), verifier or Verifier()
+    column = _target(target, known, source)
+
+    def schema(found: Found) -> dict[str, Any]:
+        if found.model is None and (signer is None or signer.public not in verifier.keys):
+            raise UntrustedArtifact(
+                f"{source} is a pickle file, which is loaded only where a trusted key signed it, and "
+                + ("there is no key to sign with" if signer is None else f"the key {signer.key_id} is not trusted"),
+                hint="set [mlops] signing_key_file or signing_key_conn_id"
+                if signer is None
+                else f"add it to [mlops] trusted_keys: {signer.public}",
+            )
+        enough = sample is not None and (found.model is not None or found.signature is None)
+        said = [] if enough else [Feature.from_dict(f) for f in found.features()]
+        features = _hidden(_features(found.model, source, sample, column, known, said), _private(private, known))
+        told = None if found.classes is None else tuple(plain(c) for c in found.classes)
+        made = _schema(features, column, told, positive)
+        if sample is not None and found.model is not None:
+            _try(found.model, made, sample, source)
+        return made.to_dict()
+
+    return import_model(
+        tracking,
+        source,
+        registry,
+        target=column,
+        task=task,
+        classes=_typed(classes),
+        schema=schema,
+        key=key,
+        by=by,
+        signer=signer,
+        allow_pickle=verifier.allow_pickle,
+        trusted=trusted_types,
+    )
+
+
+def _target(target: str | None, known: FeatureSchema | None, name: str) -> str:
+    found = target or (known.target if known else None)
+    if found is None:
+        raise ConfigError(f"what {name} predicts is not known", hint="name the column: --target COLUMN")
+    return found
+
+
+def _private(private: Collection[str], known: FeatureSchema | None) -> set[str]:
+    return {*private, *(known.private if known else ())}
+
+
+def _schema(
+    features: tuple[Feature, ...], target: str, classes: tuple[Any, ...] | None, positive: Any
+) -> FeatureSchema:
+    if classes is None:
+        return FeatureSchema(features, target)
+    return FeatureSchema(features, target, classes, positive_class(classes, _same(positive, classes), target))
+
+
+def _typed(classes: Sequence[str] | None) -> list[Any] | None:
+    """Classes that a command line names: whole numbers where all of them are."""
+    if classes is None:
+        return None
+    return [int(c) for c in classes] if all(_WHOLE.fullmatch(c) for c in classes) else [*classes]
 
 
 def _format(path: Path) -> str:
@@ -102,13 +194,13 @@ def _format(path: Path) -> str:
     return ENDINGS[path.suffix.lower()]
 
 
-def _newest(registry: Registry) -> FeatureSchema | None:
-    versions = registry.versions()
+def _newest(registry: Registry, key: str | None) -> FeatureSchema | None:
+    versions = registry.versions(key)
     return FeatureSchema.from_dict(versions[-1].record["schema"]) if versions else None
 
 
 def _pickle(
-    registry: Registry, path: Path, format: str, signer: Signer | None, verifier: Verifier
+    registry: Registry, path: Path, format: str, signer: Signer | None, verifier: Verifier, key: str | None
 ) -> tuple[dict[str, Any], Any]:
     if not verifier.allow_pickle:
         raise UntrustedArtifact(
@@ -116,23 +208,23 @@ def _pickle(
             hint="save it as skops (skops.io.dump); or, if you trust it, set [mlops] allow_pickle and a signing key",
         )
     verifier.check_signer(signer)
-    info = store_foreign(registry.store, path, format, signer, pipeline=registry.pipeline)
-    return info, open_model(path, info, verifier=verifier, pipeline=registry.pipeline)
+    info = store_foreign(registry.store, path, format, signer, pipeline=registry.pipeline, key=key)
+    return info, open_model(path, info, verifier=verifier, pipeline=registry.pipeline, key=key)
 
 
-def _task(model: Any, path: Path) -> str:
+def _task(model: Any, name: str) -> str:
     if not hasattr(model, "predict") or not (is_classifier(model) or is_regressor(model)):
         raise TrainingError(
-            f"{path.name} holds {type(model).__name__}, which is neither a classifier nor a regressor",
+            f"{name} holds {type(model).__name__}, which is neither a classifier nor a regressor",
             hint="take in a fitted scikit-learn estimator or Pipeline",
         )
     return "classification" if is_classifier(model) else "regression"
 
 
-def _classes(model: Any, path: Path) -> tuple[Any, ...]:
+def _classes(model: Any, name: str) -> tuple[Any, ...]:
     found = getattr(model, "classes_", None)
     if found is None or np.ndim(found) != 1:
-        raise TrainingError(f"{path.name} is a classifier without classes_", hint="fit it on one target, then save it")
+        raise TrainingError(f"{name} is a classifier without classes_", hint="fit it on one target, then save it")
     return tuple(plain(c) for c in found)
 
 
@@ -142,28 +234,38 @@ def _same(wanted: Any, classes: tuple[Any, ...]) -> Any:
 
 
 def _features(
-    model: Any, path: Path, sample: pd.DataFrame | None, target: str, known: FeatureSchema | None
+    model: Any,
+    name: str,
+    sample: pd.DataFrame | None,
+    target: str,
+    known: FeatureSchema | None,
+    signature: Sequence[Feature] = (),
 ) -> tuple[Feature, ...]:
-    names = [str(n) for n in getattr(model, "feature_names_in_", ())]
+    """The columns it reads, as the sample says, else as its own signature and the newest version do."""
+    stated = {f.name: f for f in signature}
+    names = [str(n) for n in getattr(model, "feature_names_in_", stated)]
     if sample is not None:
         names = names or [str(c) for c in sample.columns if c != target]
         if missing := [n for n in names if n not in sample.columns]:
             raise DataError(
-                f"the sample has no column {', '.join(missing)}, which {path.name} reads",
+                f"the sample has no column {', '.join(missing)}, which {name} reads",
                 hint=f"give all of: {', '.join(names)}",
             )
         found = tuple(_feature(n, sample[n]) for n in names)
     elif not names:
-        raise ConfigError(f"{path.name} does not say which columns it reads", hint=_SAMPLE_HINT)
+        raise ConfigError(f"{name} does not say which columns it reads", hint=_SAMPLE_HINT)
     else:
         before = {f.name: f for f in known.features} if known else {}
-        if not set(names) <= before.keys() and _has_kinds(model):
-            raise ConfigError(f"which columns of {path.name} hold text is not known", hint=_SAMPLE_HINT)
-        found = tuple(before.get(n) or Feature(n, "number") for n in names)
+        # The version before knows the categories as well.
+        before = {n: f for n, f in before.items() if n not in stated or stated[n].kind == f.kind}
+        if not set(names) <= before.keys() | stated.keys() and _has_kinds(model):
+            raise ConfigError(f"which columns of {name} hold text is not known", hint=_SAMPLE_HINT)
+        found = tuple(before.get(n) or stated.get(n) or Feature(n, "number") for n in names)
     wanted = getattr(model, "n_features_in_", len(found))
     if wanted != len(found):
         raise DataError(
-            f"{path.name} takes {wanted} columns, and the sample has {len(found)} beside {target!r}",
+            f"{name} takes {wanted} columns, and the {'signature' if sample is None else 'sample'} has {len(found)} "
+            f"beside {target!r}",
             hint="give the columns it was fitted on, in their order, and name the target with --target",
         )
     return found
@@ -197,16 +299,16 @@ def _feature(name: str, values: pd.Series) -> Feature:
     return Feature(name, "category", tuple(sorted({str(v) for v in values.dropna()})))
 
 
-def _try(model: Any, schema: FeatureSchema, sample: pd.DataFrame, path: Path) -> None:
+def _try(model: Any, schema: FeatureSchema, sample: pd.DataFrame, name: str) -> None:
     few = schema.check(sample.head(_ROWS))
     try:
         predicted = np.shape(model.predict(few))
     except Exception as e:
         raise TrainingError(
-            f"{path.name} cannot predict the sample: {type(e).__name__}: {e}",
+            f"{name} cannot predict the sample: {type(e).__name__}: {e}",
             hint="give rows as the model takes them, in --data",
         ) from e
     if predicted != (len(few),):
         raise TrainingError(
-            f"{path.name} gave {predicted} predictions for {len(few)} rows", hint="predict must give one per row"
+            f"{name} gave {predicted} predictions for {len(few)} rows", hint="predict must give one per row"
         )

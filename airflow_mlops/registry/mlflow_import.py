@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import yaml
 
-from airflow_mlops.exceptions import RegistryError, UntrustedArtifact, VersionNotFound
+from airflow_mlops.exceptions import DataError, RegistryError, UntrustedArtifact, VersionNotFound
 from airflow_mlops.registry.entry import op_id
 from airflow_mlops.registry.mlflow_client import Target, connected, failed_with
 from airflow_mlops.registry.registry import Registry
@@ -45,10 +46,11 @@ def import_model(
     registry: Registry,
     *,
     target: str,
-    task: str,
+    task: str | None = None,
     classes: Sequence[Any] | None = None,
     positive: Any = None,
-    schema: Mapping[str, Any] | None = None,
+    schema: Mapping[str, Any] | Callable[[Found], Mapping[str, Any]] | None = None,
+    private: Collection[str] = (),
     key: str | None = None,
     by: str | None = None,
     signer: Signer | None = None,
@@ -59,17 +61,21 @@ def import_model(
     """Register a model of MLflow as a candidate; version 1 where the pipeline has none. Repeating it changes nothing.
 
     :param source: ``models:/NAME/3``, ``models:/NAME@alias``, or ``NAME`` for its newest version.
-    :param target: the column it predicts; ``task``: ``classification`` or ``regression``.
-    :param classes: of a classification, in the model's order; default: what a skops file says.
+    :param target: the column it predicts.
+    :param task: ``classification`` or ``regression``; default: what a skops file says.
+    :param classes: of a classification, in the model's order; only for a pickle file: a skops file says it itself.
     :param positive: the class that counts as positive.
-    :param schema: feature schema as in a version's record; default: the signature in ``MLmodel``.
+    :param schema: feature schema as in a version's record, or what makes it of what was found, and may refuse it;
+        default: the signature in ``MLmodel``.
+    :param private: columns of which nothing but the name may be told, beside those private in the newest version.
     :param by: who imports it, for the record.
     :param signer: signs it as a model of this pipeline; a pickle file is not imported without.
     :param allow_pickle: ``[mlops] allow_pickle``.
     :param trusted: ``[mlops] trusted_types``.
     :raises UntrustedArtifact: when the file is not what ``MLmodel`` says, too large, or can run code and may not.
     :raises VersionNotFound: when MLflow has no such model.
-    :raises RegistryError: when MLflow cannot be reached, or the features are not known.
+    :raises RegistryError: when MLflow cannot be reached, or task, classes or features are not known.
+    :raises DataError: when it reads private text.
     """
     from airflow_mlops.registry.artifacts import load_model, store_foreign
 
@@ -84,22 +90,26 @@ def import_model(
         if described["format"] == "skops":
             # Builds types from our own list only; what the file itself calls trusted is not looked at.
             model = load_model(path, trusted=trusted, max_bytes=max_bytes)
-            if classes is None and task == "classification":
-                classes = getattr(model, "classes_", None)
-                classes = None if classes is None else classes.tolist()
-        elif not allow_pickle:
+        elif allow_pickle:
+            model = None
+        else:
             raise UntrustedArtifact(
                 f"{about['name']} in MLflow is a pickle file, which can run code when it is loaded",
                 hint=f"{_SAVE_HINT}; or set [mlops] allow_pickle and a signing key",
             )
-        if task == "classification" and not classes:
-            raise RegistryError("the classes of the model are not known", hint="name them, in the model's own order")
+        task = _task(model, task)
+        found = Found(
+            model, task, _classes(model, classes) if task == "classification" else None, described["signature"]
+        )
+        if schema is None:
+            schema = _schema(found, target, positive)
+        given = schema(found) if callable(schema) else schema
+        told = _hiding(given, {*private, *_private_before(registry, key)})
         info = store_foreign(registry.store, path, described["format"], signer, pipeline=registry.pipeline, key=key)
-    found = schema or _schema(described["signature"], target, classes, positive)
     imported = {"from": "mlflow", "server": tracking.uri, **about, "flavor_version": described["version"], **run}
     record = {
         "model": info | {"environment": {"python": described["python"], "packages": {}}},
-        "schema": dict(found),
+        "schema": told,
         "task": task,
         # Nobody knows what it learned from, and no code makes its features.
         "snapshot": {},
@@ -110,8 +120,39 @@ def import_model(
         "imported": imported,
         "about": {"owner": by, "description": f"Imported from {about['name']} version {about['version']} in MLflow."},
     }
-    operation = op_id("import", tracking.uri, about["name"], about["version"], info["digest"], key)
+    operation = op_id("import", tracking.uri, about["name"], about["version"], info["digest"], key, told)
     return registry.register(record, op_id=operation, key=key)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a model in MLflow is, as far as it says so itself.
+
+    :param model: the estimator; None: a pickle file, which is not opened.
+    :param classes: of a classification, in the model's order.
+    :param signature: as in ``MLmodel``.
+    """
+
+    model: Any
+    task: str
+    classes: Sequence[Any] | None
+    signature: dict[str, Any] | None
+
+    def features(self) -> list[dict[str, Any]]:
+        """The features of a schema that the signature names.
+
+        :raises RegistryError: it names none, or not plain columns.
+        """
+        try:
+            columns = json.loads((self.signature or {})["inputs"])
+            return [{"name": c["name"], "kind": _KINDS[c["type"]], "categories": None} for c in columns]
+        except (KeyError, TypeError, ValueError) as e:
+            raise RegistryError(
+                "the model in MLflow does not say which columns it reads: its signature is missing or not one of "
+                "plain named columns",
+                hint="log it with a signature (infer_signature of a data frame), or give rows as the model takes them: "
+                "--data SAMPLE",
+            ) from e
 
 
 def read_mlmodel(path: Path) -> dict[str, Any]:
@@ -253,23 +294,62 @@ def _first(values: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(values.items())[:100])
 
 
-def _schema(
-    signature: dict[str, Any] | None, target: str, classes: Sequence[Any] | None, positive: Any
-) -> dict[str, Any]:
-    """The feature schema that a model's signature gives."""
-    try:
-        columns = json.loads((signature or {})["inputs"])
-        features = [{"name": c["name"], "kind": _KINDS[c["type"]], "categories": None} for c in columns]
-    except (KeyError, TypeError, ValueError) as e:
+def _task(model: Any, task: str | None) -> str:
+    """What kind of model it is, as the file and whoever imports it say."""
+    if model is None:
+        if task is None:
+            raise RegistryError("the task of a pickle file is not known", hint="say classification or regression")
+        return task
+    from sklearn.base import is_classifier, is_regressor
+
+    if not (is_classifier(model) or is_regressor(model)):
         raise RegistryError(
-            "the model in MLflow does not say which columns it reads: its signature is missing or not one of plain "
-            "named columns",
-            hint="log it with a signature (infer_signature of a data frame), or pass a feature schema",
-        ) from e
+            f"the model in MLflow is a {type(model).__name__}, which is neither a classifier nor a regressor",
+            hint="import a fitted scikit-learn estimator or Pipeline",
+        )
+    found = "classification" if is_classifier(model) else "regression"
+    if task not in (None, found):
+        raise RegistryError(f"the model in MLflow is one of {found}, not of {task}", hint=f"say {found}, or nothing")
+    return found
+
+
+def _classes(model: Any, given: Sequence[Any] | None) -> list[Any]:
+    """The classes in the model's order: the file's own where it was opened."""
+    own = getattr(model, "classes_", None)
+    found = given if own is None else own.tolist()
+    if not found:
+        raise RegistryError("the classes of the model are not known", hint="name them, in the model's own order")
+    if given is not None and [*map(str, given)] != [*map(str, found)]:
+        raise RegistryError(
+            f"the classes of the model are {', '.join(map(str, found))}, not {', '.join(map(str, given))}",
+            hint="leave them out: the file says what they are",
+        )
+    return [*found]
+
+
+def _schema(found: Found, target: str, positive: Any) -> dict[str, Any]:
+    """The feature schema that a model's signature gives."""
     return {
-        "features": features,
+        "features": found.features(),
         "target": target,
-        "classes": None if classes is None else list(classes),
+        "classes": None if found.classes is None else list(found.classes),
         "positive": positive,
         "excluded": [],
     }
+
+
+def _private_before(registry: Registry, key: str | None) -> list[str]:
+    versions = registry.versions(key)
+    schema = (versions[-1].record.get("schema") or {}) if versions else {}
+    return [f["name"] for f in schema.get("features") or () if f.get("private")]
+
+
+def _hiding(schema: Mapping[str, Any], private: set[str]) -> dict[str, Any]:
+    """The schema with the private features marked."""
+    features = [f | {"private": True} if f["name"] in private else f for f in schema["features"]]
+    if text := [f["name"] for f in features if f.get("private") and f["kind"] == "category"]:
+        raise DataError(
+            f"the model reads {', '.join(text)}, which is private text: it holds the values it has seen",
+            hint="train it without the column",
+        )
+    return {**schema, "features": features}

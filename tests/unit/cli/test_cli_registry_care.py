@@ -116,6 +116,40 @@ def test_what_cannot_be_taken_in_registers_nothing(
     assert imported(registry_store).versions() == []
 
 
+def test_a_file_becomes_a_version_of_one_model_of_a_fleet(registry_store: LocalStore, run: Run, numbers: Path) -> None:
+    done = run("import", str(numbers), "--pipeline", "delays", "--key", "LGA", "--target", "left")
+    assert done.code == 0, done.err
+    assert done.out.startswith("delays[LGA] v1: taken in from numbers.skops, candidate\n")
+    assert "promote delays[LGA]:1 --expected none" in done.out
+    # The same bytes for another key are another model's version.
+    assert run("import", str(numbers), "--pipeline", "delays", "--key", "JFK", "--target", "left").code == 0
+    registry = imported(registry_store, "delays")
+    assert {key: [v.number for v in registry.versions(key)] for key in registry.keys()} == {"JFK": [1], "LGA": [1]}  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("numbers.skops", "--task", "regression"), "--task is for a model of MLflow"),
+        (("numbers.skops", "--classes", "no,yes"), "--classes is for a model of MLflow"),
+        (("models:/churn/3", "--target", "left"), "no MLflow is configured"),
+        (("models:/churn/3",), "what models:/churn/3 predicts is not known"),
+        (("models:/churn/3", "--target", "left", "--classes", "no,,yes"), "does not name each class once"),
+        (("models:/churn/3", "--target", "left", "--classes", "no,no"), "does not name each class once"),
+    ],
+)
+def test_what_is_for_mlflow_is_told_from_what_is_for_files(
+    registry_store: LocalStore, run: Run, numbers: Path, monkeypatch: pytest.MonkeyPatch, words: Any, message: str
+) -> None:
+    if "no MLflow" not in message:
+        monkeypatch.setenv("AIRFLOW__MLOPS__MLFLOW_CONN_ID", "mlflow_test")
+        monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_TEST", '{"conn_type": "http", "host": "127.0.0.1", "port": 9}')
+    done = run("import", *(str(numbers) if w == numbers.name else w for w in words), "--pipeline", "churn")
+    assert (done.code, done.out) == (1, "")
+    assert message in " ".join(done.err.split())
+    assert imported(registry_store).versions() == []
+
+
 class Evil:
     """Leaves a mark when it is loaded."""
 
