@@ -46,7 +46,12 @@ def said(store: Store, version: Version) -> Iterator[tuple[str, list[str]]]:
     files = [f"{path} {short(digest)}" for path, digest in sorted((code.get("files") or {}).items())]
     yield "code", [f"commit {code.get('git') or 'unknown'}", *files]
     packages = ", ".join(f"{name} {v}" for name, v in (env.get("packages") or {}).items() if v)
-    yield "environment", [f"Python {env['python']}", *([packages] if packages else [])] if env else ["not recorded"]
+    threads = ", ".join(f"{name} {count}" for name, count in (env.get("threads") or {}).items())
+    counted = [f"threads: {threads}"] if threads else []
+    yield (
+        "environment",
+        [f"Python {env['python']}", *([packages] if packages else []), *counted] if env else ["not recorded"],
+    )
     yield (
         "metrics",
         [*map(_metric, told["metrics"])]

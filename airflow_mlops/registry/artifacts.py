@@ -22,6 +22,7 @@ from airflow_mlops.registry.formats import (
     load_signed,
     untrusted_types,
 )
+from airflow_mlops.registry.lineage import thread_counts
 from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
@@ -146,14 +147,19 @@ def open_model(
 
 
 def environment() -> dict[str, Any]:
-    """Return what a model was made with: Python, platform, package versions (None: not installed)."""
+    """Return what a model was made with: Python, platform, package versions (None: not installed), threads."""
     packages: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             packages[name] = package_version(name)
         except PackageNotFoundError:
             packages[name] = None
-    return {"python": platform.python_version(), "platform": platform.platform(), "packages": packages}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages,
+        "threads": thread_counts(),
+    }
 
 
 def _store(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,9 @@ Answer = Literal["same", "different", "unknown"]
 Compared = tuple[Answer, str, tuple[str, ...]]
 """Answer, a few words, and a sentence for each difference or gap."""
 
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_COUNTED = ("CPUs", *_THREAD_VARIABLES)
+_SHORT = 40  # characters of a variable that should hold a number
 _DIRTY = "-dirty"
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
@@ -44,8 +48,26 @@ def code_version(paths: Iterable[str | Path] = (), folder: str | Path | None = N
     return {"airflow-mlops": package, "git": _git(Path(folder)) if folder else UNKNOWN, "files": files}
 
 
+def thread_counts() -> dict[str, int | str]:
+    """Return what decides in which order a model's numbers are added: CPUs and threads.
+
+    :return: ``CPUs`` that this process may use; threads of each kind of library that is loaded by now (``openmp``,
+        ``openblas``, ``mkl``, …), of several of a kind the most; and the variables that set them, where they are set.
+    """
+    from threadpoolctl import threadpool_info
+
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found: dict[str, int | str] = {"CPUs": here}
+    found |= {name: os.environ[name][:_SHORT] for name in _THREAD_VARIABLES if os.environ.get(name)}
+    libraries = sorted((str(each["internal_api"]), int(each["num_threads"])) for each in threadpool_info())
+    return found | dict(libraries)
+
+
 def compare_environment(then: dict[str, Any] | None, now: dict[str, Any]) -> Compared:
-    """Compare Python and package versions, as :func:`~airflow_mlops.registry.artifacts.environment` gives them."""
+    """Compare Python and package versions, as :func:`~airflow_mlops.registry.artifacts.environment` gives them.
+
+    Another platform or other counts of threads are told, and are no other environment by themselves.
+    """
     if not then:
         return "unknown", "not recorded", ()
     before, after = ({"Python": e.get("python"), **(e.get("packages") or {})} for e in (then, now))
@@ -55,10 +77,24 @@ def compare_environment(then: dict[str, Any] | None, now: dict[str, Any]) -> Com
         if before.get(name) != after.get(name)
     )
     platform = (then.get("platform"), now.get("platform"))
-    moved = (f"platform {platform[0]} → {platform[1]}",) if platform[0] != platform[1] else ()
+    moved = [f"platform {platform[0]} → {platform[1]}"] if platform[0] != platform[1] else []
+    moved += _threads(then.get("threads"), now.get("threads"))
     if changes:
         return "different", ", ".join(changes), (*changes, *moved)
-    return "same", "", moved
+    return "same", "", tuple(moved)
+
+
+def _threads(then: dict[str, Any] | None, now: dict[str, Any] | None) -> Iterator[str]:
+    """Counts that differ; nothing of versions that were registered without them."""
+    if then is None or now is None:
+        return
+    for name in dict.fromkeys((*then, *now)):
+        before, after = then.get(name), now.get(name)
+        if name in _THREAD_VARIABLES:
+            before, after = before or "not set", after or "not set"
+        # A library that is loaded in one process alone has done nothing in the other.
+        if before != after and before is not None and after is not None:
+            yield f"{name if name in _COUNTED else f'threads of {name}'} {before} → {after}"
 
 
 def compare_code(then: dict[str, Any], now: dict[str, Any]) -> Compared:

@@ -311,6 +311,14 @@ def test_another_environment_alone_is_no_difference(store: LocalStore, version: 
     assert result.verified
 
 
+def test_another_number_of_threads_is_named_and_is_no_difference(store: LocalStore, version: Version) -> None:
+    result = again(store, changed(version, lambda r: r["model"]["environment"]["threads"].update({"openmp": 96})))
+    (env,) = (f for f in result.findings if f.what == "env")
+    assert env.answer == "same"
+    assert [detail for detail in env.details if detail.startswith("threads of openmp 96 → ")]
+    assert result.verified
+
+
 def test_other_metrics_are_told_with_their_difference(
     store: LocalStore, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:

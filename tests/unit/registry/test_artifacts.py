@@ -54,6 +54,7 @@ from airflow_mlops.registry.artifacts import (
     store_foreign,
     store_model,
 )
+from airflow_mlops.registry.lineage import thread_counts
 from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.store import LocalStore
 
@@ -361,4 +362,5 @@ def test_environment() -> None:
     assert found["packages"]["scikit-learn"]
     assert found["packages"]["apache-airflow"]
     assert found["python"].startswith("3.")
+    assert found["threads"] == thread_counts()
     assert json.loads(json.dumps(found)) == found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from airflow_mlops.registry.lineage import (
     changed_since,
@@ -13,6 +14,7 @@ from airflow_mlops.registry.lineage import (
     compare_code,
     compare_environment,
     config_hash,
+    thread_counts,
 )
 
 
@@ -81,6 +83,36 @@ def test_every_difference_between_environments_is_listed() -> None:
         "Python 3.12.1 → 3.11.7, numpy 1.9 → 2.0, old 1 → none",
         ("Python 3.12.1 → 3.11.7", "numpy 1.9 → 2.0", "old 1 → none"),
     )
+
+
+def test_threads_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with threadpool_limits(limits=1, user_api="blas"):
+        one = thread_counts()
+    with threadpool_limits(limits=2, user_api="blas"):
+        two = thread_counts()
+    # Whether NumPy brings OpenBLAS or MKL is the machine's business.
+    (blas,) = {"openblas", "mkl", "blis"} & one.keys()
+    assert (one[blas], two[blas]) == (1, 2)
+    assert one["CPUs"] == two["CPUs"] >= 1
+    assert one["OMP_NUM_THREADS"] == "3"
+    assert "MKL_NUM_THREADS" not in one
+    told = compare_environment(NOW | {"threads": one}, NOW | {"threads": two})
+    assert told == ("same", "", (f"threads of {blas} 1 → 2",))
+
+
+def test_other_threads_are_told_and_are_no_other_environment() -> None:
+    then = NOW | {"threads": {"CPUs": 8, "OMP_NUM_THREADS": "4", "openmp": 4, "mkl": 4}}
+    now = NOW | {"threads": {"CPUs": 2, "MKL_NUM_THREADS": "1", "openmp": 2, "openblas": 2}}
+    details = ("CPUs 8 → 2", "OMP_NUM_THREADS 4 → not set", "threads of openmp 4 → 2", "MKL_NUM_THREADS not set → 1")
+    assert compare_environment(then, now) == ("same", "", details)
+    # Of a version that was registered before they were counted, nothing is known.
+    assert compare_environment(NOW, now) == ("same", "", ())
+    older = NOW | {"python": "3.12.1", "threads": {"CPUs": 1}}
+    told = ("Python 3.12.1 → 3.11.7", "CPUs 1 → 2", "MKL_NUM_THREADS not set → 1")
+    assert compare_environment(older, now) == ("different", "Python 3.12.1 → 3.11.7", told)
 
 
 def code(git: str = "unknown", **files: str) -> dict[str, Any]:
