@@ -88,6 +88,12 @@ class LocalRun:
 
         return Registry(self.store, self.config.pipeline).champion()
 
+    def reference(self) -> Version | None:
+        """The version that losses are counted from, if there is a champion."""
+        from airflow_mlops.registry.registry import Registry
+
+        return Registry(self.store, self.config.pipeline).reference()
+
     def annotate(self, kind: str, note: dict[str, Any], *inputs: str) -> None:
         """Attach ``note`` to the version, where it is registered; ``inputs`` tell notes of one kind apart."""
         if self.register:
@@ -268,6 +274,7 @@ def _score(run: LocalRun) -> list[str]:
         champion,
         data=run.data,
         config=run.config.evaluate,
+        reference=run.reference(),
         allowed_imports=run.allowed_imports,
         trusted_types=run.trusted_types,
         log=log.debug,

@@ -46,8 +46,9 @@ def _named(config: PipelineConfig) -> Iterator[tuple[Path, str]]:
         for i, name in enumerate(data.exclude):
             yield ("data", "exclude", i), name
     for i, gate in enumerate(config.evaluate.gates):
-        for j, name in enumerate(gate.slices):
-            yield ("evaluate", "gates", i, "slices", j), name
+        for key in ("slices", "by"):
+            for j, name in enumerate(getattr(gate, key)):
+                yield ("evaluate", "gates", i, key, j), name
     for i, entry in enumerate(config.validate_.expectations):
         yield from _of_expectation(("validate", "expectations", i), entry)
 

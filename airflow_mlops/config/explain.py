@@ -39,7 +39,7 @@ _LIMITS = {
     "less_than_equal": ("must be at most", "le"),
 }
 
-_DURATIONS = {"window", "fresh_within", "timeout", "delay", "max_age", "cooldown"}
+_DURATIONS = {"window", "fresh_within", "timeout", "delay", "max_age", "cooldown", "block"}
 
 Path = tuple[Any, ...]
 

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from airflow_mlops.config.types import (
+    Block,
     CallablePath,
     Column,
     Confirm,
@@ -331,11 +332,21 @@ class Gate(_Model):
     better_by: Annotated[StrictFloat, Field(ge=0)] | None = Field(
         None, description="Passes when shown to be more than this much better."
     )
-    confidence: Annotated[StrictFloat, Field(gt=0.5, lt=1)] = Field(
-        0.95, description="One-sided confidence of the paired test."
+    confidence: Annotated[StrictFloat, Field(gt=0.5, lt=1)] | None = Field(
+        None,
+        description="One-sided confidence, default 0.95. `at_least` and `at_most` compare the value alone, unless this "
+        "is given: then they pass only what the rows show.",
     )
     slices: list[Column] = Field(
         default_factory=list, description="The condition must hold for each value of these columns."
+    )
+    slice_values: dict[Column, Annotated[list[StrictStr | StrictInt | StrictBool], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="For columns of `slices`: only these values are judged, and each must be in the holdout.",
+    )
+    by: list[Column] = Field(default_factory=list, description="Columns whose values `max_gap` compares.")
+    max_gap: Annotated[StrictFloat, Field(gt=0)] | None = Field(
+        None, description="Passes when no two values of a column of `by` are shown to be further apart than this."
     )
     min_rows: Annotated[StrictInt, Field(ge=1)] = Field(100, description="Slices with fewer rows are not judged.")
     serving: Serving | None = Field(None, description="A serving check instead of a metric.")
@@ -344,18 +355,24 @@ class Gate(_Model):
     def _shape(self) -> Gate:
         relative = [n for n in ("not_worse_by", "better_by") if getattr(self, n) is not None]
         absolute = [n for n in ("at_least", "at_most") if getattr(self, n) is not None]
-        for name in (*relative, *absolute):
+        for name in (*relative, *absolute, *(["max_gap"] if self.max_gap is not None else [])):
             if not isfinite(getattr(self, name)):
                 raise ValueError(f"`{name}` must be a finite number")
+        gap = bool(self.by) or self.max_gap is not None
         if self.serving:
-            if self.metric or self.value or absolute or relative or self.versus or self.slices:
+            if self.metric or self.value or absolute or relative or self.versus or self.slices or gap:
                 raise ValueError("a `serving` gate stands alone")
             return self
         if (self.metric is None) == (self.value is None):
             raise ValueError("a gate needs exactly one of `metric`, `value` and `serving`")
         if self.value and self.at_most is not None:
             raise ValueError("`at_most` is the wrong side for a `value`, of which higher is better: write `at_least`")
-        if self.versus:
+        if others := [c for c in self.slice_values if c not in self.slices]:
+            raise ValueError(f"`slice_values` names {', '.join(others)}, which `slices` does not")
+        if gap:
+            if not self.by or self.max_gap is None or relative or absolute or self.versus or self.slices:
+                raise ValueError("`by` and `max_gap` go together, and with nothing but `metric` or `value`")
+        elif self.versus:
             if len(relative) != 1 or absolute or self.slices:
                 raise ValueError(
                     "`versus: champion` takes exactly one of `not_worse_by` and `better_by`,"
@@ -366,6 +383,16 @@ class Gate(_Model):
                 "give one of `at_least` and `at_most`, or `versus: champion` with `not_worse_by` or `better_by`"
             )
         return self
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that the holdout is divided by."""
+        return [*self.slices, *self.by]
+
+    @property
+    def level(self) -> float:
+        """One-sided confidence of its intervals."""
+        return self.confidence if self.confidence is not None else 0.95
 
 
 class Evaluate(_Model):
@@ -382,6 +409,11 @@ class Evaluate(_Model):
     holdout_uses: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(
         20,
         description="How often one holdout may decide; each time at the confidence that is left. 1: all of it at once.",
+    )
+    block: Block | None = Field(
+        None,
+        description="Holdout rows of one block may depend on each other. A duration: blocks of `data.timestamp`; none: "
+        "every row is independent. Default: the groups of `split.by: group`, days (1d, UTC) with `split.by: time`.",
     )
     resources: Resources | None = Field(None, description="For evaluation and gates.")
 
@@ -594,10 +626,14 @@ class PipelineConfig(_Model):
         watched = set(self.retrain.when if self.retrain else ()) & {"drift", "performance", "staleness"}
         no_start = self.retrain is not None and not self.retrain.schedule and not self.retrain.when
         by_person = "needs `level: 1`; level 0 is started by a person"
-        sliced = {column for gate in self.evaluate.gates for column in gate.slices}
+        sliced = {column for gate in self.evaluate.gates for column in gate.columns}
         private = sorted(sliced & set(self.data.private))
+        blocked = self.evaluate.block not in (None, "none")
         refuse(
             {
+                "`evaluate.block` is a duration and needs `data.timestamp`": blocked and self.data.timestamp is None,
+                "`evaluate.block` cannot be a duration with `split.by: group`: its groups are the blocks": blocked
+                and self.data.split.by == "group",
                 f"`evaluate.gates` slice by {', '.join(private)}, which `data.private` lists: a report would show "
                 "its values": bool(private),
                 f"`monitor` {by_person}": self.level == 0 and self.monitor is not None,

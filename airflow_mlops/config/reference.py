@@ -136,7 +136,8 @@ A connection may begin {locations}, and is looked up by the task.
 
 # A list: the aliases hold pydantic fields and cannot be hashed.
 _NAMES: list[tuple[Any, str]] = [
-    (models.Duration, "duration"), (models.PositiveDuration, "duration"), (models.Template, "text, template"),
+    (models.Duration, "duration"), (models.PositiveDuration, "duration"),
+    (models.Block, "duration, `none`"), (models.Template, "text, template"),
     (models.DottedPath, "dotted path"), (models.CallablePath, "module:function"), (models.Day, "date"),
     (models.Cron, "cron"), (models.TimeZone, "time zone"), (models.Expectation, "expectation"),
     (str, "text"), (int, "whole number"), (float, "number"), (bool, "true, false"), (Any, "anything"),

@@ -40,6 +40,10 @@ def _positive_duration(value: str) -> str:
     return value
 
 
+def _block(value: str) -> str:
+    return value if value == "none" else _positive_duration(value)
+
+
 MOST_CHECKS = 100
 _MARKS = ("{{", "{%", "{#")
 # The usual expressions need no parser.
@@ -204,7 +208,7 @@ def _level_schema(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [number, named, {"type": "string", "enum": texts}]
 
 
-_DURATION_SCHEMA = {"pattern": r"^\s*(\d+(\.\d+)?\s*[smhdw]\s*)+$", "examples": ["90d", "26h"]}
+_DURATION_SCHEMA: dict[str, Any] = {"pattern": r"^\s*(\d+(\.\d+)?\s*[smhdw]\s*)+$", "examples": ["90d", "26h"]}
 Duration = Annotated[StrictStr, AfterValidator(_duration), Field(max_length=100, json_schema_extra=_DURATION_SCHEMA)]
 PositiveDuration = Annotated[
     StrictStr, AfterValidator(_positive_duration), Field(max_length=100, json_schema_extra=_DURATION_SCHEMA)
@@ -213,6 +217,11 @@ Confirm = Annotated[
     StrictStr,
     AfterValidator(_confirm),
     Field(max_length=20, json_schema_extra={"pattern": r"^\s*\d{1,3}\s+of\s+\d{1,3}\s*$", "examples": ["2 of 3"]}),
+]
+Block = Annotated[
+    StrictStr,
+    AfterValidator(_block),
+    Field(max_length=100, json_schema_extra={**_DURATION_SCHEMA, "pattern": _DURATION_SCHEMA["pattern"] + "|^none$"}),
 ]
 Template = Annotated[StrictStr, AfterValidator(_template), Field(min_length=1, max_length=20_000)]
 DottedPath = Annotated[StrictStr, AfterValidator(_dotted)]

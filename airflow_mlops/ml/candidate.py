@@ -11,6 +11,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ import pandas as pd
 
 from airflow_mlops.config.models import Data, Evaluate, Features, Serving, Train
 from airflow_mlops.exceptions import EvaluationError
+from airflow_mlops.ml.blocks import block_codes, block_words
 from airflow_mlops.ml.data import Snapshot
-from airflow_mlops.ml.evaluation import Evaluation, evaluate
+from airflow_mlops.ml.evaluation import Evaluation, ModelAndFrame, Reference, evaluate
 from airflow_mlops.ml.features import FeatureSchema, apply_features, infer_schema, recorded_code
 from airflow_mlops.ml.gate_report import gate_report_html
-from airflow_mlops.ml.gates import GateResult, decide, gate_metrics
+from airflow_mlops.ml.gates import GateResult, decide, gate_metrics, next_reference
 from airflow_mlops.ml.importance import importance
 from airflow_mlops.ml.privacy import masked
 from airflow_mlops.ml.reference import make_reference, predicted, store_reference
@@ -148,6 +150,7 @@ def evaluate_candidate(
     *,
     data: Data,
     config: Evaluate,
+    reference: Version | None = None,
     allowed_imports: Sequence[str],
     trusted_types: Sequence[str],
     log: Log,
@@ -157,11 +160,14 @@ def evaluate_candidate(
 ) -> dict[str, Any]:
     """Score a candidate and the champion on the candidate's holdout.
 
+    :param reference: the version that ``not_worse_by`` counts losses from, see
+        :meth:`~airflow_mlops.registry.registry.Registry.reference`; scored too where it is not the champion.
     :param verifier: whose signatures count; the candidate must be signed as a model of ``pipeline`` and ``key``.
-    :returns: ``{"champion": number or None, "holdout", "evaluation", "sample", "expected": digests, "metrics",
-        "rows"}``; ``metrics`` by name; ``holdout`` names these rows (:mod:`airflow_mlops.ml.wear`); ``evaluation``
-        holds the row-by-row predictions of both, ``sample`` some holdout rows as the model takes them, ``expected``
-        the candidate's predictions of these, ``importance`` the digest of
+    :returns: ``{"champion", "reference_version": numbers or None, "holdout", "evaluation", "sample", "expected":
+        digests, "metrics", "rows", "blocks"}``; ``metrics`` by name; ``holdout`` names these rows
+        (:mod:`airflow_mlops.ml.wear`); ``blocks`` says how many independent units they make, ``None`` where each is
+        one; ``evaluation`` holds the row-by-row predictions, ``sample`` some holdout rows as the model takes them,
+        ``expected`` the candidate's predictions of these, ``importance`` the digest of
         :func:`~airflow_mlops.ml.importance.importance`'s result, ``reference`` what drift will be measured against
         (:mod:`~airflow_mlops.ml.reference`).
     :raises EvaluationError: a metric cannot be computed on this holdout.
@@ -172,7 +178,7 @@ def evaluate_candidate(
     raw = frame[holdout]
     made = featured(frame, data, recorded_code(record), allowed_imports)
     rows = made[holdout]
-    columns = [c for gate in config.gates for c in gate.slices]
+    columns = [c for gate in config.gates for c in gate.columns]
     missing = sorted({c for c in columns if c not in raw.columns})
     if missing:
         raise EvaluationError(
@@ -190,21 +196,30 @@ def evaluate_candidate(
     )
     inputs = schema.check(made)
     mine = inputs[holdout]
-    other = None
-    if champion is not None:
-        other_schema = FeatureSchema.from_dict(champion.record["schema"])
-        code = recorded_code(champion.record)
-        theirs = rows if code == recorded_code(record) else featured(frame, data, code, allowed_imports)[holdout]
-        served = fetch_model(
+
+    def former(version: Version) -> ModelAndFrame:
+        """A version's model, with the holdout as it takes it."""
+        its_schema, code = FeatureSchema.from_dict(version.record["schema"]), recorded_code(version.record)
+        its_rows = rows if code == recorded_code(record) else featured(frame, data, code, allowed_imports)[holdout]
+        model = fetch_model(
             store,
-            champion.record["model"],
+            version.record["model"],
             trusted=trusted_types,
             verifier=verifier,
-            pipeline=champion.pipeline,
-            key=champion.key,
+            pipeline=version.pipeline,
+            key=version.key,
         )
-        other = (served, other_schema.check(theirs))
+        return model, its_schema.check(its_rows)
+
+    other = None
+    if champion is not None:
+        other = former(champion)
         log("Champion is v%d; both are scored on the same %s rows", champion.number, f"{len(rows):,}")
+    compared = None
+    if reference is not None and champion is not None and reference.number != champion.number:
+        log("Losses are counted from v%d, which is scored on these rows too", reference.number)
+        compared = Reference(reference.number, reference.promoted_at), partial(former, reference)
+    codes = block_codes(raw, data, config)
     same = champion is not None and champion.record["model"]["digest"] == record["model"]["digest"]
     result = evaluate(
         candidate=(candidate, mine),
@@ -218,8 +233,13 @@ def evaluate_candidate(
         positive=schema.positive,
         slices={c: raw[c] for c in dict.fromkeys(columns)},
         same_model=same,
+        reference=compared,
+        blocks=None if codes is None else (block_words(data, config), codes),
+        known=_known(columns, schema, champion),
         log=log,
     )
+    if result.reference is not None and result.reference.problem is not None:
+        log("v%d cannot be scored on these rows: %s", result.reference.version, result.reference.problem)
     weights = importance(
         candidate,
         mine,
@@ -232,7 +252,7 @@ def evaluate_candidate(
     )
     said = pd.DataFrame(predicted(candidate, result, mine), index=mine.index)
     times = frame[data.timestamp] if data.timestamp in frame.columns else None
-    reference = store_reference(store, make_reference(inputs.join(said), schema, times))
+    of_drift = store_reference(store, make_reference(inputs.join(said), schema, times))
     # Kept, handed over and shown to people: what the model says about private values is said about 0 instead.
     sample = masked(mine.head(_MOST_SAMPLE_ROWS).reset_index(drop=True), schema.private)
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
@@ -247,14 +267,26 @@ def evaluate_candidate(
     return {
         "champion": champion.number if champion else None,
         "holdout": holdout_id(snapshot.fingerprint, holdout),
+        "reference_version": reference.number if reference else None,
         "evaluation": digest,
         "sample": sample_digest,
         "expected": put_blob(store, expected.getvalue()),
-        "reference": reference,
+        "reference": of_drift,
         "importance": put_json(store, weights),
         "rows": result.rows,
+        "blocks": f"{result.block_count[0]:,} {result.blocks}" if result.block_count else None,
         "metrics": {m["name"]: m for m in result.to_dict()["metrics"]},
     }
+
+
+def _known(columns: Sequence[str], schema: FeatureSchema, champion: Version | None) -> dict[str, list[str]]:
+    """Values of slice columns that candidate or champion saw in training, where they are categories of a feature."""
+    schemas = [schema, *([FeatureSchema.from_dict(champion.record["schema"])] if champion else [])]
+    found: dict[str, set[str]] = {}
+    for feature in (f for s in schemas for f in s.features):
+        if feature.name in columns and not feature.private and feature.categories:
+            found.setdefault(feature.name, set()).update(feature.categories)
+    return {name: sorted(values) for name, values in found.items()}
 
 
 def read_sample(store: Store, digest: str) -> pd.DataFrame:
@@ -315,6 +347,7 @@ def decide_candidate(
                 limit=config.holdout_uses,
             )
         report = decide(config.gates, rows, serving=serve, further=[own_gate] if own_gate else [], wear=wear)
-    champion = evaluation["champion"]
+    champion, reference = evaluation["champion"], evaluation.get("reference_version")
     title = f"{name or version.name} against {f'v{champion}' if champion else 'no champion'}"
-    return report.to_dict(), gate_report_html(report, rows, title=title)
+    counted = {"reference_version": reference, "next_reference": next_reference(report, version.number, reference)}
+    return report.to_dict() | counted, gate_report_html(report, rows, title=title)

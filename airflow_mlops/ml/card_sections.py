@@ -273,9 +273,10 @@ def limits(
                 f"({result.get('name', '')})."
             )
     if evaluation.get("metrics"):
+        unit = f"{blocks}, in which rows may depend on each other," if (blocks := evaluation.get("blocks")) else "rows"
         lines.append(
-            "Intervals and paired tests take the holdout's rows as independent and like those to come. Rows that "
-            "depend on each other make them too narrow, and so does a holdout that many candidates were chosen by."
+            f"Intervals and paired tests take the holdout's {unit} as independent and like those to come. Dependence "
+            "beyond that makes them too narrow, and so does a holdout that many candidates were chosen by."
         )
     code = ((record.get("config") or {}).get("features") or {}).get("callable")
     if code:

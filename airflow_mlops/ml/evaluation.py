@@ -1,10 +1,10 @@
-"""Score candidate and champion once on the same holdout; everything later works on what is kept here."""
+"""Score candidate, champion and reference once on the same holdout; everything later works on what is kept here."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from airflow_mlops.exceptions import CorruptObject, EvaluationError
+from airflow_mlops.exceptions import (
+    CodeNotAllowed,
+    CorruptObject,
+    DataError,
+    EvaluationError,
+    ObjectNotFound,
+    PredictionError,
+)
+from airflow_mlops.ml.blocks import MIN_BLOCKS
 from airflow_mlops.ml.holdout import predict, truth
 from airflow_mlops.ml.metrics import Metric, Predictions, Task, default_metrics
 from airflow_mlops.ml.paired import Estimate, estimate
@@ -25,6 +33,21 @@ INTERVAL = 0.95
 """Two-sided confidence of the printed intervals of single metrics."""
 
 ModelAndFrame = tuple[Any, pd.DataFrame]
+_CANNOT_BE_SCORED = (CodeNotAllowed, DataError, EvaluationError, ObjectNotFound, PredictionError)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The version that ``not_worse_by`` counts losses from, where it is another one than the champion.
+
+    :param version: its number.
+    :param since: when it became champion, ISO 8601.
+    :param problem: why it cannot be scored on this holdout; ``None`` where it was.
+    """
+
+    version: int
+    since: str | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,9 +71,13 @@ class Evaluation:
     :param classes: in the order of the codes (two classes: the positive one last); ``None`` for regression.
     :param metrics: as printed, in the order asked for.
     :param frame: one row per holdout row: ``row`` (its label in the holdout), ``y`` (class code or number), for
-        ``candidate`` and ``champion`` each ``<model>_label`` and ``<model>_proba_<code>`` or ``<model>_decision_<i>``
-        as far as there are, ``<model>_value:<name>`` for each value, and ``slice:<column>`` as text.
+        ``candidate``, ``champion`` and ``reference`` each ``<model>_label`` and ``<model>_proba_<code>`` or
+        ``<model>_decision_<i>`` as far as there are, ``<model>_value:<name>`` for each value, ``slice:<column>`` as
+        text, and ``block``, whole numbers from 0, where rows of one block may depend on each other.
     :param same_model: candidate and champion are the same bytes.
+    :param reference: where ``not_worse_by`` has another one than the champion.
+    :param blocks: what a block is called, in the plural; ``None`` where rows are independent.
+    :param known: values of slice columns that a model has seen in training.
     """
 
     task: Task
@@ -59,6 +86,9 @@ class Evaluation:
     frame: pd.DataFrame
     has_champion: bool
     same_model: bool = False
+    reference: Reference | None = None
+    blocks: str | None = None
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _estimates: dict[tuple[str, str], Estimate] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -88,8 +118,35 @@ class Evaluation:
             return {}
         return dict(zip(self.classes, np.bincount(self.y, minlength=len(self.classes)).tolist(), strict=True))
 
+    @property
+    def block_codes(self) -> np.ndarray | None:
+        """Block of each row, shape (rows,); ``None`` where rows are independent."""
+        return self.frame["block"].to_numpy() if "block" in self.frame else None
+
+    @property
+    def block_count(self) -> tuple[int, float] | None:
+        """Number of blocks, and of how many blocks of equal size they are worth; ``None`` where rows are independent.
+
+        Carter, Schnepel & Steigerwald (2017), *Review of Economics and Statistics* 99, 698-709.
+        """
+        return self.blocks_among(np.arange(self.rows))
+
+    def blocks_among(self, rows: np.ndarray) -> tuple[int, float] | None:
+        """As :attr:`block_count`, of the given rows only."""
+        codes = self.block_codes
+        if codes is None:
+            return None
+        squares = np.bincount(codes[rows]).astype(float) ** 2
+        worth = float(squares.sum() ** 2 / (squares**2).sum()) if len(rows) else 0.0
+        return int((squares > 0).sum()), worth
+
+    @property
+    def same_predictions(self) -> bool:
+        """Candidate and champion say exactly the same about every row."""
+        return self.has_champion and self.predictions("candidate").same_as(self.predictions("champion"))
+
     def predictions(self, model: str) -> Predictions:
-        """What ``candidate`` or ``champion`` said."""
+        """What ``candidate``, ``champion`` or ``reference`` said."""
         label = f"{model}_label"
         columns = {k: [c for c in self.frame.columns if c.startswith(f"{model}_{k}_")] for k in ("proba", "decision")}
         decision = self.frame[columns["decision"]].to_numpy() if columns["decision"] else None
@@ -101,23 +158,22 @@ class Evaluation:
             values={c.removeprefix(value): self.frame[c].to_numpy() for c in self.frame.columns if c.startswith(value)},
         )
 
-    def estimate(self, metric: Metric, of: str = "candidate") -> Estimate:
-        """Score of ``candidate`` or ``champion``, or their ``difference``, with its uncertainty; kept once computed."""
-        key = (metric.name, of)
+    def estimate(self, metric: Metric, of: str = "candidate", against: str | None = None) -> Estimate:
+        """A model's score, or how far it is above that of ``against``, with its uncertainty; kept once computed."""
+        key = (metric.name, f"{of} - {against}")
         if key not in self._estimates:
-            champion = self.predictions("champion") if of == "difference" else None
-            model = self.predictions("champion" if of == "champion" else "candidate")
-            found = estimate(metric, self.y, model, champion, n_classes=self.n_classes)
+            mine, other = self.predictions(of), self.predictions(against) if against else None
+            found = estimate(metric, self.y, mine, other, n_classes=self.n_classes, blocks=self.block_codes)
             if isinstance(metric, ValueMetric):
-                found = metric.settled(found, self.y, model, champion)
+                found = metric.settled(found, self.y, mine, other)
             self._estimates[key] = found
         return self._estimates[key]
 
     def value(self, metric: Metric, of: str = "candidate") -> float:
-        """Score of ``candidate`` or ``champion``, without the cost of its uncertainty."""
+        """A model's score, without the cost of its uncertainty."""
         for kept in self.metrics:
             if kept.name == metric.name:
-                printed = kept.candidate if of == "candidate" else kept.champion
+                printed = {"candidate": kept.candidate, "champion": kept.champion}.get(of)
                 if printed is not None:
                     return metric.printed(printed)
         return metric.score(self.y, self.predictions(of), n_classes=self.n_classes)
@@ -131,6 +187,9 @@ class Evaluation:
             "has_champion": self.has_champion,
             "same_model": self.same_model,
             "rows": self.rows,
+            "reference": asdict(self.reference) if self.reference is not None else None,
+            "blocks": self.blocks,
+            "known": {column: list(values) for column, values in self.known.items()},
         }
 
     def to_parquet(self, path: str | Path) -> None:
@@ -160,6 +219,10 @@ class Evaluation:
             frame=table.to_pandas(),
             has_champion=meta["has_champion"],
             same_model=meta["same_model"],
+            # Not written before there were references and blocks.
+            reference=Reference(**meta["reference"]) if meta.get("reference") else None,
+            blocks=meta.get("blocks"),
+            known=meta.get("known", {}),
         )
 
 
@@ -176,9 +239,12 @@ def evaluate(
     positive: Any = None,
     slices: Mapping[str, pd.Series] | None = None,
     same_model: bool = False,
+    reference: tuple[Reference, Callable[[], ModelAndFrame]] | None = None,
+    blocks: tuple[str, np.ndarray] | None = None,
+    known: Mapping[str, Sequence[str]] | None = None,
     log: Callable[[str], object] | None = None,
 ) -> Evaluation:
-    """Predict the holdout with both models and compute the metrics.
+    """Predict the holdout with the models and compute the metrics.
 
     :param candidate: fitted model and the holdout in the model's own schema, shape (n, features); the champion's
         frame holds the same rows in the same order, maybe with other columns.
@@ -190,6 +256,10 @@ def evaluate(
     :param positive: the positive one of two classes; default: the last of ``classes``.
     :param slices: columns by which gates look at parts of the holdout, each of shape (n,).
     :param same_model: whether candidate and champion are the same bytes.
+    :param reference: the version that losses are counted from, and how to get it with its frame. It may be old: that
+        it does not fit these rows is noted and not raised.
+    :param blocks: what blocks of rows that may depend on each other are called, and the block of each row, shape (n,).
+    :param known: values of slice columns that a model has seen in training.
     :raises EvaluationError: no rows, missing or unknown labels, one class only, a metric that is unknown, does not fit
         the task or is not finite, or predictions that are not finite or no probabilities.
     """
@@ -213,25 +283,39 @@ def evaluate(
         if len(pair[1]) != n:
             raise EvaluationError(f"the {name} was given {len(pair[1])} rows and the holdout has {n} labels")
         columns |= predict(name, *pair, ordered=ordered, labels=labels)
+    about = None
+    if reference is not None:
+        about, fetch = reference
+        try:
+            columns |= predict("reference", *fetch(), ordered=ordered, labels=labels)
+        except _CANNOT_BE_SCORED as e:
+            if e.retryable:
+                raise
+            about = replace(about, problem=e.message)
+    if blocks is not None:
+        columns["block"] = blocks[1]
     for column, values in (slices or {}).items():
         if len(values) != n:
             raise EvaluationError(f"slice column {column!r} has {len(values)} rows and the holdout {n}")
         text = pd.Series(np.asarray(values, dtype=object)).astype(object)
         columns[_SLICE + column] = text.where(text.notna(), "(missing)").astype(str).to_numpy(dtype=object)
 
-    found = Evaluation(task, ordered, (), pd.DataFrame(columns), champion is not None, same_model)
-    for name, of_rows in (worth or {}).items():
-        for model in ("candidate", "champion") if champion is not None else ("candidate",):
-            found.frame[f"{model}_value:{name}"] = of_rows(codes, found.predictions(model), ordered)
-    result = Evaluation(
+    found = Evaluation(
         task,
         ordered,
-        tuple(_value(found, metric) for metric in wanted),
-        found.frame,
-        found.has_champion,
+        (),
+        pd.DataFrame(columns),
+        champion is not None,
         same_model,
-        found._estimates,
+        about,
+        blocks[0] if blocks is not None else None,
+        known or {},
     )
+    scored = [m for m in ("candidate", "champion", "reference") if any(c.startswith(f"{m}_") for c in columns)]
+    for name, of_rows in (worth or {}).items():
+        for model in scored:
+            found.frame[f"{model}_value:{name}"] = of_rows(codes, found.predictions(model), ordered)
+    result = replace(found, metrics=tuple(_value(found, metric) for metric in wanted))
     if log is not None:
         for m in result.metrics:
             against = f", champion {m.champion:.6g}" if m.champion is not None else ""
@@ -246,7 +330,8 @@ def _value(evaluation: Evaluation, metric: Metric) -> MetricValue:
             numbers += [None, None, None]
             continue
         found = evaluation.estimate(metric, of)
-        bounds = found.bounds((1 + INTERVAL) / 2)
+        few = found.blocks is not None and found.blocks < MIN_BLOCKS
+        bounds = None if few else found.bounds((1 + INTERVAL) / 2)
         # Turning the sign turns the interval's ends around too.
         ends = sorted(metric.limited(metric.printed(b)) for b in bounds) if bounds is not None else [None, None]
         numbers += [metric.printed(found.value), *ends]

@@ -42,7 +42,13 @@ svg { display: block; }
 {{- "{:,}".format(n) }} of class {{ c }}{% endfor %}.
 {% if report.holdout %}This holdout has decided {{ report.holdout.decided }} of {{ report.holdout.limit }} times;
 {{ "%.2g" | format(100 * report.holdout.share) }} % of each comparison's error probability {{ "is" if report.holdout.use
-else "was" }} spent on {{ "this decision" if report.holdout.use else "the last one" }}.{% endif %}</p>
+else "was" }} spent on {{ "this decision" if report.holdout.use else "the last one" }}.{% endif %}
+{% if evaluation.block_count %}Rows of one block may depend on each other: intervals stand on
+{{ "{:,}".format(evaluation.block_count[0]) }} {{ evaluation.blocks or "blocks" }}.{% endif %}
+{% if evaluation.reference %}Losses are counted from v{{ evaluation.reference.version }}
+{%- if evaluation.reference.since %}, champion since {{ evaluation.reference.since[:10] }}{% endif %}
+{%- if evaluation.reference.problem %}, which cannot be scored on these rows: {{ evaluation.reference.problem }}
+{%- endif %}.{% endif %}</p>
 <h2>Gates</h2>
 {% if report.results %}<table><thead><tr><th>Gate</th><th>Verdict</th><th class="n">Value</th><th class="n">Limit</th>
 <th>Interval</th><th>In words</th></tr></thead><tbody>
@@ -50,8 +56,8 @@ else "was" }} spent on {{ "this decision" if report.holdout.use else "the last o
 <td class="n">{{ number(r.value) }}</td><td class="n">{{ number(r.threshold) }}</td><td>{{ bar(r) }}</td>
 <td>{{ r.sentence }}</td></tr>
 {% endfor %}</tbody></table>
-<p class="dim">An interval shows candidate minus champion, positive is better; the dashed line is the limit, the thin
-line no difference.</p>
+<p class="dim">The interval of a comparison shows candidate minus the other version, positive is better, the thin line
+no difference; other intervals show the value itself. The dashed line is the limit.</p>
 {% else %}<p>No gates are configured.</p>{% endif %}
 <h2>Metrics on the holdout</h2>
 <table><thead><tr><th>Metric</th><th>Better</th><th class="n">Candidate</th><th class="n">95 % interval</th>
@@ -62,13 +68,17 @@ line no difference.</p>
 <td class="n">{{ number(m.champion) }}</td>
 <td class="n">{{ number(m.champion_low) }} … {{ number(m.champion_high) }}</td></tr>
 {% endfor %}</tbody></table>
-{% for r in report.results if r.slices or r.slices_too_small %}
+{% for r in report.results if r.slices or r.slices_too_small or r.slices_missing %}
 <h2>Slices: {{ r.name }}</h2>
-<table><thead><tr><th>Slice</th><th class="n">Rows</th><th class="n">Value</th><th>Verdict</th></tr></thead><tbody>
+<table><thead><tr><th>Slice</th><th class="n">Rows</th><th class="n">Value</th><th class="n">Interval</th>
+<th>Verdict</th></tr></thead><tbody>
 {% for s in r.slices %}<tr><td>{{ s.column }} = {{ s.value_of }}</td><td class="n">{{ "{:,}".format(s.rows) }}</td>
-<td class="n">{{ number(s.value) }}</td><td><b class="v {{ s.verdict }}">{{ words[s.verdict] }}</b></td></tr>
+<td class="n">{{ number(s.value) }}</td><td class="n">{{ number(s.low) }} … {{ number(s.high) }}</td>
+<td><b class="v {{ s.verdict }}">{{ words[s.verdict] }}</b>{% if s.why %}: {{ s.why }}{% endif %}</td></tr>
 {% endfor %}</tbody></table>
-{% if r.slices_too_small %}<p class="dim">{{ r.slices_too_small }} smaller slices were not judged.</p>{% endif %}
+<p class="dim">Intervals are those of all slices together.
+{% if r.slices_too_small %}{{ r.slices_too_small }} smaller slices were not judged.{% endif %}
+{% if r.slices_missing %}Known from training and not in the holdout: {{ r.slices_missing | join(", ") }}.{% endif %}</p>
 {% endfor %}
 {% for r in report.results if r.serving %}
 <h2>Serving, in a fresh process</h2>
@@ -109,7 +119,9 @@ def _bar(result: GateResult) -> Markup:
     low, high, value, limit = result.low, result.high, result.value, result.threshold
     if low is None or high is None or value is None or limit is None or not math.isfinite(limit):
         return Markup("")
-    left, right = min(low, limit, 0.0), max(high, limit, 0.0)
+    compared = "versus" in result.gate
+    origin = 0.0 if compared else limit
+    left, right = min(low, limit, origin), max(high, limit, origin)
     pad = 0.08 * ((right - left) or 1.0)
     left, right = left - pad, right + pad
 
@@ -124,7 +136,14 @@ def _bar(result: GateResult) -> Markup:
         '<line x1="{low}" x2="{high}" y1="12" y2="12" stroke="currentColor" stroke-width="4"/>'
         '<circle cx="{value}" cy="12" r="5" fill="currentColor"/></svg>'
     ).format(
-        c=result.verdict, w=_WIDTH, label=label, zero=x(0.0), limit=x(limit), low=x(low), high=x(high), value=x(value)
+        c=result.verdict,
+        w=_WIDTH,
+        label=label,
+        zero=x(origin),
+        limit=x(limit),
+        low=x(low),
+        high=x(high),
+        value=x(value),
     )
 
 

@@ -13,13 +13,21 @@ Verdict = Literal["passed", "rejected", "inconclusive", "no_baseline"]
 
 @dataclass(frozen=True)
 class SliceResult:
-    """One value of a slice column; ``value`` as printed, ``None`` when it could not be computed."""
+    """One value of a slice column.
+
+    :param value: as printed; ``None`` when it could not be computed.
+    :param low: the interval that the verdict stands on, as printed; ``None`` without one.
+    :param why: why it is inconclusive, where that is no matter of the interval.
+    """
 
     column: str
     value_of: str
     rows: int
     value: float | None
     verdict: Verdict
+    low: float | None = None
+    high: float | None = None
+    why: str | None = None
 
 
 @dataclass(frozen=True)
@@ -27,9 +35,12 @@ class GateResult:
     """The outcome of one gate.
 
     :param value: what was judged: the printed metric (of the worst slice), or the difference to the champion.
-    :param low: one-sided bounds of the difference at the gate's confidence; ``None`` for absolute gates.
+    :param low: one-sided bounds of ``value`` at the gate's confidence; ``None`` where the value alone is judged.
     :param threshold: what ``value`` or a bound is held against.
     :param needed_rows: estimated holdout rows, in all, that would decide; ``None`` when not inconclusive or hopeless.
+    :param slices_missing: values that a model knows from training and the holdout does not have.
+    :param reference: of ``not_worse_by``: ``version`` that losses are counted from (``None``: the champion), the
+        bounds of the difference to it, and whether the candidate was shown to be better (``better``).
     """
 
     gate: dict[str, Any]
@@ -43,7 +54,9 @@ class GateResult:
     needed_rows: int | None = None
     slices: tuple[SliceResult, ...] = ()
     slices_too_small: int = 0
+    slices_missing: tuple[str, ...] = ()
     serving: dict[str, Any] | None = None
+    reference: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +84,10 @@ def gate_dict(gate: Gate) -> dict[str, Any]:
 def gate_name(gate: Gate) -> str:
     """A short name for tables."""
     subject = gate.value.name if gate.value is not None else gate.metric
-    for key in ("at_least", "at_most", "not_worse_by", "better_by"):
+    for key in ("at_least", "at_most", "not_worse_by", "better_by", "max_gap"):
         value = getattr(gate, key)
         if value is not None:
-            by = f" by {', '.join(gate.slices)}" if gate.slices else " vs champion" if gate.versus else ""
+            by = f" by {', '.join(gate.columns)}" if gate.columns else " vs champion" if gate.versus else ""
             return f"{subject} {key} {value:g}{by}"
     return str(subject)
 

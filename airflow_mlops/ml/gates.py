@@ -1,38 +1,39 @@
 """Decide, from one evaluation, whether a candidate may be delivered.
 
-A gate holds one value against a threshold, on the whole holdout or per slice, or compares with the
-champion (:mod:`airflow_mlops.ml.versus`), or looks at a serving check. A value that is missing or
-not finite never passes.
+A gate holds a score against a limit (:mod:`~airflow_mlops.ml.thresholds`), in every slice
+(:mod:`~airflow_mlops.ml.slices`), compares with the champion (:mod:`~airflow_mlops.ml.versus`) or groups with each
+other (:mod:`~airflow_mlops.ml.gaps`), or looks at a serving check. A value that is missing or not finite never passes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
-
-import numpy as np
 
 from airflow_mlops.config.models import Evaluate, Gate, Serving
 from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.evaluation import Evaluation
-from airflow_mlops.ml.gate_result import (
-    GateReport,
-    GateResult,
-    SliceResult,
-    Verdict,
-    decimals,
-    gate_dict,
-    gate_name,
-    number,
-)
+from airflow_mlops.ml.gaps import gap
+from airflow_mlops.ml.gate_result import GateReport, GateResult, SliceResult, Verdict, gate_dict
 from airflow_mlops.ml.metrics import Metric
 from airflow_mlops.ml.serving_gate import judge_serving
+from airflow_mlops.ml.slices import sliced
+from airflow_mlops.ml.thresholds import absolute, threshold_of
 from airflow_mlops.ml.value import metric_of
 from airflow_mlops.ml.versus import versus
 from airflow_mlops.ml.wear import Wear, stricter, with_wear, worn_out
 
-__all__ = ["GateReport", "GateResult", "SliceResult", "Verdict", "check_gates", "decide", "follow_up", "gate_metrics"]
+__all__ = [
+    "GateReport",
+    "GateResult",
+    "SliceResult",
+    "Verdict",
+    "check_gates",
+    "decide",
+    "follow_up",
+    "gate_metrics",
+    "next_reference",
+]
 
 
 def decide(
@@ -70,7 +71,21 @@ def decide(
         sentence = f"{overall}: " + ". ".join(r.sentence for r in deciding)
     if evaluation.same_model:
         sentence += ". The candidate is the champion, byte for byte"
+    elif evaluation.same_predictions:
+        sentence += ". The candidate predicts exactly what the champion does"
     return GateReport(overall, sentence, results, wear.to_dict() if wear is not None else None)
+
+
+def next_reference(report: GateReport, version: int, reference: int | None) -> int:
+    """The version that later losses are counted from, should this one become champion without a person's yes.
+
+    :param version: the version judged.
+    :param reference: the one that its losses were counted from; ``None`` where there was no champion.
+    """
+    counted = [r.reference for r in report.results if r.reference is not None]
+    if reference is None or all(found["better"] for found in counted):
+        return version
+    return reference
 
 
 def follow_up(verdict: str, evaluate: Evaluate, approval: str) -> tuple[bool, bool]:
@@ -97,8 +112,8 @@ def check_gates(config: Evaluate) -> None:
     for gate in config.gates:
         if gate.metric:
             metric = Metric(gate.metric)
-            if gate.versus is None:
-                _threshold(gate, metric)
+            if gate.versus is None and gate.max_gap is None:
+                threshold_of(gate, metric)
 
 
 def gate_metrics(gates: Sequence[Gate]) -> list[str]:
@@ -109,8 +124,8 @@ def gate_metrics(gates: Sequence[Gate]) -> list[str]:
 def _worn(
     gate: Gate, evaluation: Evaluation, serving: Callable[[Serving], dict[str, Any]] | None, wear: Wear | None
 ) -> GateResult:
-    """Judge a gate; one that compares, at the confidence that its holdout has left."""
-    if gate.versus is None:
+    """Judge a gate; one whose intervals decide, at the confidence that its holdout has left."""
+    if gate.versus is None and gate.max_gap is None and gate.confidence is None:
         return _judge(gate, evaluation, serving)
     return with_wear(_judge(stricter(gate, wear), evaluation, serving), gate_dict(gate), wear)
 
@@ -124,109 +139,6 @@ def _judge(gate: Gate, evaluation: Evaluation, serving: Callable[[Serving], dict
     metric.check_task(evaluation.task, evaluation.n_classes)
     if gate.versus is not None:
         return versus(gate, metric, evaluation)
-    return _sliced(gate, metric, evaluation) if gate.slices else _absolute(gate, metric, evaluation)
-
-
-# --- one value against a threshold ---------------------------------------------------------------
-
-
-def _threshold(gate: Gate, metric: Metric) -> float:
-    wanted, given = ("at_most", gate.at_most) if metric.lower_is_better else ("at_least", gate.at_least)
-    if given is None:
-        better = "lower" if metric.lower_is_better else "higher"
-        raise EvaluationError(f"{better} is better for {metric.name!r}", hint=f"write {wanted} in its gate")
-    return float(given)
-
-
-def _reaches(metric: Metric, value: float, threshold: float) -> bool:
-    # Written so that NaN on either side is a "no".
-    return math.isfinite(value) and (value <= threshold if metric.lower_is_better else value >= threshold)
-
-
-def _relation(metric: Metric, holds: bool) -> str:
-    if metric.lower_is_better:
-        return "is at most" if holds else "is above"
-    return "reaches" if holds else "is below"
-
-
-def _absolute(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
-    threshold = _threshold(gate, metric)
-    value = metric.printed(evaluation.value(metric))
-    holds = _reaches(metric, value, threshold)
-    d = decimals(value, value - threshold)
-    return GateResult(
-        gate=gate_dict(gate),
-        name=gate_name(gate),
-        verdict="passed" if holds else "rejected",
-        sentence=f"{metric.name} {number(value, d)} {_relation(metric, holds)} {number(threshold)}",
-        value=value,
-        threshold=threshold,
-    )
-
-
-def _sliced(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
-    threshold = _threshold(gate, metric)
-    columns = evaluation.slices
-    missing = [c for c in gate.slices if c not in columns]
-    if missing:
-        raise EvaluationError(
-            f"there is no column {missing[0]!r} to slice by; the evaluation has {sorted(columns)}",
-            hint="correct the gate's slices; the column must be in the snapshot",
-        )
-    y, predictions = evaluation.y, evaluation.predictions("candidate")
-    found: list[SliceResult] = []
-    small = 0
-    for column in gate.slices:
-        values = columns[column].to_numpy()
-        for value_of, rows in _groups(values):
-            if len(rows) < gate.min_rows:
-                small += 1
-                continue
-            try:
-                score = metric.score(y[rows], predictions.take(rows), n_classes=evaluation.n_classes)
-            except EvaluationError:
-                # Typically one class only: this slice shows nothing, and the gate says so.
-                found.append(SliceResult(column, value_of, len(rows), None, "inconclusive"))
-                continue
-            value = metric.printed(score)
-            verdict: Verdict = "passed" if _reaches(metric, value, threshold) else "rejected"
-            found.append(SliceResult(column, value_of, len(rows), value, verdict))
-    scored = [(s, s.value) for s in found if s.value is not None]
-    worst = min(scored, key=lambda s: -s[1] if metric.lower_is_better else s[1], default=None)
-    unscored = [s for s in found if s.value is None]
-    failed = sum(s.verdict == "rejected" for s in found)
-    verdict = "rejected" if failed else "inconclusive" if unscored or not found else "passed"
-    parts = []
-    if worst is not None:
-        s, value = worst
-        holds = s.verdict == "passed"
-        d = decimals(value, value - threshold)
-        parts.append(
-            f"{metric.name} {number(value, d)} of the worst slice, {s.column} = {s.value_of} ({s.rows:,} rows),"
-            f" {_relation(metric, holds)} {number(threshold)}"
-        )
-        parts.append(f"{failed} of {len(found)} slices fail" if failed else f"{len(found)} slices judged")
-    elif not found:
-        parts.append(f"{metric.name} by {', '.join(gate.slices)}: no slice has {gate.min_rows} rows")
-    if unscored:
-        names = ", ".join(f"{s.column} = {s.value_of}" for s in unscored[:3])
-        parts.append(f"{metric.name} cannot be computed for {len(unscored)} ({names})")
-    if small and found:
-        parts.append(f"{small} smaller than {gate.min_rows} rows not judged")
-    return GateResult(
-        gate=gate_dict(gate),
-        name=gate_name(gate),
-        verdict=verdict,
-        sentence="; ".join(parts),
-        value=worst[1] if worst is not None else None,
-        threshold=threshold,
-        slices=tuple(found),
-        slices_too_small=small,
-    )
-
-
-def _groups(values: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    unique, inverse = np.unique(values.astype(str), return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    ends = np.cumsum(np.bincount(inverse, minlength=len(unique)))
-    return list(zip(map(str, unique), np.split(order, ends[:-1]), strict=True))
+    if gate.max_gap is not None:
+        return gap(gate, metric, evaluation)
+    return sliced(gate, metric, evaluation) if gate.slices else absolute(gate, metric, evaluation)

@@ -4,22 +4,42 @@ With the one-sided bounds ``low`` and ``high`` of the difference (positive = can
 
 * ``not_worse_by: m`` passes when low ≥ −m, is rejected when high < −m, else inconclusive;
 * ``better_by: m`` passes when low > m, is rejected when high ≤ m, else inconclusive.
+
+``not_worse_by`` must hold against the *reference* too: the version that losses are counted from. Without it each
+champion could be a little worse than the one before, and never too much. Both comparisons must pass, each at the
+gate's confidence, which makes no error more likely: an intersection-union test (Berger 1982, *Technometrics* 24,
+295-300).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_mlops.config.models import Gate
 from airflow_mlops.ml.evaluation import Evaluation
+from airflow_mlops.ml.evidence import MIN_CLASS, Scarce, scarce, wanted_rows
 from airflow_mlops.ml.gate_result import GateResult, Verdict, decimals, gate_dict, gate_name, number, signed
 from airflow_mlops.ml.metrics import Metric
 from airflow_mlops.ml.paired import Estimate
 
-MIN_CLASS = 30
-"""Fewer rows of a class (regression: of the holdout), and no interval can be trusted."""
+__all__ = ["MIN_CLASS", "three_way", "versus"]
+
 _MOST_ROWS = 10**9
+_ORDER: tuple[Verdict, ...] = ("rejected", "inconclusive", "passed")
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """The candidate against one other version; ``words`` are a sentence's second half."""
+
+    verdict: Verdict
+    value: float
+    low: float | None
+    high: float | None
+    needed: int | None
+    words: str
 
 
 def versus(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
@@ -27,50 +47,55 @@ def versus(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
 
     :raises EvaluationError: when the metric cannot be computed for one of the models.
     """
+    tolerant = gate.not_worse_by is not None
     margin = float(gate.not_worse_by if gate.not_worse_by is not None else gate.better_by or 0.0)
-    limit = 0.0 - margin if gate.not_worse_by is not None else margin
-    base: dict[str, Any] = {"gate": gate_dict(gate), "name": gate_name(gate), "threshold": limit}
+    base: dict[str, Any] = {
+        "gate": gate_dict(gate),
+        "name": gate_name(gate),
+        "threshold": 0.0 - margin if tolerant else margin,
+    }
     mine = metric.printed(evaluation.value(metric))
     if not evaluation.has_champion:
         sentence = f"{metric.name} {number(mine, decimals(mine))}: there is no champion to compare with"
         return GateResult(**base, verdict="no_baseline", sentence=sentence, value=None)
-    theirs = metric.printed(evaluation.value(metric, "champion"))
-    if evaluation.same_model:
-        holds = gate.not_worse_by is not None
+    reference = evaluation.reference if tolerant else None
+    if evaluation.same_model or evaluation.same_predictions:
+        how = (
+            "the candidate is the champion, byte for byte, so "
+            if evaluation.same_model
+            else f"the candidate predicts exactly what the champion does, on all {evaluation.rows:,} rows, so "
+        )
         return GateResult(
             **base,
-            verdict="passed" if holds else "rejected",
-            sentence=f"{metric.name} {number(mine, decimals(mine))}: the candidate is the champion, byte for byte, so "
-            + ("it is not worse" if holds else "it is not better"),
+            verdict="passed" if tolerant else "rejected",
+            sentence=f"{metric.name} {number(mine, decimals(mine))}: {how}"
+            + ("it is not worse" if tolerant else "it is not better"),
             value=0.0,
             low=0.0,
             high=0.0,
+            reference=_noted(reference.version if reference else None, None) if tolerant else None,
         )
-    difference = evaluation.estimate(metric, "difference")
-    bounds = difference.bounds(gate.confidence)
-    verdict = three_way(gate, difference.value, bounds)
-    scarce = _scarce(metric, evaluation)
-    if scarce is not None:
-        verdict = "inconclusive"
-    needed = None
-    if verdict == "inconclusive":
-        needed = _needed(difference, bounds, limit)
-        if scarce is not None:
-            needed = max(needed or 0, math.ceil(evaluation.rows * MIN_CLASS / max(scarce[1], 1)))
-    value = difference.value
-    low, high = bounds if bounds is not None else (None, None)
-    d = decimals(mine, margin, (high - low) / 2 if low is not None and high is not None else 0.0)
-    sentence = f"{metric.name} {number(mine, d)} vs champion {number(theirs, d)}"
-    sentence += " (lower is better): advantage " if metric.lower_is_better else ": "
-    sentence += signed(value, d)
-    if low is not None and high is not None:
-        sentence += f", {100 * (2 * gate.confidence - 1):.3g} % CI {signed(low, d)}…{signed(high, d)}"
-    sentence += ": " + _conclusion(gate, verdict, margin)
-    if scarce is not None:
-        sentence += f"; {scarce[0]}, and {MIN_CLASS} are needed"
-    if verdict == "inconclusive":
-        sentence += _more(needed, evaluation.rows, low)
-    return GateResult(**base, verdict=verdict, sentence=sentence, value=value, low=low, high=high, needed_rows=needed)
+    short = scarce(metric, evaluation)
+    found = _compare(gate, metric, evaluation, "champion", "champion", short)
+    first = f"{metric.name} {number(mine, decimals(mine, margin, _half(found)))} {found.words}"
+    standing = _blocks(evaluation)
+    if reference is None:
+        noted = _noted(None, found) if tolerant else None
+        return GateResult(**base, **_told(found), sentence=first + standing, reference=noted)
+    name = f"v{reference.version}"
+    since = f", the reference since {reference.since[:10]}" if reference.since else ", the reference"
+    if reference.problem is not None:
+        verdict: Verdict = "rejected" if found.verdict == "rejected" else "inconclusive"
+        sentence = (
+            f"{first}; {name}{since}, cannot be scored on these rows ({reference.problem}): a version that a person "
+            "approves or promotes becomes the new reference"
+        )
+        told = _told(found) | {"verdict": verdict}
+        return GateResult(**base, **told, sentence=sentence + standing, reference=_noted(reference.version, None))
+    against = _compare(gate, metric, evaluation, "reference", f"{name}{since},", short)
+    sentence = f"{first}; {against.words}{standing}"
+    decisive = min((found, against), key=lambda c: _ORDER.index(c.verdict))
+    return GateResult(**base, **_told(decisive), sentence=sentence, reference=_noted(reference.version, against))
 
 
 def three_way(gate: Gate, value: float, bounds: tuple[float, float] | None) -> Verdict:
@@ -84,21 +109,61 @@ def three_way(gate: Gate, value: float, bounds: tuple[float, float] | None) -> V
     return "passed" if low > margin else "rejected" if high <= margin else "inconclusive"
 
 
-def _scarce(metric: Metric, evaluation: Evaluation) -> tuple[str, int] | None:
-    """Why these rows cannot carry an interval, and how many there are of what is scarce."""
-    if evaluation.rows < MIN_CLASS:
-        return f"the holdout has {evaluation.rows} rows", evaluation.rows
-    counts = evaluation.counts
-    # A mean over rows needs no rows of every single class when there are many.
-    if not counts or (len(counts) > 2 and metric.is_row_mean):
-        return None
-    rarest = min(counts, key=lambda c: counts[c])
-    if counts[rarest] < MIN_CLASS:
-        return f"class {rarest!r} has {counts[rarest]} holdout rows", counts[rarest]
-    return None
+def _compare(
+    gate: Gate, metric: Metric, evaluation: Evaluation, model: str, name: str, short: Scarce | None
+) -> _Comparison:
+    difference = evaluation.estimate(metric, against=model)
+    bounds = difference.bounds(gate.level)
+    margin = float(gate.not_worse_by if gate.not_worse_by is not None else gate.better_by or 0.0)
+    limit = 0.0 - margin if gate.not_worse_by is not None else margin
+    verdict = "inconclusive" if short is not None else three_way(gate, difference.value, bounds)
+    needed = None
+    if verdict == "inconclusive":
+        needed = wanted_rows(evaluation.rows, short, needed_rows(difference, bounds, limit))
+    value = difference.value
+    low, high = bounds if bounds is not None else (None, None)
+    theirs = metric.printed(evaluation.value(metric, model))
+    d = decimals(theirs, margin, (high - low) / 2 if low is not None and high is not None else 0.0)
+    words = f"vs {name} {number(theirs, d)}" + (" (lower is better): advantage " if metric.lower_is_better else ": ")
+    words += signed(value, d)
+    if low is not None and high is not None:
+        words += f", {100 * (2 * gate.level - 1):.3g} % CI {signed(low, d)}…{signed(high, d)}"
+    words += ": " + _conclusion(gate, verdict, margin)
+    if short is not None:
+        words += f"; {short.why}"
+    if verdict == "inconclusive":
+        words += more_rows(needed, evaluation.rows, low)
+    return _Comparison(verdict, value, low, high, needed, words)
 
 
-def _needed(difference: Estimate, bounds: tuple[float, float] | None, limit: float) -> int | None:
+def _half(found: _Comparison) -> float:
+    return (found.high - found.low) / 2 if found.low is not None and found.high is not None else 0.0
+
+
+def _told(found: _Comparison) -> dict[str, Any]:
+    return {
+        "verdict": found.verdict,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "needed_rows": found.needed,
+    }
+
+
+def _noted(version: int | None, found: _Comparison | None) -> dict[str, Any]:
+    """What a gate keeps about the version that losses are counted from."""
+    if found is None:
+        return {"version": version, "value": None, "low": None, "high": None, "better": False}
+    better = found.verdict == "passed" and found.low is not None and found.low > 0
+    return {"version": version, "value": found.value, "low": found.low, "high": found.high, "better": better}
+
+
+def _blocks(evaluation: Evaluation) -> str:
+    found = evaluation.block_count
+    return f" ({found[0]:,} {evaluation.blocks or 'blocks'})" if found is not None else ""
+
+
+def needed_rows(difference: Estimate, bounds: tuple[float, float] | None, limit: float) -> int | None:
     """Rows at which an interval of this shape, which shrinks by √n, would leave the limit."""
     if bounds is None:
         return None
@@ -110,7 +175,8 @@ def _needed(difference: Estimate, bounds: tuple[float, float] | None, limit: flo
     return math.ceil(needed) if needed <= _MOST_ROWS else None
 
 
-def _more(needed: int | None, rows: int, low: float | None) -> str:
+def more_rows(needed: int | None, rows: int, low: float | None) -> str:
+    """The end of an inconclusive sentence."""
     if low is None and needed is None:
         return "; the rows give no interval"
     if needed is None:

@@ -103,11 +103,11 @@ def stricter(gate: Gate, wear: Wear | None) -> Gate:
     """The gate at the confidence that is left to it."""
     if wear is None:
         return gate
-    return gate.model_copy(update={"confidence": 1 - (1 - gate.confidence) * wear.share})
+    return gate.model_copy(update={"confidence": 1 - (1 - gate.level) * wear.share})
 
 
 def with_wear(result: GateResult, gate: dict[str, Any], wear: Wear | None) -> GateResult:
-    """The result of a gate that compares, told with the number of this use.
+    """The result of a gate whose intervals decide, told with the number of this use.
 
     :param gate: as it stands in the file.
     """

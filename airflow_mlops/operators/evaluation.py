@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class EvaluateOperator(MLOpsOperator):
-    """Score candidate and champion on the same holdout.
+    """Score candidate, champion and the version that losses are counted from on the same holdout.
 
-    Returns ``{"version", "champion", "evaluation", "metrics"}``; ``evaluation`` is the digest of the
-    row-by-row predictions, which the gates read.
+    Returns ``{"version", "champion", "reference_version", "evaluation", "metrics"}``; ``evaluation`` is the digest of
+    the row-by-row predictions, which the gates read.
 
     :param candidate: XCom of :class:`~airflow_mlops.operators.training.TrainOperator`.
     :param data: the ``data`` section as in YAML.
@@ -56,6 +56,7 @@ class EvaluateOperator(MLOpsOperator):
             registry.champion(),
             data=self.data,
             config=self.evaluate,
+            reference=registry.reference(),
             allowed_imports=self.hook.allowed_imports,
             trusted_types=self.hook.trusted_types,
             log=self.log.info,
@@ -71,7 +72,8 @@ class EvaluateOperator(MLOpsOperator):
 class GateOperator(MLOpsOperator, SkipMixin):
     """Decide whether a candidate may go on; a rejection is a green task with its reason, delivery skipped.
 
-    Returns ``{"version", "champion", "verdict", "sentence", "results", "report", "go", "approval"}``.
+    Returns ``{"version", "champion", "reference_version", "next_reference", "verdict", "sentence", "results", "report",
+    "go", "approval"}``.
 
     :param evaluation: XCom of :class:`EvaluateOperator`.
     :param evaluate: the ``evaluate`` section as in YAML.

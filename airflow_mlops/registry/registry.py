@@ -186,6 +186,30 @@ class Registry(FleetWrites):
         """Return the version that is tried beside the champion, or None."""
         return self.log.view(lambda state: self._alias(state, key, state.model(key).challenger))
 
+    def reference(self, key: str | None = None) -> Version | None:
+        """Return the version that ``not_worse_by`` counts losses from, or None before the first promotion.
+
+        It is the champion where a person promoted it, approved it or rolled back to it, and where its gates have
+        shown it to be better than the reference before; else that one is still the reference. A retired version is
+        none: then the champion is.
+        """
+
+        def look(state: State) -> tuple[Version | None, bool]:
+            model = state.model(key)
+            if model.champion is None:
+                return None, False
+            row = state.row(model, model.champion)
+            return self._view(state, model, row), "by" in row.more
+
+        champion, by_a_person = self.log.view(look)
+        if champion is None or by_a_person:
+            return champion
+        noted = [note["next_reference"] for note in champion.notes.get("gates", ()) if note.get("next_reference")]
+        if not noted or noted[-1] == champion.number:
+            return champion
+        reference = self.get(noted[-1], key)
+        return champion if reference.status == "retired" else reference
+
     def serving(self, key: str | None = None) -> tuple[Share, ...]:
         """Return which versions serve which part of the ids; empty before the first promotion."""
         champion = self.champion(key)

@@ -23,7 +23,8 @@ class Row:
 
     :param seq: the entry that registered it, where its record is.
     :param more: what is set of ``model`` (digest), ``metrics`` (by name), ``promoted``, ``retired`` (times),
-        ``tags``, ``notes`` (seqs of the entries that say something about it).
+        ``tags``, ``notes`` (seqs of the entries that say something about it), ``by`` (who promoted it, or went back
+        to it, if a person did).
     """
 
     key: str | None
@@ -196,10 +197,14 @@ class State:
         elif e.type == "promote":
             model.crown(number)
             more["promoted"] = e.at
+            _crowned_by(more, e.payload["by"])
         elif e.type == "rollback":
             model.step_back(number)
             more.setdefault("notes", []).append(e.seq)
-            self._change(model, number)["promoted"] = e.at
+            again = self._change(model, number)
+            again["promoted"] = e.at
+            if e.payload["by"] is not None:
+                _crowned_by(again, e.payload["by"])
         elif e.type == "retire":
             model.retire(number)
             more.setdefault("notes", []).append(e.seq)
@@ -260,6 +265,13 @@ class State:
         self.models, self._versions, self._entries = found, versions, entries
         self._stored_models = root["models"]["pages"]
         self._all_ops = False
+
+
+def _crowned_by(more: dict[str, Any], by: str | None) -> None:
+    """Note who made a version the champion; nobody where gates alone did."""
+    more.pop("by", None)
+    if by is not None:
+        more["by"] = by
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:

@@ -44,10 +44,10 @@ def arguments(*words: str) -> Namespace:
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A pipeline file; data root and store are set as in an Airflow."""
     random = np.random.default_rng(5)
-    size, heat = random.normal(size=300), random.normal(size=300)
-    bad = (size + heat + random.normal(size=300) > 0).astype(int)
+    size, heat = random.normal(size=900), random.normal(size=900)
+    bad = (size + heat + random.normal(size=900) > 0).astype(int)
     (tmp_path / "lake").mkdir()
-    pd.DataFrame({"part": range(300), "size": size, "heat": heat, "bad": bad}).to_csv(tmp_path / "lake" / "parts.csv")
+    pd.DataFrame({"part": range(900), "size": size, "heat": heat, "bad": bad}).to_csv(tmp_path / "lake" / "parts.csv")
     monkeypatch.setenv("AIRFLOW__MLOPS__DATA_ROOT", str(tmp_path / "lake"))
     monkeypatch.setenv("AIRFLOW__MLOPS__STORE", (tmp_path / "store").as_uri())
     path = tmp_path / "parts.yaml"
@@ -88,9 +88,9 @@ def test_a_candidate_is_registered_in_the_store_of_airflow(
 
 def test_a_rejection_is_a_result(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text(SMALL.replace("0.7", "1.0"))
-    run(arguments(str(file), "--sample", "200"))
+    run(arguments(str(file), "--sample", "600"))
     out = capsys.readouterr().out
-    assert "a sample of 200 of 300 rows" in out
+    assert "a sample of 600 of 900 rows" in out
     assert "verdict: rejected" in out
 
 

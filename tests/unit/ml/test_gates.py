@@ -115,7 +115,8 @@ def test_absolute_gates_and_their_direction():
 
 
 def test_value_beside_its_threshold_is_printed_apart_from_it():
-    found = evaluation(np.r_[np.zeros(38001), np.ones(61999)] * 2 - 1, y=np.ones(100000, dtype=int))
+    y = np.arange(100000) % 2
+    found = evaluation(np.where(np.arange(100000) < 61999, y, 1 - y) * 2.0 - 1, y=y)
     sentence = one({"metric": "accuracy", "at_least": 0.62}, found).sentence
     assert sentence == "accuracy 0.61999 is below 0.62"
 
@@ -202,15 +203,15 @@ SLICED = {"metric": "roc_auc", "at_least": 0.6, "slices": ["carrier"], "min_rows
 
 def test_slices_name_the_worst_and_count_the_small():
     y, a, _ = models(1000)
-    carrier = np.repeat(["AA", "BB", "CC", "DD"], [450, 400, 101, 49])
+    carrier = np.repeat(["AA", "BB", "CC", "DD"], [450, 350, 151, 49])
     a[carrier == "CC"] = 0.0
     result = one(SLICED, evaluation(a, y=y, slices={"carrier": carrier}))
     assert result.verdict == "rejected"
     assert result.value == 0.5
-    assert "worst slice, carrier = CC (101 rows), is below 0.6; 1 of 3 slices fail" in result.sentence
-    assert "1 smaller than 100 rows not judged" in result.sentence
+    assert "0.500 of the worst slice, carrier = CC (151 rows, 0.500…0.500 with all slices in mind)" in result.sentence
+    assert "is below 0.6; 1 of 3 slices fail; 1 smaller than 100 rows not judged (carrier = DD)" in result.sentence
     assert [s.value_of for s in result.slices] == ["AA", "BB", "CC"]
-    assert one({**SLICED, "min_rows": 150}, evaluation(a, y=y, slices={"carrier": carrier})).verdict == "passed"
+    assert one({**SLICED, "min_rows": 200}, evaluation(a, y=y, slices={"carrier": carrier})).verdict == "passed"
     losses = {"metric": "log_loss", "at_most": 5.0, "slices": ["carrier"]}
     assert one(losses, evaluation(a, y=y, slices={"carrier": carrier})).value > 0.6
 
@@ -221,7 +222,7 @@ def test_slices_that_show_nothing_do_not_pass():
     y[500:] = 0
     result = one(SLICED, evaluation(a, y=y, slices={"carrier": carrier}))
     assert result.verdict == "inconclusive"
-    assert "cannot be computed for 1 (carrier = BB)" in result.sentence
+    assert "1 not shown either way: carrier = BB (class 'late' has 0 rows in it, and 30 are needed)" in result.sentence
     result = one({**SLICED, "min_rows": 2000}, evaluation(a, y=y, slices={"carrier": carrier}))
     assert result.verdict == "inconclusive"
     assert "no slice has 2000 rows" in result.sentence

@@ -194,7 +194,7 @@ def test_equal_labels_are_not_taken_for_equal_models():
         frame[f"{model}_value:value"] = np.where(y == 1, 10.0, -5.0)
     found = Evaluation("classification", ("ok", "late"), (), frame, True)
     value = Value(matrix=MATRIX)
-    low, high = found.estimate(ValueMetric(value), "difference").bounds(0.95)
+    low, high = found.estimate(ValueMetric(value), against="champion").bounds(0.95)
     # A differing row is missed 1,000 times with a probability of 5 % where its share is 0.3 %; it is worth up to 11.
     assert low == pytest.approx(-11 * (1 - 0.05 ** (1 / n)))
     assert high == -low

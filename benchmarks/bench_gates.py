@@ -1,0 +1,280 @@
+"""Error rates and power of the gates, by simulation, and what they cost: ``python benchmarks/bench_gates.py``.
+
+Every scenario draws a holdout with two models whose true difference is known. A gate whose margin is exactly that
+difference stands at its boundary, where a pass is a false promotion. Each draw judges two gates: ``not_worse_by``
+for the worse of the two models, ``better_by`` for the better one. Exit code 1 when a target of the table is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.integrate import trapezoid
+from scipy.stats import norm
+
+from airflow_mlops.config.models import Gate
+from airflow_mlops.ml.evaluation import Evaluation, Reference
+from airflow_mlops.ml.evidence import MIN_CLASS
+from airflow_mlops.ml.gates import decide, next_reference
+from airflow_mlops.ml.metrics import Metric, Predictions
+from airflow_mlops.ml.paired import estimate
+
+ALPHA = 0.05
+Draw = tuple[np.ndarray, Predictions, Predictions, np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A way to draw holdouts, and the true difference of the two models' scores (first minus second, below 0)."""
+
+    name: str
+    metric: str
+    draw: Callable[[np.random.Generator, int], Draw]
+    truth: float
+    n_classes: int | None
+    runs: float = 1.0
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Probability of a logit."""
+    return 1 / (1 + np.exp(-x))
+
+
+def binary(score: np.ndarray) -> Predictions:
+    """A model that gives this probability of the positive class."""
+    p = sigmoid(score)
+    return Predictions(proba=np.column_stack([1 - p, p]))
+
+
+WORSE, BETTER = 0.9, 1.0
+
+
+def scores(rng: np.random.Generator, n: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels and two correlated normal scores, whose means differ between the classes by WORSE and BETTER."""
+    y = (rng.random(n) < share).astype(int)
+    shared = np.sqrt(0.8) * rng.normal(size=n)
+    a, b = (shared + np.sqrt(0.2) * rng.normal(size=n) + d * y for d in (WORSE, BETTER))
+    return y, a, b
+
+
+def logits(score: np.ndarray, d: float, share: float) -> np.ndarray:
+    """The calibrated logit of such a score."""
+    return d * score - d**2 / 2 + np.log(share / (1 - share))
+
+
+def ranked(metric: str, share: float) -> Scenario:
+    """ROC AUC and average precision of binormal scores."""
+
+    def draw(rng: np.random.Generator, n: int) -> Draw:
+        y, a, b = scores(rng, n, share)
+        return y, binary(a), binary(b), None
+
+    if metric == "roc_auc":
+        truth = norm.cdf(WORSE / np.sqrt(2)) - norm.cdf(BETTER / np.sqrt(2))
+    else:
+        cut = np.linspace(9, -9, 200_001)
+
+        def area(d: float) -> float:
+            found, false = norm.sf(cut - d), norm.sf(cut)
+            return float(trapezoid(share * found / (share * found + (1 - share) * false), found))
+
+        truth = area(WORSE) - area(BETTER)
+    return Scenario(metric, metric, draw, float(truth), 2)
+
+
+def probable(metric: str, share: float) -> Scenario:
+    """Log loss and Brier score of calibrated probabilities."""
+
+    def draw(rng: np.random.Generator, n: int) -> Draw:
+        y, a, b = scores(rng, n, share)
+        return y, binary(logits(a, WORSE, share)), binary(logits(b, BETTER, share)), None
+
+    x = np.linspace(-9, 10, 20_001)
+
+    def expected(d: float) -> float:
+        p = sigmoid(logits(x, d, share))
+        loss = (-np.log(p), -np.log(1 - p)) if metric == "log_loss" else ((1 - p) ** 2, p**2)
+        return float(
+            share * trapezoid(loss[0] * norm.pdf(x - d), x) + (1 - share) * trapezoid(loss[1] * norm.pdf(x), x)
+        )
+
+    return Scenario(metric, metric, draw, expected(BETTER) - expected(WORSE), 2)
+
+
+def table(metric: str, share: float, discordant: float) -> Scenario:
+    """Metrics of predicted classes: ``discordant`` is the share of rows, of either class, on which they differ."""
+    # P(prediction of both | class): rows are classes, columns (0,0), (0,1), (1,0), (1,1) of worse and better model.
+    positive = np.array([0.3, 0.65 * discordant, 0.35 * discordant, 0.7 - discordant])
+    negative = np.array([0.8 - discordant, 0.35 * discordant, 0.65 * discordant, 0.2])
+
+    def draw(rng: np.random.Generator, n: int) -> Draw:
+        y = (rng.random(n) < share).astype(int)
+        cell = np.where(y == 1, rng.choice(4, size=n, p=positive), rng.choice(4, size=n, p=negative))
+        return y, Predictions(labels=cell // 2), Predictions(labels=cell % 2), None
+
+    truth_y = np.repeat([0, 1], 4)
+    said = np.tile(np.arange(4), 2)
+    weight = np.concatenate([(1 - share) * negative, share * positive])
+    values = [
+        Metric(metric).score(truth_y, Predictions(labels=labels), n_classes=2, weight=weight)
+        for labels in (said // 2, said % 2)
+    ]
+    return Scenario(f"{metric}, {discordant:.0%} discordant", metric, draw, values[0] - values[1], 2)
+
+
+def numbers(metric: str, tails: str) -> Scenario:
+    """Regression with normal or long-tailed (t, 5 degrees of freedom) errors."""
+
+    def noise(rng: np.random.Generator, n: int) -> np.ndarray:
+        return rng.normal(size=n) if tails == "normal" else rng.standard_t(5, size=n) / np.sqrt(5 / 3)
+
+    def draw(rng: np.random.Generator, n: int) -> Draw:
+        y, shared = 2 * rng.normal(size=n), np.sqrt(0.8) * noise(rng, n)
+        own = [np.sqrt(0.2 * f) * noise(rng, n) for f in (1.3, 1.0)]
+        return y, Predictions(labels=y + shared + own[0]), Predictions(labels=y + shared + own[1]), None
+
+    worse, better = 0.8 + 0.2 * 1.3, 1.0
+    truth = {"rmse": np.sqrt(better) - np.sqrt(worse), "mse": better - worse}.get(metric, (better - worse) / 4)
+    return Scenario(
+        f"{metric}, {tails} errors", metric, draw, float(truth), None, 0.1 if metric == "explained_variance" else 1.0
+    )
+
+
+def three_classes() -> Scenario:
+    """One-versus-rest ROC AUC of three classes (50, 30, 20 %)."""
+
+    def draw(rng: np.random.Generator, n: int) -> Draw:
+        y = rng.choice(3, size=n, p=[0.5, 0.3, 0.2])
+        shared = np.sqrt(0.8) * rng.normal(size=(n, 3))
+        said = []
+        for d in (WORSE, BETTER):
+            z = np.exp(shared + np.sqrt(0.2) * rng.normal(size=(n, 3)) + d * np.eye(3)[y])
+            said.append(Predictions(proba=z / z.sum(axis=1, keepdims=True)))
+        return y, said[0], said[1], None
+
+    metric, rng = Metric("roc_auc_ovr"), np.random.default_rng(0)
+    values = []
+    for _ in range(40):
+        y, a, b, _ = draw(rng, 100_000)
+        values.append(metric.score(y, a, n_classes=3) - metric.score(y, b, n_classes=3))
+    return Scenario("roc_auc_ovr, 3 classes", "roc_auc_ovr", draw, float(np.mean(values)), 3)
+
+
+def grouped(metric: str, blocks: int, uneven: bool, share: float = 0.3) -> Scenario:
+    """Rows of a block share a part of the models' difference, as flights of one day share its weather."""
+
+    def draw(rng: np.random.Generator, n: int) -> Draw:
+        weights = rng.gamma(4, size=blocks) if uneven else np.ones(blocks)
+        block = np.unique(np.sort(rng.choice(blocks, size=n, p=weights / weights.sum())), return_inverse=True)[1]
+        effect = rng.normal(size=(2, blocks))[:, block]
+        if metric == "roc_auc":
+            # A block moves how well each model tells the classes apart, and not where its scores lie.
+            y = (rng.random(n) < share).astype(int)
+            shared = np.sqrt(0.8) * rng.normal(size=n)
+            a, b = (shared + np.sqrt(0.2) * rng.normal(size=n) for _ in range(2))
+            a, b = a + (WORSE + 0.3 * effect[0]) * y, b + (BETTER + 0.3 * effect[1]) * y
+            return y, binary(a), binary(b), block
+        y = rng.normal(size=n)
+        a, b = (rng.normal(size=n) + 0.5 * e for e in effect)
+        return y, Predictions(labels=y + np.sqrt(1.1) * a), Predictions(labels=y + b), block
+
+    if metric == "roc_auc":
+        truth = norm.cdf(WORSE / np.sqrt(2.09)) - norm.cdf(BETTER / np.sqrt(2.09))
+    else:
+        truth = 1.25 * (1 - 1.1)
+    name = f"{metric}, {blocks} {'uneven' if uneven else 'even'} blocks"
+    return Scenario(name, metric, draw, float(truth), 2 if metric == "roc_auc" else None)
+
+
+def error_rates(scenario: Scenario, n: int, runs: int, seed: int = 0) -> tuple[float, float, float]:
+    """Share of runs with a false pass of ``not_worse_by``, with one of ``better_by``, and without any verdict.
+
+    A run that a gate would call inconclusive for want of rows is no pass.
+    """
+    metric, passed, better, unknown = Metric(scenario.metric), 0, 0, 0
+    for run in range(runs):
+        y, a, b, blocks = scenario.draw(np.random.default_rng([seed, run]), n)
+        few = scenario.n_classes is not None and np.bincount(y, minlength=scenario.n_classes).min() < MIN_CLASS
+        bounds = None
+        if not few:
+            bounds = estimate(metric, y, a, b, n_classes=scenario.n_classes, seed=run, blocks=blocks).bounds(1 - ALPHA)
+        if bounds is None:
+            unknown += 1
+            continue
+        passed += bounds[0] >= scenario.truth
+        better += bounds[1] < scenario.truth
+    return passed / runs, better / runs, unknown / runs
+
+
+def chain(retrains: int, with_reference: bool, rows: int = 60_000, start: float = 0.8) -> float:
+    """ROC AUC of the champion after retrains that are each 0.003 worse than the champion of their time."""
+    gate = Gate(metric="roc_auc", versus="champion", not_worse_by=0.005)
+    champion = reference = start
+    for step in range(retrains):
+        rng = np.random.default_rng(step)
+        y = (rng.random(rows) < 0.5).astype(int)
+        shared = np.sqrt(0.95) * rng.normal(size=rows)
+        candidate, columns = champion - 0.003, {"y": y}
+        truth = {"candidate": candidate, "champion": champion}
+        if with_reference and reference != champion:
+            truth["reference"] = reference
+        for name, auc in truth.items():
+            p = sigmoid(shared + np.sqrt(0.05) * rng.normal(size=rows) + np.sqrt(2) * norm.ppf(auc) * y)
+            columns |= {f"{name}_proba_0": 1 - p, f"{name}_proba_1": p}
+        about = Reference(1) if "reference" in truth else None
+        found = Evaluation("classification", (0, 1), (), pd.DataFrame(columns), True, reference=about)
+        report = decide([gate], found)
+        if report.verdict == "passed":
+            champion = candidate
+            reference = candidate if next_reference(report, 2, 1) == 2 else reference
+    return champion
+
+
+def scenarios() -> list[Scenario]:
+    """All of the table."""
+    found = []
+    for share in (0.5, 0.03):
+        more = [
+            *(ranked(m, share) for m in ("roc_auc", "average_precision")),
+            *(probable(m, share) for m in ("log_loss", "brier")),
+            *(table("accuracy", share, d) for d in (0.02, 0.1)),
+            *(table(m, share, 0.1) for m in ("recall", "precision", "f1", "balanced_accuracy")),
+        ]
+        found += [
+            Scenario(f"{s.name}, {'balanced' if share == 0.5 else '3 % positive'}", s.metric, s.draw, s.truth, 2)
+            for s in more
+        ]
+    found += [numbers(m, tails) for m in ("mse", "rmse", "r2") for tails in ("normal", "long-tailed")]
+    found += [three_classes(), numbers("explained_variance", "normal")]
+    return found
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--rows", type=int, nargs="*", default=[200, 1000, 10_000])
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    print(f"{'scenario':48} {'rows':>7} {'not_worse_by':>13} {'better_by':>10} {'too few':>8} {'s':>6}")
+    more = [grouped(m, g, uneven) for m in ("roc_auc", "mse") for g in (10, 12, 15, 20, 50) for uneven in (False, True)]
+    for scenario in scenarios() + more:
+        if options.only not in scenario.name:
+            continue
+        for n in options.rows:
+            started = time.perf_counter()
+            a, b, few = error_rates(scenario, n, max(int(options.runs * scenario.runs), 1))
+            print(f"{scenario.name:48} {n:7,} {a:13.2%} {b:10.2%} {few:8.1%} {time.perf_counter() - started:6.1f}")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
