@@ -291,6 +291,13 @@ class MLOpsOperator(BaseOperator):
         registry.annotate(number, "card", note, op_id=self.operation(context, "card", number, note))
         self.keep_report(context, "Model card", page)
 
+    def emit(self, scope: RunScope, name: str, value: float = 1, **tags: str) -> None:
+        """Send one of the package's metrics; a replay of the past without ``promote`` stays silent."""
+        if scope.promote:
+            from airflow_mlops.notifications.metrics import emit
+
+            emit(name, value, {"pipeline": self.pipeline, **tags})
+
     def tell(self, context: Context, scope: RunScope, event: str, message: str) -> None:
         """Notify whoever asked for ``event``; a replay of the past without ``promote`` stays silent."""
         if not self.notify or not scope.promote:

@@ -139,6 +139,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
             self.log.info("Gate %s: %s", line["verdict"], line["sentence"])
         self.log.info("Verdict on version %d: %s", version.number, report["sentence"])
         short = {k: result[k] for k in ("version", "champion", "verdict", "sentence", "go")}
+        self.emit(scope, "mlops.gate.verdict", verdict=report["verdict"])
         self.record_check(scope, "gates", short | {"run_id": context["ti"].run_id})
         if not go:
             self.tell(context, scope, "rejected", f"{self.pipeline} v{version.number}: {report['sentence']}")

@@ -46,7 +46,11 @@ class CheckOperator(MLOpsOperator):
         return capture, self.hook.registry(self.pipeline).get(capture["version"])
 
     def _record(self, scope: RunScope, name: str, result: dict[str, Any]) -> dict[str, Any]:
+        from airflow_mlops.notifications.metrics import of_check
+
         self.record_check(scope, name, result)
+        for metric, value, tags in of_check(name, result):
+            self.emit(scope, metric, value, **tags)
         self.log.info("%s: %s. %s", name.capitalize(), result["verdict"], result["sentence"])
         # Columns are in the report and in the store; XCom keeps the verdict, and the names that a retrain is asked for.
         short = {key: value for key, value in result.items() if key != "columns"}

@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow_mlops.config.models import Batch, Data
 from airflow_mlops.exceptions import VersionNotFound
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -84,6 +85,10 @@ class BatchPredictOperator(MLOpsOperator):
         )
         self.log.info("Scored %s rows with v%d into %s", f"{result['rows']:,}", version.number, result["output"])
         self.record_check(scope, "prediction", result)
+        trained_on = (version.record["snapshot"].get("window") or {}).get("end")
+        if scope.window and trained_on:
+            age = scope.window.end - Window.of(trained_on, scope.window.end).start
+            self.emit(scope, "mlops.champion.age_days", age.total_seconds() / 86400)
         if scope.window is None and scope.promote:
             # Without a window there is no check to keep it in.
             note = {"rows": result["rows"], "output": result["output"], "start": scope.start, "run_id": run}

@@ -106,6 +106,8 @@ class RequestRetrainOperator(MLOpsOperator):
         )
         answer = {"granted": decision.granted, "reasons": decision.reasons, "sentence": decision.sentence}
         self.record_check(scope, "request", answer | {"held": decision.held})
+        for reason in decision.reasons if decision.granted else ():
+            self.emit(scope, "mlops.retrain.granted", reason=reason)
         if not decision.granted:
             _tell_held(self, context, scope, decision.held, decision.sentence)
             return self._remind(ledger, scope, context, decision.sentence)
@@ -152,6 +154,7 @@ class ClaimRetrainOperator(MLOpsOperator):
             if claim.held:
                 _tell_held(self, context, scope, claim.held, claim.sentence)
             raise AirflowSkipException(claim.sentence)
+        self.emit(scope, "mlops.training.started", start=scope.start)
         self.log.info("Training goes on: %s", claim.sentence)
         return result
 
@@ -172,7 +175,9 @@ class ClaimRetrainOperator(MLOpsOperator):
 
 
 def _tell_held(operator: MLOpsOperator, context: Context, scope: RunScope, held: Sequence[str], sentence: str) -> None:
-    """Notify of ``budget`` where that is used up and somebody asked to hear of it, else of ``suppressed``."""
+    """Count what held, and tell of ``budget`` where that is used up and asked for by name, else of ``suppressed``."""
+    for kind in held:
+        operator.emit(scope, "mlops.retrain.suppressed", held=kind)
     asked = operator.notify["events"] if operator.notify else ()
     event = "budget" if "budget" in held and "budget" in asked else "suppressed"
     operator.tell(context, scope, event, f"{operator.pipeline}: {sentence}")
