@@ -7,6 +7,11 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("airflow-mlops", deadline=None)
+settings.load_profile("airflow-mlops")
 
 # Before anything imports airflow.configuration: neither the user's configuration nor their database is touched.
 if "AIRFLOW_HOME" not in os.environ:
