@@ -239,6 +239,23 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     ),
                 ),
                 GroupCommand(
+                    name="bundle",
+                    help="Bundles of a project",
+                    subcommands=(
+                        _command(
+                            "verify",
+                            "Check a bundle's bytes and signature, and say what it is",
+                            "Nothing in it is imported or run. Ends with 1 when it was changed after it was built, or "
+                            "is not signed as [mlops] trusted_keys and allow_unsigned ask.",
+                            Arg(("file",), metavar="FILE", help="The bundle"),
+                            Arg(("--digest",), metavar="SHA256", default=None, help="The sha256 that it must have"),
+                            Arg(("--unpack",), metavar="DIR", default=None, help="Write its files to this new folder"),
+                            TEXT_OR_JSON,
+                            module="bundle",
+                        ),
+                    ),
+                ),
+                GroupCommand(
                     name="keys",
                     help="Keys that models are signed with",
                     subcommands=(

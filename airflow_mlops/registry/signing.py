@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,11 @@ class Signer:
 
     def sign(self, info: dict[str, Any], *, pipeline: str, key: str | None = None) -> dict[str, str]:
         """Return ``{"key": key id, "value": base64}``, to go into the model info as ``signature``."""
-        value = self._private.sign(statement(info, pipeline=pipeline, key=key))
-        return {"key": self.key_id, "value": base64.b64encode(value).decode()}
+        return self.sign_statement(statement(info, pipeline=pipeline, key=key))
+
+    def sign_statement(self, said: bytes) -> dict[str, str]:
+        """Return ``{"key": key id, "value": base64}`` for ``said``, which begins with what it is a statement of."""
+        return {"key": self.key_id, "value": base64.b64encode(self._private.sign(said)).decode()}
 
 
 def read_public_key(text: str) -> str:
@@ -181,13 +185,33 @@ class Verifier:
         :raises UntrustedArtifact: it must be signed and is not, or its signature is wrong.
         """
         name = f"the model of {pipeline}{'' if key is None else f'[{key}]'} ({str(info['digest'])[:12]})"
-        signature = info.get("signature")
+        return self.check_statement(
+            info.get("signature"),
+            lambda: statement(info, pipeline=pipeline, key=key),
+            name=name,
+            of="file, format, pipeline and key",
+            again="where it is trained and train again",
+            changed="its record or its file was changed after it was signed: train again, or restore the store",
+        )
+
+    def check_statement(
+        self, signature: Any, said: Callable[[], bytes], *, name: str, of: str, again: str, changed: str
+    ) -> str | None:
+        """Verify a signature of any statement.
+
+        :param signature: what :meth:`Signer.sign_statement` returned, or whatever stands in its place.
+        :param said: gives the statement; called only where there is a signature to verify.
+        :param name: what messages call what is signed; ``of``: what the statement says about it.
+        :param again: how to have it signed; ``changed``: what to do where the signature is wrong.
+        :return: id of the key that signed; None where it may be used without a valid signature.
+        :raises UntrustedArtifact: it must be signed and is not, or its signature is wrong.
+        """
         if signature is None or not self.keys:
             if not self.signed_only:
                 return None
             raise UntrustedArtifact(
                 f"{name} is not signed" if signature is None else f"{name} is signed, but no key is trusted",
-                hint="set [mlops] signing_key_file where it is trained and train again"
+                hint=f"set [mlops] signing_key_file {again}"
                 if self.keys
                 else "set [mlops] trusted_keys; `airflow mlops keys new` makes a key",
             )
@@ -200,13 +224,9 @@ class Verifier:
             )
         try:
             public = Ed25519PublicKey.from_public_bytes(base64.b64decode(known[signed_by]))
-            value = base64.b64decode(signature["value"], validate=True)
-            public.verify(value, statement(info, pipeline=pipeline, key=key))
+            public.verify(base64.b64decode(signature["value"], validate=True), said())
         except (InvalidSignature, KeyError, TypeError, ValueError) as e:
-            raise UntrustedArtifact(
-                f"the signature of {name} is not that of this file, format, pipeline and key",
-                hint="its record or its file was changed after it was signed: train again, or restore the store",
-            ) from e
+            raise UntrustedArtifact(f"the signature of {name} is not that of this {of}", hint=changed) from e
         return signed_by
 
     def evidence(self, info: dict[str, Any], *, pipeline: str, key: str | None = None) -> dict[str, str]:
