@@ -127,7 +127,7 @@ class Pipeline:
             raise ConfigError(f"a sample of {sample} rows is none", hint="ask for at least one row")
         if register and store is None:
             raise RegistryError("there is no store to register in", hint="name it: store='file:///folder'")
-        window = _window(start, end, self.config.dag.timezone)
+        window = window_of(start, end, self.config.dag.timezone)
         with ExitStack() as stack:
             made: dict[str, str] = {}
             run = LocalRun(
@@ -232,8 +232,11 @@ def _keeper(made: dict[str, str], folder: Path | None) -> Callable[[str, str], N
     return keep
 
 
-def _window(start: str | date | None, end: str | date | None, zone: str) -> Window | None:
-    """The window; a time without an offset is one in ``zone``."""
+def window_of(start: str | date | None, end: str | date | None, zone: str) -> Window | None:
+    """The window; a time without an offset is one in ``zone``.
+
+    :raises WindowError: only one end is given, or one is no time.
+    """
     if start is None and end is None:
         return None
     if start is None or end is None:

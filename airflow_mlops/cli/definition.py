@@ -40,9 +40,11 @@ TABLE_OR_JSON = Arg(("--output",), choices=("table", "json"), default="table", h
 TEXT_OR_JSON = Arg(("--output",), choices=("text", "json"), default="text", help="(default: text)")
 
 
-def _command(name: str, help: str, description: str, *args: Arg, module: str | None = None) -> ActionCommand:
-    function = lazy_load_command(f"airflow_mlops.cli.{module or name}.{name}")
-    return ActionCommand(name=name, help=help, description=description, func=function, args=args)
+def _command(
+    name: str, help: str, description: str, *args: Arg, module: str | None = None, function: str | None = None
+) -> ActionCommand:
+    called = lazy_load_command(f"airflow_mlops.cli.{module or name}.{function or name}")
+    return ActionCommand(name=name, help=help, description=description, func=called, args=args)
 
 
 def get_mlops_cli_commands() -> list[CLICommand]:
@@ -94,6 +96,75 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     Arg(("--target",), metavar="COLUMN", default=None, help="The column to predict"),
                     Arg(("-o", "--out"), metavar="FILE", default=None, help="Default: NAME.yaml here"),
                     Arg(("--force",), action="store_true", help="Write over a file that is there"),
+                ),
+                _command(
+                    "new-project",
+                    "Write a git repository with one pipeline, its features, tests, environments and CI",
+                    "What is written works as it is, on made-up data. A folder that is in use is refused.",
+                    Arg(("folder",), metavar="DIR", help="An empty folder, or one that is not there yet"),
+                    module="new_project",
+                    function="new_project",
+                ),
+                _command(
+                    "ci",
+                    "Check a project and what a change does to its pipelines, before it is merged",
+                    "Stages: lint, test, build, train, gates, contract; after one that fails the others are not begun. "
+                    "Ends with 0, or with 3 to 8 for the stage that failed, in this order; with 1 when there is "
+                    "nothing to check. Progress goes to standard error.",
+                    Arg(
+                        ("folder",),
+                        metavar="DIR",
+                        nargs="?",
+                        default=".",
+                        help="The project (default: the folder here)",
+                    ),
+                    Arg(
+                        ("--changed-since",),
+                        metavar="REF",
+                        default=None,
+                        help="Train and compare only pipelines that changed since the branch left this commit, branch "
+                        "or tag (default: train all, compare none)",
+                    ),
+                    TEXT_OR_JSON,
+                    Arg(("--report",), metavar="FILE.md", default=None, help="Write a report for the pull request"),
+                    Arg(("--junit",), metavar="FILE.xml", default=None, help="Write the results as JUnit's XML"),
+                    Arg(
+                        ("--bundle",),
+                        metavar="FILE.zip",
+                        default=None,
+                        help="Keep the bundle there, if all stages pass",
+                    ),
+                    Arg(
+                        ("--sample",),
+                        metavar="N",
+                        type=int,
+                        default=5000,
+                        help="Train on at most N rows (default: 5000)",
+                    ),
+                    Arg(("--from",), dest="start", metavar="DATE", default=None, help="Start of the data window"),
+                    Arg(("--to",), dest="end", metavar="DATE", default=None, help="End of it; not part of it"),
+                    Arg(
+                        ("--data-root",),
+                        metavar="DIR",
+                        default=None,
+                        help="Where relative data paths start (default: DIR/data if it is there, else the option "
+                        "data_root of the section mlops)",
+                    ),
+                    Arg(
+                        ("--test-timeout",),
+                        metavar="SECONDS",
+                        type=float,
+                        default=600.0,
+                        help="Kill the project's tests after this (default: 600)",
+                    ),
+                    Arg(
+                        ("--train-timeout",),
+                        metavar="SECONDS",
+                        type=float,
+                        default=1800.0,
+                        help="Kill a training after this (default: 1800)",
+                    ),
+                    ENVIRONMENT,
                 ),
                 _command(
                     "run",

@@ -20,6 +20,8 @@ MORE = {
     "assess": "What counts for a level, and what each capability asks for: [levels](../explanation/levels.md).",
     "backfill": "Prints a line a window and a table at the end. Ctrl-C ends the command with exit code 130; the run in "
     "flight goes on. [How](../how-to/backfill.md).",
+    "bundle verify": "[How](../how-to/pipeline-ci.md#the-bundle).",
+    "ci": "Stages, exit codes, what counts as changed and what is compared: [how](../how-to/pipeline-ci.md).",
     "describe": "Where values come from: [environments](../how-to/environments.md). Values of secrets are not shown.",
     "keys new": "What is signed, and what is refused then: [sign models](../how-to/sign-models.md).",
     "lint": "In an editor, before a commit and in CI: [how](../how-to/check-files.md).",
@@ -28,6 +30,7 @@ MORE = {
     "loaders": "When and how: [many pipelines](../how-to/many-pipelines.md).",
     "lineage": "[How](../how-to/rerun-the-past.md).",
     "rerun": "[How](../how-to/rerun-the-past.md).",
+    "new-project": "What is in it: [how](../how-to/pipeline-ci.md#a-project).",
     "registry diff": "Only what differs is shown; parts that are equal are named.",
     "registry rollback": "[How](../how-to/roll-back.md), also through Airflow's UI and REST API.",
     "run": "From a notebook and in tests: [how](../how-to/run-locally.md).",

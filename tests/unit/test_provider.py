@@ -79,7 +79,7 @@ def test_airflow_finds_the_provider(tmp_path: Path) -> None:
     assert done.stdout.split()[-5:] == ["True", "True", "aws_default", "True", "True"], done.stdout + done.stderr
 
 
-LIBRARY = ["window", "exceptions", "config", "ml", "registry", "store"]
+LIBRARY = ["window", "exceptions", "config", "delivery", "ml", "registry", "store"]
 
 
 def test_the_library_never_imports_airflow() -> None:

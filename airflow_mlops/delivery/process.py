@@ -1,0 +1,98 @@
+"""Running a project's code: in a process of its own, with a time limit, and with no more rights than the caller's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_KEPT = 20_000
+# What leads a child to the caller's own Airflow, and the keys that what is delivered is signed with.
+_WITHHELD = ("AIRFLOW_HOME", "AIRFLOW_CONFIG", "AIRFLOW__DATABASE__", "AIRFLOW__MLOPS__", "AIRFLOW__CORE__DAGS_FOLDER")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended.
+
+    :param code: exit code, negative for a signal; ``None``: it was killed at the time limit.
+    :param output: the end of what it printed, on both streams.
+    """
+
+    code: int | None
+    output: str
+    seconds: float
+
+
+def child_environment(
+    home: Path, mlops: Mapping[str, str], *, project: Path, signing_conn_id: str | None = None
+) -> dict[str, str]:
+    """Return the environment for a project's code: an Airflow home of its own, and no key to sign with.
+
+    The code runs as the same user. What that user can read in files it can read, too: a signing key that its
+    tests must not see belongs where they do not run.
+
+    :param home: becomes ``AIRFLOW_HOME``, with a database of its own.
+    :param mlops: options of ``[mlops]``; no others are passed on.
+    :param project: the folder that was copied: its code must not be imported in the place of the copy's.
+    :param signing_conn_id: the connection that holds the private key; it is left out.
+    """
+    own = dict(os.environ)
+    secret = f"AIRFLOW_CONN_{signing_conn_id.upper()}" if signing_conn_id else None
+    kept = {key: value for key, value in own.items() if not key.startswith(_WITHHELD) and key != secret}
+    return (
+        kept
+        | {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+            "PYTHONPATH": os.pathsep.join(_elsewhere(own.get("PYTHONPATH", ""), project)),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        | {f"AIRFLOW__MLOPS__{name.upper()}": value for name, value in mlops.items()}
+    )
+
+
+def _elsewhere(paths: str, project: Path) -> list[str]:
+    """Those of ``paths`` that do not lead into the project; relative ones do, from the folder of the command."""
+    every = [path for path in paths.split(os.pathsep) if path]
+    return [path for path in every if not Path(path).resolve().is_relative_to(project.resolve())]
+
+
+def run(arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], seconds: float, log: Path) -> Ended:
+    """Run Python with ``arguments`` in ``folder``; whatever it started ends with it.
+
+    :param seconds: after these it is killed, with all that it started.
+    :param log: what it prints goes there.
+    """
+    began = time.monotonic()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        code: int | None = None
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(seconds)
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    with log.open("rb") as printed:
+        size = printed.seek(0, os.SEEK_END)
+        printed.seek(max(0, size - _KEPT))
+        output = printed.read().decode(errors="replace")
+    return Ended(code, output, time.monotonic() - began)
