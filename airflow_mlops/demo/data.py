@@ -5,7 +5,7 @@ Files under ``<root>``::
     breast_cancer.parquet            469 samples with the diagnosis, for training
     breast_cancer_new.parquet        100 samples without it, to score
     flights/2013-01.parquet …        what is known at scheduled departure, and the outcome
-    schedule/2013-01.parquet …       the same without the outcome, to score
+    schedule/2013-01.parquet …       the same without the outcome, to score; one month has a wrong unit in it
     outcomes/2013-01.parquet …       flight_id and outcome, as they would arrive later
 """
 
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 FLIGHTS = 336_776
 """Rows of the flight data; another number means another release of the package."""
+
+WRONG_UNIT = ("2013-09", "AA")
+"""Month and carrier whose distances reach the schedule in kilometres, while training reads miles.
+
+Made up: the data has no such mistake. It moves the distribution of distances by 0.08 standard deviations and no
+prediction that matters; only a replay, row by row, finds it.
+"""
+
+_KM_PER_MILE = 1.609344
 
 
 def prepare_breast_cancer(root: Path, say: Callable[[str], None] = print) -> None:
@@ -66,10 +75,20 @@ def prepare_flights(root: Path, months: int = 12, say: Callable[[str], None] = p
         part = frame[month_of == month]
         ended = part[part["delayed"].notna()].astype({"delayed": "int64"})
         ended.to_parquet(root / "flights" / f"{month}.parquet", index=False)
-        part.drop(columns="delayed").to_parquet(root / "schedule" / f"{month}.parquet", index=False)
+        as_served(part.drop(columns="delayed"), month).to_parquet(root / "schedule" / f"{month}.parquet", index=False)
         ended[["flight_id", "delayed"]].to_parquet(root / "outcomes" / f"{month}.parquet", index=False)
         say(f"  {month}: {len(part):,} flights, {ended['delayed'].mean():.1%} more than 15 minutes late")
     say(f"  left out of training: {unknown:,} cancelled or diverted flights, which have no arrival delay")
+
+
+def as_served(flights: pd.DataFrame, month: str) -> pd.DataFrame:
+    """The flights of one month as the schedule delivers them: those of ``WRONG_UNIT`` with another unit."""
+    wrong_month, carrier = WRONG_UNIT
+    if month != wrong_month:
+        return flights
+    miles = flights["distance"]
+    kilometres = (miles * _KM_PER_MILE).round(1)
+    return flights.assign(distance=kilometres.where(flights["carrier"] == carrier, miles))
 
 
 def flights_frame() -> pd.DataFrame:

@@ -37,6 +37,17 @@ def test_flights_hold_only_what_is_known_at_scheduled_departure(root: Path) -> N
     assert flights["delayed"].dtype == "int64"
 
 
+def test_one_carrier_sends_kilometres_for_one_month(root: Path) -> None:
+    flights = pd.read_parquet(root / "flights" / "2013-01.parquet").drop(columns="delayed")
+    assert data.as_served(flights, "2013-01") is flights
+    served = data.as_served(flights, data.WRONG_UNIT[0])
+    wrong = served["distance"] != flights["distance"]
+    assert set(flights["carrier"][wrong]) == {data.WRONG_UNIT[1]}
+    assert (served["distance"][wrong] / flights["distance"][wrong]).to_numpy() == pytest.approx(1.609, abs=0.001)
+    assert 0.05 < wrong.mean() < 0.15
+    assert list(served.columns) == list(flights.columns)
+
+
 def test_ids_are_unique_and_rows_in_their_month(root: Path) -> None:
     assert sorted(p.stem for p in (root / "flights").iterdir()) == ["2013-01", "2013-02"]
     for month in ("2013-01", "2013-02"):
