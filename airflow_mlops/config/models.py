@@ -482,6 +482,14 @@ class Performance(_Model):
     max_drop: Annotated[StrictFloat, Field(gt=0)] = Field(
         0.03, description="Fall against the score at promotion that is an alarm."
     )
+    min_coverage: Annotated[StrictFloat, Field(gt=0, le=1)] = Field(
+        0.5, description="With outcomes for a smaller share of the predictions the check waits: labels are pending."
+    )
+    estimate: StrictBool = Field(
+        False,
+        description="Estimate the metric of the newest predictions without outcomes, from calibrated probabilities; "
+        "needs no `labels`. It cannot see concept drift.",
+    )
 
 
 class Skew(_Model):
@@ -510,7 +518,7 @@ class Monitor(_Model):
     labels: Labels | None = Field(None, description="Where outcomes arrive.")
     drift: Drift = Field(default_factory=Drift, description="Data and prediction drift.")
     skew: Skew | None = Field(None, description="Feature skew; needs `data.id`. `{}` takes the defaults.")
-    performance: Performance = Field(default_factory=Performance, description="Needs `labels`.")
+    performance: Performance = Field(default_factory=Performance, description="Needs `labels`, or `estimate`.")
     max_age: PositiveDuration | None = Field(None, description="A champion older than this is stale.")
     resources: Resources | None = Field(None, description="For the monitoring tasks.")
 

@@ -217,6 +217,10 @@ class _Model:
                 self._gate(gate, metric, ("evaluate", "gates", i))
         self._metric(self.search.get("metric"), ("train", "search", "metric"))
         self._metric(self.watched.get("metric"), ("monitor", "performance", "metric"))
+        if self.watched.get("estimate") is True and (self.task == "regression" or self._lacks_probabilities()):
+            message = "`estimate` needs a classifier's probabilities, and this model gives none"
+            advice = "remove it: without outcomes nothing can be said of this model"
+            self.found.add(("monitor", "performance", "estimate"), "metric", message, advice)
         if not self.evaluate.get("metrics") and self._lacks_probabilities():
             message = f"`{self.name}` gives no probabilities, and log_loss, a default of `evaluate.metrics`, needs them"
             advice = "set `evaluate.metrics`, such as [roc_auc, accuracy]"

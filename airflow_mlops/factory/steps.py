@@ -231,7 +231,9 @@ def _check(name: str) -> Callable[[StepContext, str], BaseOperator]:
             return monitoring.DriftCheckOperator(**arguments)
         if name == "skew":
             return monitoring.FeatureSkewCheckOperator(**arguments)
-        return monitoring.PerformanceCheckOperator(evaluate=config.evaluate, **arguments)
+        # It follows other checks only to tell a drop's cause: where they were skipped it goes on without.
+        rule = TriggerRule.NONE_FAILED
+        return monitoring.PerformanceCheckOperator(evaluate=config.evaluate, trigger_rule=rule, **arguments)
 
     return make
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,13 +14,16 @@ import pandas as pd
 from airflow_mlops.config.models import Data, Labels, Performance
 from airflow_mlops.exceptions import ConfigError, EvaluationError
 from airflow_mlops.ml.data import read_batches
+from airflow_mlops.ml.estimated_performance import estimate_performance
+from airflow_mlops.ml.evaluation import Evaluation
 from airflow_mlops.ml.features import FeatureSchema
 from airflow_mlops.ml.files import Files
 from airflow_mlops.ml.metrics import default_metrics
-from airflow_mlops.ml.performance import check_performance
+from airflow_mlops.ml.performance import check_performance, said_of
 from airflow_mlops.ml.prediction import read_capture
+from airflow_mlops.registry.checks import read_check
 from airflow_mlops.registry.registry import Version
-from airflow_mlops.store import layout
+from airflow_mlops.store import get_blob_file, layout
 from airflow_mlops.store.base import Store
 from airflow_mlops.window import Window
 
@@ -46,6 +51,12 @@ def labelled_capture(
     return found
 
 
+def watched_metric(version: Version, config: Performance, metrics: Sequence[str]) -> str:
+    """The metric that performance is told in: of ``monitor.performance``, else the first of ``evaluate.metrics``."""
+    classes = FeatureSchema.from_dict(version.record["schema"]).classes
+    return config.metric or (metrics or default_metrics(version.record["task"], len(classes or ()) or None))[0]
+
+
 def performance(
     store: Store,
     capture: dict[str, Any],
@@ -56,18 +67,20 @@ def performance(
     config: Performance,
     metrics: Sequence[str],
     files: Files,
+    rehearsal: bool = False,
 ) -> dict[str, Any]:
     """Score captured predictions by their outcomes, against the score at promotion.
 
+    The checks ``drift`` and ``skew`` of the capture's window, where they have a result, tell the cause of a drop.
+
+    :param rehearsal: whose checks these are, as in :func:`labelled_capture`.
     :returns: ``{"verdict", "sentence", "metric", "value", "baseline", "rows", "coverage", "version", "window"}``.
     :raises ConfigError: ``data.id`` is not set, so that nothing can be joined.
     :raises EvaluationError: the metric was not measured at promotion.
     """
     if data.id is None:
         raise ConfigError("monitor.labels needs data.id: the column that names a row", hint="set data.id")
-    schema = FeatureSchema.from_dict(version.record["schema"])
-    task = version.record["task"]
-    metric = config.metric or (metrics[0] if metrics else default_metrics(task, len(schema.classes or ()) or None)[0])
+    metric = watched_metric(version, config, metrics)
     evaluations = version.notes.get("evaluation")
     if not evaluations:
         raise EvaluationError(
@@ -80,6 +93,9 @@ def performance(
             f"{metric!r} was not measured when v{version.number} was promoted",
             hint=f"name it in evaluate.metrics, or watch one of {', '.join(measured)}",
         )
+    low, high = measured[metric].get("candidate_low"), measured[metric].get("candidate_high")
+    window = Window.from_dict(capture["window"])
+    found = {name: read_check(store, version.pipeline, name, window, rehearsal=rehearsal) for name in ("drift", "skew")}
     source = Data(source=labels.source, target=data.target, private=data.private)
     outcomes = read_batches(source, files=files, window=None, columns=[labels.join_on, data.target])
     report = check_performance(
@@ -88,8 +104,36 @@ def performance(
         metric=metric,
         baseline=measured[metric]["candidate"],
         config=config,
-        schema=schema,
+        schema=FeatureSchema.from_dict(version.record["schema"]),
         id_column=data.id,
         join_on=labels.join_on,
+        baseline_bounds=(low, high) if low is not None and high is not None else None,
+        # A result about another version says nothing about this one's drop.
+        others={n: c[n] for n, c in found.items() if c and c[n].get("version", version.number) == version.number},
     )
     return {**report.to_dict(), "version": version.number, "window": capture["window"]}
+
+
+def estimated(
+    store: Store, capture: dict[str, Any], version: Version, *, config: Performance, metrics: Sequence[str]
+) -> dict[str, Any]:
+    """Estimate the metric of captured predictions without their outcomes; see ``ml/estimated_performance.py``.
+
+    :returns: ``{"metric", "value", "low", "high", "rows", "calibrated_on", "sentence", "window"}``.
+    :raises EvaluationError: the version has no evaluation to calibrate on, or the metric cannot be estimated.
+    """
+    evaluations = version.notes.get("evaluation")
+    if not evaluations:
+        raise EvaluationError(
+            f"v{version.number} was promoted without an evaluation: there is nothing to calibrate its probabilities on",
+            hint="train a version here, or set monitor.performance.estimate: false",
+        )
+    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        path = Path(folder, "evaluation.parquet")
+        get_blob_file(store, evaluations[-1]["evaluation"], path)
+        holdout = Evaluation.from_parquet(path)
+    schema = FeatureSchema.from_dict(version.record["schema"])
+    said = said_of(read_capture(store, capture), schema)
+    metric = watched_metric(version, config, metrics)
+    found = estimate_performance(metric, said, holdout.y, holdout.predictions("candidate"))
+    return {**found.to_dict(), "window": capture["window"]}

@@ -1,17 +1,22 @@
 """How good were the predictions, now that outcomes have arrived?
 
 An alarm needs both: the metric fell by ``max_drop`` or more against its value at promotion, and the
-rows show that it is below that value at all (one-sided 95 %). The value at promotion is taken as
-known. This sees concept drift, which the inputs do not show; it waits for labels.
+rows show that it is worse than at promotion at all (one-sided 95 %). How sure the value at promotion
+is counts too: the two intervals are joined to one of their difference by recovering the variances on
+the side that matters (MOVER; Zou & Donner 2008, *Statistics in Medicine* 27, 1693-1702). Both sides
+take rows as independent. This sees concept drift, which the inputs do not show; it waits for labels.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from airflow_mlops.config.models import Performance
 from airflow_mlops.exceptions import DataError
@@ -20,12 +25,15 @@ from airflow_mlops.ml.joining import last_of_each, same_keys
 from airflow_mlops.ml.metrics import Metric, Predictions
 from airflow_mlops.ml.paired import estimate
 from airflow_mlops.ml.prediction import PREDICTION, PROBABILITY, SCORE
+from airflow_mlops.ml.selective_labels import Selection, check_selection
 
 MIN_ROWS = 30
-MIN_COVERAGE = 0.5
 CONFIDENCE = 0.95
+# The value at promotion was kept with a two-sided interval; from its ends to one-sided ones, both at 95 %.
+_ONE_SIDED = float(norm.ppf(CONFIDENCE) / norm.ppf((1 + CONFIDENCE) / 2))
 
 Verdict = Literal["ok", "drop", "pending_labels", "not_enough_data"]
+Cause = Literal["concept drift", "data drift", "feature skew", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,11 @@ class PerformanceReport:
     """The metric on the rows that have both a prediction and an outcome, as people read it.
 
     :param low: one-sided 95 % bounds of ``value``, ``low`` ≤ ``high``; None when it was not computed.
+    :param worse_by: fall against the value at promotion, positive is worse; ``at_least``: its lower bound, one-sided
+        95 %. None when it was not computed.
     :param rows: predictions with an outcome; ``coverage`` is their share of all predictions.
+    :param selection: set where outcomes came for one side of the predictions only.
+    :param cause: of a drop, by what other checks say about the same window.
     :param duplicates: rows left out because a later one has the same id: of predictions, and of outcomes.
     """
 
@@ -47,10 +59,15 @@ class PerformanceReport:
     coverage: float
     duplicates: tuple[int, int]
     sentence: str
+    worse_by: float | None = None
+    at_least: float | None = None
+    selection: Selection | None = None
+    cause: Cause | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, all numbers finite."""
-        return asdict(self) | {"duplicates": [*self.duplicates]}
+        selection = self.selection.to_dict() if self.selection else None
+        return asdict(self) | {"duplicates": [*self.duplicates], "selection": selection}
 
 
 def check_performance(
@@ -64,6 +81,8 @@ def check_performance(
     id_column: str,
     join_on: str | None = None,
     seed: int = 7,
+    baseline_bounds: tuple[float, float] | None = None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> PerformanceReport:
     """Join predictions with outcomes and compare the metric with its value at promotion.
 
@@ -74,6 +93,8 @@ def check_performance(
     :param baseline: the metric's value at promotion, as people read it (``log_loss`` positive).
     :param schema: of the model that predicted: target, classes, positive class.
     :param seed: of the bootstrap, for metrics that need one.
+    :param baseline_bounds: two-sided 95 % interval of ``baseline``; without it the value counts as exact.
+    :param others: results of the checks ``drift`` and ``skew`` of the same window, to tell a drop's cause.
     :raises DataError: a column is missing, or an outcome is of a class the model does not know.
     :raises EvaluationError: the metric does not exist or does not fit the model.
     """
@@ -98,39 +119,91 @@ def check_performance(
     if twice or again:
         counted += f" ({twice:,} predictions and {again:,} labels came twice, the last counts)"
 
-    def report(verdict: Verdict, sentence: str, *numbers: float | None) -> PerformanceReport:
-        value, low, high = numbers or (None, None, None)
-        return PerformanceReport(verdict, metric, baseline, value, low, high, rows, coverage, (twice, again), sentence)
+    selection = check_selection(
+        predicted, predicted.index.isin(outcomes.index), classes=schema.classes is not None
+    )  # fmt: skip
 
-    if coverage < MIN_COVERAGE:
-        return report("pending_labels", f"labels are pending: {counted}, at least {MIN_COVERAGE:.0%} are needed")
+    def report(verdict: Verdict, sentence: str, *numbers: float | None, **more: Any) -> PerformanceReport:
+        value, low, high = numbers or (None, None, None)
+        told = sentence + (f"; {selection.sentence}" if selection else "")
+        return PerformanceReport(
+            verdict, metric, baseline, value, low, high, rows, coverage, (twice, again), told,
+            selection=selection, **more,
+        )  # fmt: skip
+
+    if coverage < config.min_coverage:
+        return report("pending_labels", f"labels are pending: {counted}, at least {config.min_coverage:.0%} are needed")
     if rows < MIN_ROWS:
         return report("not_enough_data", f"not enough data: {counted}, at least {MIN_ROWS} are needed")
 
-    y, predictions, n_classes = _codes(outcomes.loc[matched, schema.target], predicted.loc[matched], schema)
+    y, n_classes = _truth(outcomes.loc[matched, schema.target], schema)
+    predictions = said_of(predicted.loc[matched], schema)
     scorer.check_task("regression" if n_classes is None else "classification", n_classes)
     if scorer.is_ranking and (y == y[0]).all():
         return report("not_enough_data", f"not enough data: {counted}, all of one class, so there is no {metric}")
     found = estimate(scorer, y, predictions, n_classes=n_classes, seed=seed)
     bounds = found.bounds(CONFIDENCE)
     value = scorer.printed(found.value)
-    reference = scorer.printed(baseline)  # as a score: higher is better
-    fell = reference - found.value
     low, high = sorted(scorer.printed(b) for b in bounds) if bounds else (None, None)
-    significant = bounds is not None and bounds[1] < reference
+    fell = scorer.printed(baseline) - found.value  # as scores: higher is better
+    least = _at_least(scorer, found.value, bounds, baseline, baseline_bounds)
     large = fell >= config.max_drop - 1e-12  # 0.5 - 0.47 is not quite 0.03
-    sentence = _sentence(scorer, value, baseline, bounds, fell, large, significant, config.max_drop) + f"; {counted}"
-    return report("drop" if large and significant else "ok", sentence, value, low, high)
+    drop = large and least is not None and least > 0
+    cause = _cause(others or {}, schema.names) if drop else None
+    sentence = _sentence(scorer, value, bounds, baseline, fell, least, large, config.max_drop)
+    if cause is not None:
+        sentence += f": {_CAUSES[cause]}"
+    exact = "" if baseline_bounds else "; the value at promotion counts as exact, its interval was not kept"
+    return report(
+        "drop" if drop else "ok", f"{sentence}; {counted}{exact}", value, low, high,
+        worse_by=fell, at_least=least, cause=cause,
+    )  # fmt: skip
+
+
+_CAUSES: dict[Cause, str] = {
+    "concept drift": "concept drift, as the inputs did not drift in this window",
+    "data drift": "the inputs drifted in this window, which may be the cause",
+    "feature skew": "feature skew was found in this window, which may be the cause",
+    "unknown": "whether the inputs drifted is not known, so this may be concept drift or not",
+}
+
+
+def _cause(others: Mapping[str, Mapping[str, Any]], features: list[str]) -> Cause:
+    """What the other checks of the window leave as the reason of a drop."""
+    drift, skew = others.get("drift") or {}, others.get("skew") or {}
+    if skew.get("verdict") == "skew":
+        return "feature skew"
+    if drift.get("verdict") not in ("drift", "no_drift"):
+        return "unknown"
+    # What drifts by itself in the predictions follows from the inputs, or is no reason.
+    moved = any(c.get("drifted") and c.get("name") in features for c in drift.get("columns") or ())
+    return "data drift" if moved else "concept drift"
+
+
+def _at_least(
+    metric: Metric,
+    score: float,
+    bounds: tuple[float, float] | None,
+    baseline: float,
+    baseline_bounds: tuple[float, float] | None,
+) -> float | None:
+    """Lower bound of the fall, one-sided at 95 %; ``None`` where nothing is known of how sure the score is."""
+    if bounds is None:
+        return None
+    reference = metric.printed(baseline)
+    # As a score the lower end of the value at promotion is the one nearer to ours.
+    lower = min(metric.printed(b) for b in baseline_bounds) if baseline_bounds else reference
+    return reference - score - math.hypot(bounds[1] - score, _ONE_SIDED * (reference - lower))
 
 
 def _sentence(
     metric: Metric,
     value: float,
-    baseline: float,
     bounds: tuple[float, float] | None,
+    baseline: float,
     fell: float,
+    least: float | None,
     large: bool,
-    significant: bool,
     max_drop: float,
 ) -> str:
     if bounds is None:
@@ -142,26 +215,17 @@ def _sentence(
     if fell <= 0:
         return f"{head}: not worse"
     size = f"worse by {fell:.4g}, limit {max_drop:.4g}"
-    if large and significant:
-        return f"{head}: {size}, and significant"
+    if least is not None and least > 0:
+        return f"{head}: {size}, and significant (by at least {least:.2g})"
     return f"{head}: {size}" + (", but not significant" if large else "")
 
 
-def _codes(
-    outcomes: pd.Series, predicted: pd.DataFrame, schema: FeatureSchema
-) -> tuple[np.ndarray, Predictions, int | None]:
-    """Truth and predictions as the metrics take them: class codes, of two classes the positive is 1."""
+def said_of(predicted: pd.DataFrame, schema: FeatureSchema) -> Predictions:
+    """Captured predictions as the metrics take them: class codes, of two classes the positive is 1."""
     if schema.classes is None:
-        y = pd.to_numeric(outcomes, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-        if bad := int((~np.isfinite(y)).sum()):
-            raise DataError(f"{bad:,} of {len(y):,} labels are not finite numbers", hint="correct monitor.labels")
-        return y, Predictions(labels=predicted[PREDICTION].to_numpy(dtype=float)), None
-    classes = [plain(c) for c in schema.classes]
-    if len(classes) == 2 and schema.positive is not None:
-        classes.sort(key=lambda c: c == schema.positive)
-    y, labels = (
-        _class_codes(v, classes, what) for v, what in ((outcomes, "labels"), (predicted[PREDICTION], "capture"))
-    )
+        return Predictions(labels=predicted[PREDICTION].to_numpy(dtype=float))
+    classes = _ordered(schema)
+    labels = _class_codes(predicted[PREDICTION], classes, "capture")
     proba = decision = None
     many = [f"{PROBABILITY}_{c}" for c in classes]
     if PROBABILITY in predicted:
@@ -171,7 +235,25 @@ def _codes(
         proba = predicted[many].to_numpy(dtype=float)
     elif SCORE in predicted:
         decision = predicted[SCORE].to_numpy(dtype=float)
-    return y, Predictions(labels=labels, proba=proba, decision=decision), len(classes)
+    return Predictions(labels=labels, proba=proba, decision=decision)
+
+
+def _truth(outcomes: pd.Series, schema: FeatureSchema) -> tuple[np.ndarray, int | None]:
+    """Outcomes in the same codes, and how many classes there are."""
+    if schema.classes is None:
+        y = pd.to_numeric(outcomes, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        if bad := int((~np.isfinite(y)).sum()):
+            raise DataError(f"{bad:,} of {len(y):,} labels are not finite numbers", hint="correct monitor.labels")
+        return y, None
+    classes = _ordered(schema)
+    return _class_codes(outcomes, classes, "labels"), len(classes)
+
+
+def _ordered(schema: FeatureSchema) -> list[Any]:
+    classes = [plain(c) for c in schema.classes or ()]
+    if len(classes) == 2 and schema.positive is not None:
+        classes.sort(key=lambda c: c == schema.positive)
+    return classes
 
 
 def _class_codes(values: pd.Series, classes: list[Any], what: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.config.models import Data, Evaluate, Monitor, Validate, length
-from airflow_mlops.exceptions import DataNotFound
+from airflow_mlops.exceptions import DataNotFound, EvaluationError
 from airflow_mlops.links.reports import DriftReportLink, SkewReportLink, ValidationReportLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
@@ -153,7 +153,9 @@ class FeatureSkewCheckOperator(CheckOperator):
 class PerformanceCheckOperator(CheckOperator):
     """Score the champion's predictions once their outcomes are known.
 
-    Verdict ``ok``, ``drop``, ``pending_labels`` or ``not_enough_data``.
+    Verdict ``ok``, ``drop``, ``pending_labels`` or ``not_enough_data``; the cause of a drop is told by what the checks
+    of drift and feature skew said about the same window. With ``monitor.performance.estimate`` the newest predictions,
+    whose outcomes are to come, are estimated beside it.
 
     :param evaluate: the ``evaluate`` section as in YAML, for the default metric.
     """
@@ -166,27 +168,51 @@ class PerformanceCheckOperator(CheckOperator):
         self.labels_source = self.monitor.labels.source if self.monitor.labels else None
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
-        """Join outcomes to predictions and compare with the score at promotion."""
+        """Join outcomes to predictions and compare with the score at promotion; estimate what has none."""
+        config = self.monitor.performance
+        if self.monitor.labels is None and not config.estimate:
+            raise AirflowSkipException("the pipeline has no monitor.labels: performance cannot be known")
+        own, version = self._capture(scope)
+        result = self._measured(scope, own)
+        if result["verdict"] == "drop":
+            self.tell(context, scope, "performance", f"{self.pipeline}: {result['sentence']}")
+        if config.estimate:
+            result |= self._estimated(own, version, result["sentence"])
+        return self._record(scope, "performance", result)
+
+    def _measured(self, scope: RunScope, own: dict[str, Any]) -> dict[str, Any]:
         from airflow_mlops.ml.outcomes import labelled_capture, performance
 
-        if self.monitor.labels is None:
-            raise AirflowSkipException("the pipeline has no monitor.labels: performance cannot be known")
-        store, delay = self.hook.store(), length(self.monitor.labels.delay)
-        own, _ = self._capture(scope)
-        capture = labelled_capture(store, self.pipeline, scope.required_window, delay, own, rehearsal=not scope.promote)
+        labels = self.monitor.labels
+        if labels is None:
+            return {"verdict": "pending_labels", "sentence": "the pipeline has no monitor.labels"}
+        store, rehearsal = self.hook.store(), not scope.promote
+        delay = length(labels.delay)
+        capture = labelled_capture(store, self.pipeline, scope.required_window, delay, own, rehearsal=rehearsal)
         if capture is None:
-            sentence = f"no predictions are older than the label delay of {self.monitor.labels.delay}"
-            return self._record(scope, "performance", {"verdict": "pending_labels", "sentence": sentence})
-        result = performance(
+            sentence = f"no predictions are older than the label delay of {labels.delay}"
+            return {"verdict": "pending_labels", "sentence": sentence}
+        return performance(
             store,
             capture,
             self.hook.registry(self.pipeline).get(capture["version"]),
             data=self.data,
-            labels=self.monitor.labels.model_copy(update={"source": self.labels_source}),
+            labels=labels.model_copy(update={"source": self.labels_source}),
             config=self.monitor.performance,
             metrics=self.evaluate.metrics,
             files=self.hook.files(self.labels_source),
+            rehearsal=rehearsal,
         )
-        if result["verdict"] == "drop":
-            self.tell(context, scope, "performance", f"{self.pipeline}: {result['sentence']}")
-        return self._record(scope, "performance", result)
+
+    def _estimated(self, capture: dict[str, Any], version: Version, sentence: str) -> dict[str, Any]:
+        from airflow_mlops.ml.outcomes import estimated
+
+        try:
+            found = estimated(
+                self.hook.store(), capture, version, config=self.monitor.performance, metrics=self.evaluate.metrics
+            )
+        except EvaluationError as e:
+            # What was measured stands; that nothing could be estimated is told with it.
+            self.log.warning("%s", e)
+            return {"estimate": None, "sentence": f"{sentence}; not estimated: {e.message}"}
+        return {"estimate": found, "sentence": f"{sentence}; {found['sentence']}"}

@@ -94,15 +94,18 @@ def all_checks(store: Store, pipeline: str) -> Iterator[Check]:
         yield Check(name, body["result"], body.get("at"), body.get("start"), body.get("replay"))
 
 
-def read_check(store: Store, pipeline: str, name: str, window: Window | None = None) -> dict[str, Any] | None:
+def read_check(
+    store: Store, pipeline: str, name: str, window: Window | None = None, *, rehearsal: bool = False
+) -> dict[str, Any] | None:
     """Return ``{"window": {…}, "<name>": result}`` of one check, or ``None`` if there is no result yet.
 
     :param window: ``None``: the newest window with a result of this check.
     """
     if window is not None:
-        key = layout.check(pipeline, window.key, name)
+        key = layout.check(pipeline, window.key, name, rehearsal=rehearsal)
     else:
-        ours = [key for key in store.list(layout.checks_prefix(pipeline)) if key.endswith(f".{name}.json")]
+        prefix = layout.checks_prefix(pipeline, rehearsal=rehearsal)
+        ours = [key for key in store.list(prefix) if key.endswith(f".{name}.json")]
         if not ours:
             return None
         key = ours[-1]

@@ -15,9 +15,9 @@ def may_ask(config: PipelineConfig) -> bool:
     )
 
 
-def has_labels(config: PipelineConfig) -> bool:
-    """Whether outcomes arrive, so that performance can be known."""
-    return config.monitor is not None and config.monitor.labels is not None
+def tells_performance(config: PipelineConfig) -> bool:
+    """Whether outcomes arrive, so that performance can be known, or it is to be estimated without them."""
+    return config.monitor is not None and (config.monitor.labels is not None or config.monitor.performance.estimate)
 
 
 def replays(config: PipelineConfig) -> bool:
@@ -65,7 +65,8 @@ LEVEL: tuple[DagSpec, ...] = (
             Step("monitor.quality", (), monitored),
             Step("monitor.drift", (), monitored),
             Step("monitor.skew", (), replays),
-            Step("monitor.performance", (), has_labels),
+            # After these: they tell the cause of a drop in the same window.
+            Step("monitor.performance", ("monitor.drift", "monitor.skew"), tells_performance),
             Step(
                 "retrain.request",
                 ("monitor.quality", "monitor.drift", "monitor.skew", "monitor.performance"),

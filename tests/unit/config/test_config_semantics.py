@@ -247,6 +247,14 @@ def test_a_metric_that_is_listed_twice_is_only_a_warning():
     assert (issue.code, issue.severity, issue.path) == ("duplicate", "warning", "evaluate.metrics.2")
 
 
+def test_an_estimate_without_outcomes_needs_probabilities():
+    wanted = "monitor: {performance: {estimate: true}}"
+    issue = one("task: regression\ntrain: {estimator: sklearn.linear_model.Ridge}\n" + wanted)
+    assert (issue.path, issue.severity) == ("monitor.performance.estimate", "error")
+    assert "needs a classifier's probabilities" in issue.message
+    assert not found(wanted)
+
+
 def test_a_replay_of_nothing_is_only_a_warning():
     issue = one("monitor: {skew: {replay_rows: 50}}")
     assert (issue.code, issue.severity, issue.path) == ("skew", "warning", "monitor.skew")

@@ -127,8 +127,18 @@ def test_the_replay_is_a_task_where_the_file_asks_for_it() -> None:
     assert "monitor.skew" not in build_pipeline(load_text(LEVEL_1))["flights__monitor"].task_ids
     for skew, kept in (("{replay_rows: 70}", 70), ('{source: "flights/*.parquet"}', 0)):
         dags = build_pipeline(load_text(LEVEL_1.replace("monitor: {", f"monitor: {{skew: {skew}, ")))
-        assert "monitor.skew" in _edges(dags["flights__monitor"])["retrain.request"]
+        edges = _edges(dags["flights__monitor"])
+        assert "monitor.skew" in edges["retrain.request"]
+        assert edges["monitor.performance"] == {"monitor.drift", "monitor.skew"}
         assert dags["flights__predict"].get_task("predict.batch").replay_rows == kept
+
+
+def test_performance_is_a_task_where_it_can_be_known_or_estimated() -> None:
+    without = LEVEL_1.partition("monitor:")[0] + "retrain: {when: [drift]}\n"
+    silent = build_pipeline(load_text(without + "monitor: {}\n"))["flights__monitor"]
+    assert "monitor.performance" not in silent.task_ids
+    dags = build_pipeline(load_text(without + "monitor: {performance: {estimate: true}}\n"))
+    assert dags["flights__monitor"].get_task("monitor.performance").trigger_rule == "none_failed"
 
 
 def test_a_level_1_pipeline_asks_only_where_its_file_says_so() -> None:

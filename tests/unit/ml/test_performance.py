@@ -150,3 +150,73 @@ def test_wrong_input_is_named():
         check(capture, labels, metric="r2")
     with pytest.raises(EvaluationError, match="predict_proba"):
         check(capture.drop(columns="probability"), labels, metric="log_loss")
+
+
+# --- what the value at promotion is worth, what caused a drop ------------------------------------
+
+
+def test_how_sure_the_value_at_promotion_is_counts() -> None:
+    capture, labels = data(800, skill=0.5)
+    value = check(capture, labels).value
+    exact = check(capture, labels, baseline=value + 0.05)
+    assert exact.verdict == "drop"
+    assert "counts as exact" in exact.sentence
+    sure = check(capture, labels, baseline=value + 0.05, baseline_bounds=(value + 0.045, value + 0.055))
+    assert sure.verdict == "drop"
+    assert "counts as exact" not in sure.sentence
+    assert 0 < sure.at_least < exact.at_least < sure.worse_by == pytest.approx(0.05)
+    vague = check(capture, labels, baseline=value + 0.05, baseline_bounds=(value - 0.02, value + 0.12))
+    assert (vague.verdict, vague.at_least < 0) == ("ok", True)
+    assert "not significant" in vague.sentence
+    loss = check(capture, labels, metric="log_loss", baseline=0.3, baseline_bounds=(0.29, 0.31))
+    assert loss.verdict == "drop"
+    assert loss.at_least < check(capture, labels, metric="log_loss", baseline=0.3).at_least
+
+
+@pytest.mark.parametrize(("rows", "holdout"), [(300, 300), (1000, 200)])
+def test_an_unchanged_model_alarms_rarely_though_its_holdout_was_small(rows: int, holdout: int) -> None:
+    from airflow_mlops.ml.metrics import Metric, Predictions
+    from airflow_mlops.ml.paired import estimate
+
+    rng, runs, alarms, naive = np.random.default_rng(4), 100, 0, 0
+    anything = Performance(max_drop=1e-9)
+    for _ in range(runs):
+        then, answers = data(holdout, seed=int(rng.integers(1e9)))
+        p = then.probability.to_numpy()
+        found = estimate(Metric("roc_auc"), answers.y.to_numpy(), Predictions(proba=np.c_[1 - p, p]), n_classes=2)
+        ends = found.bounds(0.975)
+        now = data(rows, seed=int(rng.integers(1e9)))
+        alarms += check(*now, baseline=found.value, baseline_bounds=ends, config=anything).verdict == "drop"
+        naive += check(*now, baseline=found.value, config=anything).verdict == "drop"
+    # One-sided 5 %, three standard errors above; taking the holdout's value as exact alarms far more often.
+    assert alarms / runs <= 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5
+    assert naive > alarms
+
+
+def test_a_drop_is_called_concept_drift_only_where_the_inputs_did_not_drift() -> None:
+    capture, labels = data(skill=0.3)
+
+    def cause(**others):
+        report = check(capture, labels, baseline=0.9, others=others)
+        assert report.verdict == "drop"
+        return report.cause, report.sentence
+
+    still = {"verdict": "no_drift", "columns": [{"name": "x", "drifted": False}]}
+    moved = {"verdict": "drift", "columns": [{"name": "x", "drifted": True}]}
+    said = {"verdict": "drift", "columns": [{"name": "probability", "drifted": True}, {"name": "x", "drifted": False}]}
+    assert cause(drift=still)[0] == "concept drift"
+    assert "concept drift, as the inputs did not drift" in cause(drift=still)[1]
+    assert cause(drift=said)[0] == "concept drift"
+    assert cause(drift=moved)[0] == "data drift"
+    assert cause(drift=still, skew={"verdict": "skew"})[0] == "feature skew"
+    assert cause(drift={"verdict": "not_enough_data"})[0] == "unknown"
+    assert cause()[0] == "unknown"
+    assert check(*data(), others={"drift": still}).cause is None
+
+
+def test_how_many_outcomes_are_enough_is_yours() -> None:
+    capture, labels = data(1000)
+    assert check(capture, labels[:200]).verdict == "pending_labels"
+    few = Performance(min_coverage=0.1)
+    assert check(capture, labels[:200], config=few).verdict == "ok"
+    assert "at least 10% are needed" in check(capture, labels[:50], config=few).sentence

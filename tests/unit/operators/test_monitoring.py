@@ -11,11 +11,11 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow_mlops.hooks.mlops import MLOpsHook
 from airflow_mlops.operators.data import SnapshotOperator
 from airflow_mlops.operators.evaluation import EvaluateOperator, GateOperator
-from airflow_mlops.operators.monitoring import FeatureSkewCheckOperator
+from airflow_mlops.operators.monitoring import FeatureSkewCheckOperator, PerformanceCheckOperator
 from airflow_mlops.operators.prediction import BatchPredictOperator
 from airflow_mlops.operators.promotion import PromoteOperator
 from airflow_mlops.operators.training import TrainOperator
-from airflow_mlops.registry.checks import read_check
+from airflow_mlops.registry.checks import read_check, write_check
 from airflow_mlops.window import Window
 
 DATA: dict[str, Any] = {"source": "people.csv", "target": "target", "id": "id"}
@@ -89,3 +89,55 @@ def test_what_cannot_be_checked_is_skipped_or_fails_with_the_reason(
     people.drop(columns="area").to_csv(lake / "less.csv", index=False)
     with pytest.raises(AirflowFailException, match=r"(?s)the replay of the rows of less\.csv.*area"):
         execute(check(skew={"source": "less.csv"}), **FEB)
+
+
+def performance(**monitor: Any) -> PerformanceCheckOperator:
+    return PerformanceCheckOperator(task_id="performance", data=DATA, monitor=monitor, **COMMON)
+
+
+LABELS = {"source": "outcomes.csv", "join_on": "id"}
+
+
+@pytest.mark.usefixtures("champion")
+def test_a_drop_is_told_with_its_cause_and_with_who_was_asked(execute: Any, people: pd.DataFrame, lake: Any) -> None:
+    predict(execute, people, lake)
+    others = people.assign(target=1 - people.target)
+    others[["id", "target"]].to_csv(lake / "outcomes.csv", index=False)
+    store, window = MLOpsHook().store(), Window.of("2013-02-01", "2013-03-01")
+    result = execute(performance(labels=LABELS), **FEB)
+    assert (result["verdict"], result["cause"]) == ("drop", "unknown")
+    assert result["at_least"] > 0.5
+    drift = {"verdict": "no_drift", "version": 1, "columns": [{"name": "area", "drifted": False}]}
+    write_check(store, "people", window, "drift", drift)
+    result = execute(performance(labels=LABELS), **FEB)
+    assert result["cause"] == "concept drift"
+    assert "concept drift, as the inputs did not drift" in result["sentence"]
+    # Of another champion's inputs, or of a rehearsal, nothing follows here.
+    write_check(store, "people", window, "drift", drift | {"version": 9})
+    assert execute(performance(labels=LABELS), **FEB)["cause"] == "unknown"
+    scored = pd.read_parquet(lake / "out" / f"{window.key}.parquet")
+    chosen = others[others.id.isin(scored.id[scored.prediction == 1])]
+    chosen[["id", "target"]].to_csv(lake / "outcomes.csv", index=False)
+    result = execute(performance(labels=LABELS, performance={"min_coverage": 0.3}), **FEB)
+    assert result["selection"]["groups"]["0"][1] == 0
+    assert "feedback loop" in result["sentence"]
+
+
+@pytest.mark.usefixtures("champion")
+def test_an_estimate_stands_in_while_outcomes_are_to_come(execute: Any, people: pd.DataFrame, lake: Any) -> None:
+    predict(execute, people, lake)
+    with pytest.raises(AirflowSkipException, match=r"no monitor\.labels"):
+        execute(performance(), **FEB)
+    result = execute(performance(performance={"estimate": True}), **FEB)
+    assert result["verdict"] == "pending_labels"
+    assert result["estimate"]["metric"] == "roc_auc"
+    assert result["estimate"]["low"] < result["estimate"]["value"] <= result["estimate"]["high"]
+    assert "which cannot see concept drift" in result["sentence"]
+    late = performance(labels=LABELS | {"delay": "40d"}, performance={"estimate": True})
+    assert "older than the label delay of 40d; estimated without outcomes" in execute(late, **FEB)["sentence"]
+    other = performance(performance={"estimate": True, "metric": "average_precision"})
+    assert execute(other, **FEB)["estimate"]["metric"] == "average_precision"
+    predict(execute, people[:1], lake)
+    refused = execute(performance(performance={"estimate": True}), **FEB)
+    assert refused["estimate"] is None
+    assert "not estimated" in refused["sentence"]
