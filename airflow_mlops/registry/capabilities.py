@@ -75,7 +75,11 @@ def _asks_a_person(config: PipelineConfig) -> bool:
 
 def _limits_retrains(config: PipelineConfig) -> bool:
     retrain = config.retrain
-    return retrain is not None and bool(retrain.when) and bool(retrain.cooldown or retrain.max_per_month)
+    return (
+        retrain is not None
+        and bool(retrain.when)
+        and bool(retrain.cooldown or retrain.max_per_month or retrain.confirm)
+    )
 
 
 def _on(event: Literal["new_data", "drift", "performance", "staleness"], add: str = "") -> Capability:

@@ -205,7 +205,7 @@ def granted(records: Records) -> Iterator[Use]:
 
 
 def held_back(records: Records) -> Iterator[Use]:
-    """The retrain ledger did not grant a training that was asked for: cool-down, budget, one already waiting."""
+    """The retrain ledger did not grant a training that was asked for: unconfirmed, too soon, over budget, one waits."""
     return (Use(_time(e.at)) for e in _ledger(records, "request") if not e.payload["granted"])
 
 
