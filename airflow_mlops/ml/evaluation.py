@@ -176,6 +176,10 @@ class Evaluation:
                 printed = {"candidate": kept.candidate, "champion": kept.champion}.get(of)
                 if printed is not None:
                     return metric.printed(printed)
+        other = "champion" if of == "candidate" else of
+        compared = self._estimates.get((metric.name, f"candidate - {other}"))
+        if compared is not None and compared.pair is not None:
+            return compared.pair[0 if of == "candidate" else 1]
         return metric.score(self.y, self.predictions(of), n_classes=self.n_classes)
 
     def to_dict(self) -> dict[str, Any]:

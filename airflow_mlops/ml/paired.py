@@ -20,7 +20,7 @@ Sinica* 7, 1-31 (m out of n).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
@@ -53,8 +53,8 @@ class Estimate:
     :param silent_rows: set when two models that do differ scored the same everywhere they could differ: the
         interval then is what a share can be that was never seen in so many rows (the "rule of three").
     :param span: how far two models can be apart in such a row.
+    :param pair: of a difference: the two scores.
     :param blocks: how many independent units it stands on, of equal size as good as these; ``None``: rows.
-    :param parts: with blocks, what each adds to the estimate's error; for differences of estimates.
     """
 
     value: float
@@ -68,8 +68,8 @@ class Estimate:
     paired: bool = False
     silent_rows: int | None = None
     span: float = 1.0
+    pair: tuple[float, float] | None = None
     blocks: float | None = None
-    parts: np.ndarray | None = None
 
     def bounds(self, confidence: float) -> tuple[float, float] | None:
         """One-sided lower and one-sided upper bound, each at ``confidence``; ``None`` when unknown."""
@@ -143,8 +143,10 @@ def estimate(
     if blocks is None and not same and (found := _counts(metric, y, candidate, champion, n_classes)):
         return found
     value, values = influence(metric, y, candidate, n_classes)
+    pair = None
     if champion is not None:
         other, theirs = influence(metric, y, champion, n_classes)
+        pair = value, other
         value, values = value - other, None if values is None or theirs is None else values - theirs
     if values is None:
         result = _bootstrap(metric, y, candidate, champion, n_classes, value, seed, blocks)
@@ -154,12 +156,13 @@ def estimate(
             positives = int((y == 1).sum())
             scarcest = min(positives, len(y) - positives)
         result = _by_influence(metric, values, value, scarcest, blocks)
+    result = replace(result, pair=pair)
     if champion is None or same or result.se is None or result.se > 0:
         return result
     units = len(y) if blocks is None else max(int(result.blocks or 1), 1)
     if blocks is None and n_classes is not None and not metric.is_row_mean:
         units = max(int(np.bincount(y, minlength=n_classes).min()), 1)
-    return Estimate(value, len(y), "rule of three", silent_rows=units, blocks=result.blocks) if n_classes else result
+    return replace(result, method="rule of three", silent_rows=units) if n_classes else result
 
 
 def _counts(
@@ -172,23 +175,24 @@ def _counts(
     """Shares of rows that are right: of all (accuracy), or of the positive ones (recall)."""
     if candidate.labels is None or n_classes is None or metric.scorer_name not in ("accuracy", "recall"):
         return None
-    value = metric.score(y, candidate, n_classes=n_classes)
+    value, pair = metric.score(y, candidate, n_classes=n_classes), None
     rows = y == 1 if metric.scorer_name == "recall" else np.ones(len(y), dtype=bool)
     mine = candidate.labels[rows] == y[rows]
     n, right = len(mine), int(mine.sum())
     if champion is None:
         counts, gained, lost = (right, n - right), 0, 0
     else:
-        value -= metric.score(y, champion, n_classes=n_classes)
+        pair = value, metric.score(y, champion, n_classes=n_classes)
+        value = pair[0] - pair[1]
         theirs = np.asarray(champion.labels)[rows] == y[rows]
         counts = gained, lost = int((mine & ~theirs).sum()), int((theirs & ~mine).sum())
         if gained == lost == 0:
-            return Estimate(value, len(y), "rule of three", silent_rows=n)
+            return Estimate(value, len(y), "rule of three", silent_rows=n, pair=pair)
     share = right / n if n else 0.0
     variance = share * (1 - share) if champion is None else (gained + lost) / n - ((gained - lost) / n) ** 2
     method = "Clopper-Pearson" if champion is None else "Tango"
     se = math.sqrt(variance / n) if n else None
-    return Estimate(value, len(y), method, se=se, counts=counts, counted=n, paired=champion is not None)
+    return Estimate(value, len(y), method, se=se, counts=counts, counted=n, paired=champion is not None, pair=pair)
 
 
 def _by_influence(
@@ -224,7 +228,6 @@ def _by_influence(
         dof=max(dof, 1.0),
         skew=skew,
         blocks=effective,
-        parts=None if blocks is None else parts,
     )
 
 

@@ -19,6 +19,10 @@ from airflow_mlops.ml.estimators import check_params, readable
 from airflow_mlops.ml.features import positive_class
 from airflow_mlops.ml.metrics import Metric, Predictions, default_metrics
 from airflow_mlops.ml.privacy import told
+from airflow_mlops.ml.resampled import corrected_t
+
+CONFIDENCE = 0.95
+"""At which the best trial is told apart from the others, all of them together."""
 
 
 def search(
@@ -87,7 +91,11 @@ def search(
         }
         if error is None:
             mean = float(np.mean(scores))
-            trial |= {"mean": metric.printed(mean), "std": float(np.std(scores))}
+            trial |= {
+                "mean": metric.printed(mean),
+                "std": float(np.std(scores)),
+                "scores": [metric.printed(float(v)) for v in scores],
+            }
             if best is None or mean > best[0]:
                 best = mean, prefixed
         trials.append(trial)
@@ -98,8 +106,32 @@ def search(
             f"none of the {len(trials)} trials could be fitted; the first: {trials[0]['params']}: {trials[0]['error']}",
             hint="check train.params and train.search.space against the estimator's documentation",
         )
+    _tell_apart(trials, metric, config.cv, log)
     log(f"Best {metric.name}: {metric.printed(best[0]):.4f}; fitting it on all {len(features):,} rows")
     return clone(model).set_params(**best[1]).fit(features, y), trials
+
+
+def _tell_apart(trials: list[dict[str, Any]], metric: Metric, folds: int, log: Callable[[str], None]) -> None:
+    """Note in each trial how far it is behind the best one, and whether that can be told.
+
+    By the corrected resampled t test, all trials together (Bonferroni). The best one was chosen by these scores, which
+    makes it look better than it is: what cannot be told apart here is surely not.
+    """
+    fitted = [t for t in trials if t["error"] is None]
+    best = max(fitted, key=lambda t: metric.printed(t["mean"]))
+    others = [t for t in fitted if t is not best]
+    alike = 0
+    for trial in others:
+        scores = ([metric.printed(v) for v in t["scores"]] for t in (best, trial))
+        found = corrected_t(*scores, train_rows=folds - 1, test_rows=1)
+        low, high = found.bounds(1 - (1 - CONFIDENCE) / len(others))
+        trial["behind_best"] = {"value": found.value, "low": low, "high": high, "shown": low > 0}
+        alike += low <= 0
+    if others:
+        log(
+            f"{alike} of the {len(others)} other trials cannot be told apart from the best one by {folds} folds "
+            f"(corrected resampled t, {CONFIDENCE:.0%})"
+        )
 
 
 def _ordered(classes: list[Any], positive: Any) -> list[Any]:

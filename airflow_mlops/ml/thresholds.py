@@ -55,15 +55,15 @@ def absolute(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
     :raises EvaluationError: the metric cannot be computed.
     """
     threshold = threshold_of(gate, metric)
-    value = metric.printed(evaluation.value(metric))
+    found = evaluation.estimate(metric) if gate.confidence is not None else None
+    value = metric.printed(found.value if found is not None else evaluation.value(metric))
     holds = reaches(metric, value, threshold)
     short = scarce(metric, evaluation, intervals=gate.confidence is not None)
-    bounds = found = None
+    bounds = None
     verdict: Verdict = "passed" if holds else "rejected"
     if short is not None:
         verdict = "inconclusive"
-    elif gate.confidence is not None:
-        found = evaluation.estimate(metric)
+    elif found is not None and gate.confidence is not None:
         bounds = found.bounds(gate.confidence)
         verdict = shown(bounds, metric.printed(threshold))
     ends = printed_bounds(metric, bounds)

@@ -54,6 +54,8 @@ def versus(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
         "name": gate_name(gate),
         "threshold": 0.0 - margin if tolerant else margin,
     }
+    if evaluation.has_champion:
+        evaluation.estimate(metric, against="champion")  # has both scores, so that neither is computed twice
     mine = metric.printed(evaluation.value(metric))
     if not evaluation.has_champion:
         sentence = f"{metric.name} {number(mine, decimals(mine))}: there is no champion to compare with"
