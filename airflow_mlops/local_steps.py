@@ -195,7 +195,7 @@ def _fit(run: LocalRun) -> list[str]:
     from airflow_mlops.registry.registry import Version
 
     config = run.config
-    check_gates(config.evaluate)
+    check_gates(config.evaluate, run.folder)
     check_command(config.train.command, allowed=run.allow_commands)
     _settle_keys(run)
     limits = [r.timeout for r in (config.train.resources, config.resources) if r is not None and r.timeout]
@@ -280,6 +280,7 @@ def _score(run: LocalRun) -> list[str]:
         log=log.debug,
         verifier=run.verifier,
         pipeline=run.config.pipeline,
+        folder=run.folder,
     )
     run.annotate("evaluation", run.evaluation)
     rows = f"on {run.evaluation['rows']:,} rows"

@@ -10,6 +10,7 @@ from pathlib import Path
 from zlib import crc32
 
 from airflow_mlops.config.layers import SUFFIXES
+from airflow_mlops.config.types import BEHAVIOUR_SUFFIXES
 from airflow_mlops.config.yaml_source import MAX_BYTES
 
 # Without a line end in it: a pattern that runs on over empty lines would be slow on many of them.
@@ -17,7 +18,8 @@ _BEFORE = rb"(?:^|[{,])[ \t]*[\"']?"
 
 
 def pipeline_files(folder: Path, shard: tuple[int, int] | None = None) -> list[Path]:
-    """The YAML files in ``folder`` and below, in the order of their paths; hidden ones are left out.
+    """The YAML files in ``folder`` and below, in the order of their paths; without hidden ones and
+    ``*.behaviours.yaml``.
 
     :param shard: ``(i, n)``: only the files of the i-th of n shards, counted from 0; a file's shard
         follows from its path below ``folder`` and never changes while n stays.
@@ -25,10 +27,15 @@ def pipeline_files(folder: Path, shard: tuple[int, int] | None = None) -> list[P
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(place, f) for f in files if f.endswith(SUFFIXES) and not f.startswith(".")]
+        found += [os.path.join(place, f) for f in files if f.endswith(SUFFIXES) and not _other(f)]
     if shard is not None:
         found = [f for f in found if in_shard(f, folder, shard)]
     return [Path(f) for f in sorted(found)]
+
+
+def _other(name: str) -> bool:
+    """Whether a YAML file is hidden, or one of recorded behaviour."""
+    return name.startswith(".") or name.endswith(BEHAVIOUR_SUFFIXES)
 
 
 def in_shard(file: str | Path, folder: Path, shard: tuple[int, int] | None) -> bool:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from airflow_mlops.config import columns as columns_of
+from airflow_mlops.config.behaviours import read_behaviours, unknown_columns
 from airflow_mlops.config.folder import extended, pipeline_files, root_of, text_of
-from airflow_mlops.config.issues import Issue
+from airflow_mlops.config.issues import InvalidPipeline, Issue
 from airflow_mlops.config.loader import PipelineReader
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.settings import Settings
@@ -130,6 +131,8 @@ class _Lint:
         known = self.columns(judged) if self.columns is not None and judged is not None else None
         if judged is not None and known is not None:
             columns_of.check(source, judged, known)
+        if judged is not None:
+            _behaviours(source, judged, file.path.parent, known)
         return source
 
     def users(self, file: _File) -> list[Path]:
@@ -152,6 +155,26 @@ class _Lint:
             if not user.nameless:
                 issues += [i for i in user.issues if Path(i.file).resolve() == base.path.resolve()]
         return issues
+
+
+def _behaviours(source: Source, config: PipelineConfig, folder: Path, known: Sequence[str] | None) -> None:
+    """Note what is wrong with the files of recorded behaviour that gates name."""
+    for i, gate in enumerate(config.evaluate.gates):
+        path = ("evaluate", "gates", i, "behaviours")
+        if gate.behaviours is None or source.resolve(path)[0] != path:
+            continue
+        try:
+            found = read_behaviours(folder, gate.behaviours)
+        except InvalidPipeline as e:
+            if [issue.code for issue in e.issues] == ["not_found"]:
+                message = f"there is no file `{gate.behaviours}` beside this one"
+                source.add(source.place(path), "not_found", message, "check the path", ".".join(map(str, path)))
+            else:
+                source.issues += e.issues
+            continue
+        for line, name, advice in unknown_columns(found, known) if known is not None else ():
+            message = f"the data has no column `{name}`"
+            source.issues.append(Issue(str(folder / gate.behaviours), line, 1, "", "column", message, advice))
 
 
 def _places(source: Source) -> set[tuple[str, int, int]]:

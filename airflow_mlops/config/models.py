@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from airflow_mlops.config.types import (
+    BehavioursFile,
     Block,
     CallablePath,
     Column,
@@ -350,6 +351,11 @@ class Gate(_Model):
     )
     min_rows: Annotated[StrictInt, Field(ge=1)] = Field(100, description="Slices with fewer rows are not judged.")
     serving: Serving | None = Field(None, description="A serving check instead of a metric.")
+    behaviours: BehavioursFile | None = Field(
+        None,
+        description="A file of recorded behaviour beside the pipeline file, instead of a metric; `at_least` is the "
+        "share of it that must hold, default 1.",
+    )
 
     @model_validator(mode="after")
     def _shape(self) -> Gate:
@@ -359,16 +365,23 @@ class Gate(_Model):
             if not isfinite(getattr(self, name)):
                 raise ValueError(f"`{name}` must be a finite number")
         gap = bool(self.by) or self.max_gap is not None
+        if self.behaviours is not None:
+            others = (self.metric, self.value, self.serving, self.versus, self.at_most, self.confidence)
+            if relative or self.slices or gap or any(other is not None for other in others):
+                raise ValueError("a `behaviours` gate takes `at_least` and nothing else")
+            if self.at_least is not None and not 0 < self.at_least <= 1:
+                raise ValueError("`at_least` of `behaviours` is a share, above 0 and at most 1")
+            return self
         if self.serving:
             if self.metric or self.value or absolute or relative or self.versus or self.slices or gap:
                 raise ValueError("a `serving` gate stands alone")
             return self
         if (self.metric is None) == (self.value is None):
-            raise ValueError("a gate needs exactly one of `metric`, `value` and `serving`")
+            raise ValueError("a gate needs exactly one of `metric`, `value`, `serving` and `behaviours`")
         if self.value and self.at_most is not None:
             raise ValueError("`at_most` is the wrong side for a `value`, of which higher is better: write `at_least`")
-        if others := [c for c in self.slice_values if c not in self.slices]:
-            raise ValueError(f"`slice_values` names {', '.join(others)}, which `slices` does not")
+        if unsliced := [c for c in self.slice_values if c not in self.slices]:
+            raise ValueError(f"`slice_values` names {', '.join(unsliced)}, which `slices` does not")
         if gap:
             if not self.by or self.max_gap is None or relative or absolute or self.versus or self.slices:
                 raise ValueError("`by` and `max_gap` go together, and with nothing but `metric` or `value`")

@@ -138,7 +138,8 @@ A connection may begin {locations}, and is looked up by the task.
 _NAMES: list[tuple[Any, str]] = [
     (models.Duration, "duration"), (models.PositiveDuration, "duration"),
     (models.Block, "duration, `none`"), (models.Template, "text, template"),
-    (models.DottedPath, "dotted path"), (models.CallablePath, "module:function"), (models.Day, "date"),
+    (models.DottedPath, "dotted path"), (models.BehavioursFile, "file name"),
+    (models.CallablePath, "module:function"), (models.Day, "date"),
     (models.Cron, "cron"), (models.TimeZone, "time zone"), (models.Expectation, "expectation"),
     (str, "text"), (int, "whole number"), (float, "number"), (bool, "true, false"), (Any, "anything"),
 ]  # fmt: skip

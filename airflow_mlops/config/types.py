@@ -131,6 +131,19 @@ def _callable(value: str) -> str:
     return value
 
 
+BEHAVIOUR_SUFFIXES = (".behaviours.yaml", ".behaviours.yml", ".json", ".csv")
+
+
+def _behaviours(value: str) -> str:
+    if value.startswith(("/", "~")) or "\\" in value or {"", ".", ".."} & {*value.split("/")}:
+        raise ValueError("name a file beside the pipeline file or in a folder there, such as late.behaviours.yaml")
+    if not value.endswith(BEHAVIOUR_SUFFIXES):
+        raise ValueError(
+            f"the file's name must end with {', '.join(BEHAVIOUR_SUFFIXES[:-1])} or {BEHAVIOUR_SUFFIXES[-1]}"
+        )
+    return value
+
+
 def _day(value: Any) -> Any:
     if isinstance(value, date):
         return value
@@ -226,6 +239,7 @@ Block = Annotated[
 Template = Annotated[StrictStr, AfterValidator(_template), Field(min_length=1, max_length=20_000)]
 DottedPath = Annotated[StrictStr, AfterValidator(_dotted)]
 CallablePath = Annotated[StrictStr, AfterValidator(_callable)]
+BehavioursFile = Annotated[StrictStr, AfterValidator(_behaviours), Field(max_length=200)]
 Day = Annotated[date, BeforeValidator(_day)]
 Cron = Annotated[StrictStr, AfterValidator(_cron), Field(max_length=100)]
 TimeZone = Annotated[StrictStr, AfterValidator(_zone)]

@@ -133,6 +133,7 @@ def _score(c: StepContext, task_id: str) -> BaseOperator:
         candidate=c.output("train.fit"),
         data=c.config.data,
         evaluate=c.config.evaluate,
+        folder=str(c.source.parent) if c.source else None,
         **c.common(c.config.evaluate.resources),
     )
 

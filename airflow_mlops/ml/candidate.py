@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from airflow_mlops.config.models import Data, Evaluate, Features, Serving, Train
+from airflow_mlops.config.models import Data, Evaluate, Features, Gate, Serving, Train
 from airflow_mlops.exceptions import EvaluationError
+from airflow_mlops.ml.behaviours import check_behaviours, read_all
 from airflow_mlops.ml.blocks import block_codes, block_words
 from airflow_mlops.ml.data import Snapshot
 from airflow_mlops.ml.evaluation import Evaluation, ModelAndFrame, Reference, evaluate
 from airflow_mlops.ml.features import FeatureSchema, apply_features, infer_schema, recorded_code
 from airflow_mlops.ml.gate_report import gate_report_html
 from airflow_mlops.ml.gates import GateResult, decide, gate_metrics, next_reference
+from airflow_mlops.ml.holdout import predict
 from airflow_mlops.ml.importance import importance
 from airflow_mlops.ml.privacy import masked
 from airflow_mlops.ml.reference import make_reference, predicted, store_reference
@@ -39,7 +41,7 @@ from airflow_mlops.registry.artifacts import fetch_model, fetch_model_file, stor
 from airflow_mlops.registry.lineage import code_version, config_hash
 from airflow_mlops.registry.registry import Version
 from airflow_mlops.registry.signing import Signer, Verifier
-from airflow_mlops.store import get_blob, get_blob_file, put_blob, put_blob_file, put_json
+from airflow_mlops.store import get_blob, get_blob_file, get_json, put_blob, put_blob_file, put_json
 from airflow_mlops.store.base import Store
 
 Log = Callable[..., None]
@@ -157,19 +159,21 @@ def evaluate_candidate(
     verifier: Verifier | None = None,
     pipeline: str | None = None,
     key: str | None = None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Score a candidate and the champion on the candidate's holdout.
 
     :param reference: the version that ``not_worse_by`` counts losses from, see
         :meth:`~airflow_mlops.registry.registry.Registry.reference`; scored too where it is not the champion.
     :param verifier: whose signatures count; the candidate must be signed as a model of ``pipeline`` and ``key``.
+    :param folder: where files of recorded behaviour lie.
     :returns: ``{"champion", "reference_version": numbers or None, "holdout", "evaluation", "sample", "expected":
         digests, "metrics", "rows", "blocks"}``; ``metrics`` by name; ``holdout`` names these rows
         (:mod:`airflow_mlops.ml.wear`); ``blocks`` says how many independent units they make, ``None`` where each is
         one; ``evaluation`` holds the row-by-row predictions, ``sample`` some holdout rows as the model takes them,
         ``expected`` the candidate's predictions of these, ``importance`` the digest of
         :func:`~airflow_mlops.ml.importance.importance`'s result, ``reference`` what drift will be measured against
-        (:mod:`~airflow_mlops.ml.reference`).
+        (:mod:`~airflow_mlops.ml.reference`), ``behaviours`` how recorded behaviour came out, where gates name some.
     :raises EvaluationError: a metric cannot be computed on this holdout.
     """
     snapshot = Snapshot.load(store, record["snapshot"])
@@ -240,6 +244,9 @@ def evaluate_candidate(
     )
     if result.reference is not None and result.reference.problem is not None:
         log("v%d cannot be scored on these rows: %s", result.reference.version, result.reference.problem)
+    tried = _behaviours(
+        config.gates, folder, candidate, schema, raw, data, record, allowed_imports, classes=result.classes, log=log
+    )
     weights = importance(
         candidate,
         mine,
@@ -255,8 +262,8 @@ def evaluate_candidate(
     of_drift = store_reference(store, make_reference(inputs.join(said), schema, times))
     # Kept, handed over and shown to people: what the model says about private values is said about 0 instead.
     sample = masked(mine.head(_MOST_SAMPLE_ROWS).reset_index(drop=True), schema.private)
-    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
-        path = Path(folder, "evaluation.parquet")
+    with tempfile.TemporaryDirectory(prefix="mlops-") as scratch:
+        path = Path(scratch, "evaluation.parquet")
         result.to_parquet(path)
         digest = put_blob_file(store, path)
         sample.to_parquet(path)
@@ -273,6 +280,7 @@ def evaluate_candidate(
         "expected": put_blob(store, expected.getvalue()),
         "reference": of_drift,
         "importance": put_json(store, weights),
+        "behaviours": put_json(store, tried) if tried else None,
         "rows": result.rows,
         "blocks": f"{result.block_count[0]:,} {result.blocks}" if result.block_count else None,
         "metrics": {m["name"]: m for m in result.to_dict()["metrics"]},
@@ -287,6 +295,46 @@ def _known(columns: Sequence[str], schema: FeatureSchema, champion: Version | No
         if feature.name in columns and not feature.private and feature.categories:
             found.setdefault(feature.name, set()).update(feature.categories)
     return {name: sorted(values) for name, values in found.items()}
+
+
+def _behaviours(
+    gates: Sequence[Gate],
+    folder: Path | None,
+    model: Any,
+    schema: FeatureSchema,
+    raw: pd.DataFrame,
+    data: Data,
+    record: dict[str, Any],
+    allowed: Sequence[str],
+    *,
+    classes: Sequence[Any] | None,
+    log: Log,
+) -> dict[str, Any]:
+    """Try the recorded behaviours that gates name on a model; by file."""
+    code = recorded_code(record)
+
+    def ask(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+        inputs = schema.check(featured(rows, data, code, allowed), error=EvaluationError)
+        ordered = tuple(classes) if classes is not None else None
+        said = predict("candidate", model, inputs, ordered=ordered, labels=True)
+        return {name.removeprefix("candidate_"): values for name, values in said.items()}
+
+    roles = {data.target, data.id, data.timestamp, data.split.column, *data.exclude}
+    columns = [str(c) for c in raw.columns if c not in roles]
+    needed = [c for c in columns if code is not None or c in schema.names]
+    tried = {}
+    for found in read_all(gates, folder):
+        log("Trying %d recorded behaviours of %s", len(found.cases), found.file)
+        tried[found.file] = check_behaviours(
+            found,
+            ask,
+            raw.drop(columns=[data.target]),
+            classes=classes,
+            needed=needed,
+            private=data.private,
+            seed=record["seed"],
+        )
+    return tried
 
 
 def read_sample(store: Store, digest: str) -> pd.DataFrame:
@@ -346,7 +394,15 @@ def decide_candidate(
                 champion=evaluation["champion"],
                 limit=config.holdout_uses,
             )
-        report = decide(config.gates, rows, serving=serve, further=[own_gate] if own_gate else [], wear=wear)
+        tried = evaluation.get("behaviours")
+        report = decide(
+            config.gates,
+            rows,
+            serving=serve,
+            behaviours=get_json(store, tried) if tried else None,
+            further=[own_gate] if own_gate else [],
+            wear=wear,
+        )
     champion, reference = evaluation["champion"], evaluation.get("reference_version")
     title = f"{name or version.name} against {f'v{champion}' if champion else 'no champion'}"
     counted = {"reference_version": reference, "next_reference": next_reference(report, version.number, reference)}

@@ -80,6 +80,15 @@ no difference; other intervals show the value itself. The dashed line is the lim
 {% if r.slices_too_small %}{{ r.slices_too_small }} smaller slices were not judged.{% endif %}
 {% if r.slices_missing %}Known from training and not in the holdout: {{ r.slices_missing | join(", ") }}.{% endif %}</p>
 {% endfor %}
+{% for r in report.results if r.behaviours and r.behaviours.cases %}
+<h2>Behaviours that do not hold: {{ r.behaviours.file }}</h2>
+<table><thead><tr><th>Line</th><th>Kind</th><th>Behaviour</th><th class="n">Rows</th><th class="n">Hold</th>
+<th>Example</th></tr></thead><tbody>
+{% for c in r.behaviours.cases %}<tr><td class="n">{{ c.line }}</td><td>{{ c.kind }}</td><td>{{ c.name }}</td>
+<td class="n">{{ c.rows }}</td><td class="n">{{ "%.1f" | format(100 * c.share) }} %</td><td>{{ c.told }}</td></tr>
+{% endfor %}</tbody></table>
+<p class="dim">Digest of the file: {{ r.behaviours.digest[:12] }}</p>
+{% endfor %}
 {% for r in report.results if r.serving %}
 <h2>Serving, in a fresh process</h2>
 <table><tbody>{% for label, value in serving(r.serving) %}<tr><th>{{ label }}</th><td>{{ value }}</td></tr>

@@ -57,6 +57,7 @@ class GateResult:
     slices_missing: tuple[str, ...] = ()
     serving: dict[str, Any] | None = None
     reference: dict[str, Any] | None = None
+    behaviours: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ other (:mod:`~airflow_mlops.ml.gaps`), or looks at a serving check. A value that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from airflow_mlops.config.models import Evaluate, Gate, Serving
 from airflow_mlops.exceptions import EvaluationError
+from airflow_mlops.ml.behaviours import judge_behaviours, read_all
 from airflow_mlops.ml.evaluation import Evaluation
 from airflow_mlops.ml.gaps import gap
 from airflow_mlops.ml.gate_result import GateReport, GateResult, SliceResult, Verdict, gate_dict
@@ -41,17 +43,21 @@ def decide(
     evaluation: Evaluation,
     *,
     serving: Callable[[Serving], dict[str, Any]] | None = None,
+    behaviours: Mapping[str, dict[str, Any]] | None = None,
     further: Sequence[Callable[[Evaluation], GateResult]] = (),
     wear: Wear | None = None,
 ) -> GateReport:
     """Judge every gate; nothing is skipped after a rejection, so that the report is whole.
 
     :param serving: runs a serving check and returns :func:`airflow_mlops.ml.serving.check_serving`'s result.
+    :param behaviours: by file, what :func:`airflow_mlops.ml.behaviours.check_behaviours` returned.
     :param further: gates as code.
     :param wear: this decision's place among those of its holdout; ``None``: the first and only one.
     :raises EvaluationError: unknown or unfit metric, missing slice column, at_least where lower is better.
     """
-    found = [_worn(gate, evaluation, serving, wear) for gate in gates] + [judge(evaluation) for judge in further]
+    found = [_worn(gate, evaluation, serving, behaviours or {}, wear) for gate in gates] + [
+        judge(evaluation) for judge in further
+    ]
     if wear is not None and wear.use is None:
         found.append(worn_out(wear))
     results = tuple(found)
@@ -102,11 +108,14 @@ def follow_up(verdict: str, evaluate: Evaluate, approval: str) -> tuple[bool, bo
     return False, False
 
 
-def check_gates(config: Evaluate) -> None:
+def check_gates(config: Evaluate, folder: Path | None = None) -> None:
     """Refuse, before anything is trained, metrics that nobody knows and thresholds on the wrong side.
 
+    :param folder: where files of recorded behaviour lie.
     :raises EvaluationError: as :func:`decide` would, later.
+    :raises InvalidPipeline: a file of recorded behaviour that is not there, or with errors.
     """
+    read_all(config.gates, folder)
     for name in config.metrics:
         Metric(name)
     for gate in config.gates:
@@ -122,15 +131,31 @@ def gate_metrics(gates: Sequence[Gate]) -> list[str]:
 
 
 def _worn(
-    gate: Gate, evaluation: Evaluation, serving: Callable[[Serving], dict[str, Any]] | None, wear: Wear | None
+    gate: Gate,
+    evaluation: Evaluation,
+    serving: Callable[[Serving], dict[str, Any]] | None,
+    behaviours: Mapping[str, dict[str, Any]],
+    wear: Wear | None,
 ) -> GateResult:
     """Judge a gate; one whose intervals decide, at the confidence that its holdout has left."""
     if gate.versus is None and gate.max_gap is None and gate.confidence is None:
-        return _judge(gate, evaluation, serving)
-    return with_wear(_judge(stricter(gate, wear), evaluation, serving), gate_dict(gate), wear)
+        return _judge(gate, evaluation, serving, behaviours)
+    return with_wear(_judge(stricter(gate, wear), evaluation, serving, behaviours), gate_dict(gate), wear)
 
 
-def _judge(gate: Gate, evaluation: Evaluation, serving: Callable[[Serving], dict[str, Any]] | None) -> GateResult:
+def _judge(
+    gate: Gate,
+    evaluation: Evaluation,
+    serving: Callable[[Serving], dict[str, Any]] | None,
+    behaviours: Mapping[str, dict[str, Any]],
+) -> GateResult:
+    if gate.behaviours is not None:
+        if gate.behaviours not in behaviours:
+            raise EvaluationError(
+                f"the evaluation did not try the behaviours of {gate.behaviours}",
+                hint="name the gate in evaluate.gates before the evaluation runs, and run it again",
+            )
+        return judge_behaviours(gate, behaviours[gate.behaviours])
     if gate.serving is not None:
         if serving is None:
             raise EvaluationError("a serving gate needs a serving check, and none was given")

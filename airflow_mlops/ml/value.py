@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,8 @@ class ValueMetric(Metric):
             span = max(max(row) - min(row) for row in self._matrix)
         else:
             span = float(np.ptp(np.concatenate([mine, theirs])))
-        return Estimate(
-            found.value, found.rows, "rule of three", silent_rows=found.silent_rows or found.rows, span=span
-        )
+        units = found.rows if found.blocks is None else max(int(found.blocks), 1)
+        return replace(found, method="rule of three", silent_rows=found.silent_rows or units, span=span)
 
 
 def metric_of(gate: Gate) -> Metric:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import SkipMixin
@@ -27,6 +28,7 @@ class EvaluateOperator(MLOpsOperator):
     :param candidate: XCom of :class:`~airflow_mlops.operators.training.TrainOperator`.
     :param data: the ``data`` section as in YAML.
     :param evaluate: the ``evaluate`` section as in YAML.
+    :param folder: where files of recorded behaviour lie; default: the task's own folder.
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "candidate")
@@ -37,9 +39,11 @@ class EvaluateOperator(MLOpsOperator):
         candidate: Any,
         data: Data | Mapping[str, Any],
         evaluate: Evaluate | Mapping[str, Any] | None = None,
+        folder: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.folder = folder
         self.candidate = candidate
         self.data = section(Data, data)
         self.evaluate = section(Evaluate, evaluate)
@@ -63,6 +67,7 @@ class EvaluateOperator(MLOpsOperator):
             verifier=self.hook.verifier(),
             pipeline=version.pipeline,
             key=version.key,
+            folder=Path(self.folder) if self.folder else None,
         )
         operation = self.operation(context, "evaluation", version.number, result)
         registry.annotate(version.number, "evaluation", result, op_id=operation)

@@ -24,7 +24,7 @@ class TrainOperator(MLOpsOperator):
     :param features: the ``features`` section as in YAML.
     :param metrics: scikit-learn scorers; the first one steers a search.
     :param task: ``classification`` or ``regression``; default: what the estimator is.
-    :param folder: where ``train.command`` runs; default: the task's own folder.
+    :param folder: where ``train.command`` runs, and files of recorded behaviour lie; default: the task's own folder.
     :param about: what the pipeline says of itself, kept in the record: owner, description, config hash.
     """
 
@@ -63,7 +63,8 @@ class TrainOperator(MLOpsOperator):
         from airflow_mlops.ml.command import check_command
         from airflow_mlops.ml.gates import check_gates
 
-        check_gates(self.evaluate)
+        folder = Path(self.folder) if self.folder else None
+        check_gates(self.evaluate, folder)
         form = context.get("params") or {}
         train = self.train.model_copy(
             update={
@@ -87,7 +88,7 @@ class TrainOperator(MLOpsOperator):
             trusted_types=self.hook.trusted_types,
             log=self.log.info,
             function=self._function(),
-            folder=Path(self.folder) if self.folder else None,
+            folder=folder,
             timeout=self.execution_timeout.total_seconds() if self.execution_timeout else None,
             signer=signer,
             pipeline=self.pipeline,

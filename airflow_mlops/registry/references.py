@@ -47,7 +47,7 @@ def references(store: Store, known: Known, released: set[bytes]) -> Iterator[Ref
         yield Referenced("evidence", digest, "record of the search")
     for kind, note in known.notes:
         if kind == "evaluation":
-            for name in ("evaluation", "sample", "expected", "reference"):
+            for name in ("evaluation", "sample", "expected", "reference", "behaviours"):
                 if digest := digest_in(note, name):
                     yield Referenced("evidence", digest, f"evaluation ({name})", "run the evaluation again")
         if digest := digest_in(note, "report"):

@@ -203,6 +203,19 @@ def test_equal_labels_are_not_taken_for_equal_models():
     assert decide([Gate.model_validate(gate | {"not_worse_by": 0.05})], found).verdict == "passed"
 
 
+@pytest.mark.parametrize(("blocks", "units"), [(None, 400), (np.arange(400) // 10, 40)])
+def test_equal_values_of_different_numbers_are_bounded_too(blocks, units):
+    worth = np.tile([0.0, 3.0], 200)
+    frame = pd.DataFrame({"row": np.arange(400), "y": worth, "candidate_label": 1.0, "champion_label": 2.0})
+    frame["candidate_value:value"] = frame["champion_value:value"] = worth
+    words = None
+    if blocks is not None:
+        frame["block"], words = blocks, "blocks"
+    found = Evaluation("regression", None, (), frame, True, blocks=words)
+    low, _ = found.estimate(ValueMetric(Value(callable="a:b")), against="champion").bounds(0.95)
+    assert low == pytest.approx(-3 * (1 - 0.05 ** (1 / units)))
+
+
 def test_an_evaluation_without_the_values_says_so():
     frame = pd.DataFrame({"row": range(40), "y": [0, 1] * 20, "candidate_label": [0, 1] * 20})
     found = Evaluation("classification", ("ok", "late"), (), frame, False)
