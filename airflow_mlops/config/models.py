@@ -524,6 +524,17 @@ class Skew(_Model):
     )
 
 
+class System(_Model):
+    """When a run's duration, memory or processor time is out of the ordinary."""
+
+    min_runs: Annotated[StrictInt, Field(ge=4)] = Field(
+        8, description="With fewer earlier runs of its kind nothing is said of a run."
+    )
+    factor: Annotated[StrictFloat, Field(gt=1)] = Field(
+        1.5, description="An alarm needs more than this many times the median of earlier runs, and 3 robust deviations."
+    )
+
+
 class Monitor(_Model):
     """What is watched after promotion (level 1)."""
 
@@ -533,6 +544,9 @@ class Monitor(_Model):
     skew: Skew | None = Field(None, description="Feature skew; needs `data.id`. `{}` takes the defaults.")
     performance: Performance = Field(default_factory=Performance, description="Needs `labels`, or `estimate`.")
     max_age: PositiveDuration | None = Field(None, description="A champion older than this is stale.")
+    system: System | None = Field(
+        None, description="Duration, memory and processor time of the runs. `{}` takes the defaults."
+    )
     resources: Resources | None = Field(None, description="For the monitoring tasks.")
 
 
@@ -589,6 +603,8 @@ Event = Literal[
     "suppressed",
     "budget",
     "stale_data",
+    "staleness",
+    "system",
 ]
 
 

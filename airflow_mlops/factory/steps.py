@@ -230,6 +230,10 @@ def _check(name: str) -> Callable[[StepContext, str], BaseOperator]:
             return monitoring.QualityCheckOperator(validate=config.validate_, **arguments)
         if name == "drift":
             return monitoring.DriftCheckOperator(**arguments)
+        if name == "staleness":
+            return monitoring.StalenessCheckOperator(trigger_rule=TriggerRule.NONE_FAILED, **arguments)
+        if name == "system":
+            return monitoring.SystemCheckOperator(**arguments)
         if name == "skew":
             return monitoring.FeatureSkewCheckOperator(**arguments)
         # It follows other checks only to tell a drop's cause: where they were skipped it goes on without.
@@ -291,6 +295,8 @@ STEPS: dict[str, tuple[Callable[[StepContext, str], BaseOperator], str]] = {
     "monitor.drift": (_check("drift"), "Compares scored inputs and predictions with the training data."),
     "monitor.skew": (_check("skew"), "Replays scored rows through the training feature code, row by row."),
     "monitor.performance": (_check("performance"), "Scores the predictions against their outcomes."),
+    "monitor.staleness": (_check("staleness"), "Tells how old model, rows and outcomes are at the window's end."),
+    "monitor.system": (_check("system"), "Compares duration, memory and processor time with earlier runs."),
     "retrain.request": (_request, "Asks the ledger for a retrain; skipped, with the reason, where not granted."),
     "registry.change": (_change, "Promotes, rolls back or retires, as the form says; who and why are recorded."),
 }

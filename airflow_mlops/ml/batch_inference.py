@@ -47,7 +47,7 @@ def score(
     :param verifier: whose signatures count where the version's model is loaded.
     :param replay_rows: how many rows the capture keeps as they came, without private columns, for the check of
         feature skew; needs ``data.id``.
-    :returns: ``{"version", "rows", "output", "capture": digest or None}``.
+    :returns: ``{"version", "rows", "output", "capture": digest or None, "newest": time of the newest row or None}``.
     """
     if source is not None:
         data = data.model_copy(update={"source": source, "sql": None, "callable": None})
@@ -86,9 +86,11 @@ def score(
             private=data.private,
         )
         written = write_predictions(scored, files, uri)
+    newest = batches.newest.isoformat() if batches.newest else None
     return {
         "version": version.number,
         "rows": written["rows"],
         "output": written["uri"],
         "capture": capture.ref["capture"] if capture else None,
+        "newest": newest,
     }

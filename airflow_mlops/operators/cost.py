@@ -28,6 +28,12 @@ def start_meter(context: Context) -> Meter:
     return meter
 
 
+def cost_so_far(context: Context) -> dict[str, float]:
+    """``{"wall_seconds", "cpu_seconds", "peak_mb"}`` of the task up to now."""
+    meter: Meter = cast("dict[str, Any]", context)[XCOM_KEY]
+    return meter.read()
+
+
 def push_cost(context: Context, meter: Meter) -> None:
     """Leave the task's cost for those that come after it."""
     context["ti"].xcom_push(key=XCOM_KEY, value=_cost(context, meter))

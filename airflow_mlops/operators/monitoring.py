@@ -1,4 +1,4 @@
-"""Watch what is served: data quality, drift, feature skew, performance. Each check is evidence, never a red task."""
+"""Watch what is served, how old it is and what it costs. Each check is evidence, never a red task."""
 
 from __future__ import annotations
 
@@ -216,3 +216,48 @@ class PerformanceCheckOperator(CheckOperator):
             self.log.warning("%s", e)
             return {"estimate": None, "sentence": f"{sentence}; not estimated: {e.message}"}
         return {"estimate": found, "sentence": f"{sentence}; {found['sentence']}"}
+
+
+class StalenessCheckOperator(CheckOperator):
+    """Tell the ages of the model and its reference, of the scored rows, and of the last known outcomes.
+
+    Verdict ``fresh``, ``stale`` (the model by ``monitor.max_age``, the rows by ``data.fresh_within``) or
+    ``not_enough_data``; counted from the window's end.
+    """
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Read the version's record and what earlier checks found."""
+        from airflow_mlops.ml.staleness import staleness
+
+        _, version = self._capture(scope)
+        result = staleness(
+            self.hook.store(),
+            version,
+            scope.required_window,
+            max_age=length(self.monitor.max_age),
+            fresh_within=length(self.data.fresh_within),
+            rehearsal=not scope.promote,
+        )
+        if result["verdict"] == "stale":
+            self.tell(context, scope, "staleness", f"{self.pipeline}: {result['sentence']}")
+        return self._record(scope, "staleness", result)
+
+
+class SystemCheckOperator(CheckOperator):
+    """Compare duration, memory and processor time of the window's prediction and the newest training with earlier ones.
+
+    Verdict ``normal``, ``alarm`` or ``not_enough_data``. Skipped where ``monitor.system`` is not set.
+    """
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Read what the runs have noted."""
+        from airflow_mlops.ml.system_metrics import system
+
+        if self.monitor.system is None:
+            raise AirflowSkipException("the pipeline has no monitor.system")
+        registry = self.hook.registry(self.pipeline)
+        window, rehearsal = scope.required_window, not scope.promote
+        result = system(self.hook.store(), registry, window, self.monitor.system, rehearsal=rehearsal)
+        if result["verdict"] == "alarm":
+            self.tell(context, scope, "system", f"{self.pipeline}: {result['sentence']}")
+        return self._record(scope, "system", result)

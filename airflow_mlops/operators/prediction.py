@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow_mlops.config.models import Batch, Data
 from airflow_mlops.exceptions import VersionNotFound
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+from airflow_mlops.operators.cost import cost_so_far
 from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class BatchPredictOperator(MLOpsOperator):
             replay_rows=self.replay_rows,
         )
         self.log.info("Scored %s rows with v%d into %s", f"{result['rows']:,}", version.number, result["output"])
-        self.record_check(scope, "prediction", result)
+        self.record_check(scope, "prediction", result | {"cost": cost_so_far(context) | self.hook.price()})
         trained_on = (version.record["snapshot"].get("window") or {}).get("end")
         if scope.window and trained_on:
             age = scope.window.end - Window.of(trained_on, scope.window.end).start

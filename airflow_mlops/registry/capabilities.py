@@ -154,6 +154,10 @@ CAPABILITIES: tuple[Capability, ...] = (
         lambda c: c.monitor is not None and c.monitor.skew is not None, (), _MONITOR,
     ),
     Capability(
+        "age checked", 1, r.checked("staleness", "fresh", "stale"),
+        lambda c: c.monitor is not None and c.monitor.max_age is not None, (), _MONITOR,
+    ),
+    Capability(
         "performance checked on outcomes", 1, r.checked("performance", "ok", "drop"),
         lambda c: c.monitor is not None and c.monitor.labels is not None,
         ("monitoring",), "bring outcomes to where `monitor.labels` looks for them", "add `monitor.labels` to the file",

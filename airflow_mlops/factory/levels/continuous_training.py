@@ -25,6 +25,16 @@ def replays(config: PipelineConfig) -> bool:
     return config.monitor is not None and config.monitor.skew is not None
 
 
+def ages(config: PipelineConfig) -> bool:
+    """Whether a champion can be too old."""
+    return config.monitor is not None and config.monitor.max_age is not None
+
+
+def watches_runs(config: PipelineConfig) -> bool:
+    """Whether what runs take is compared with earlier ones."""
+    return config.monitor is not None and config.monitor.system is not None
+
+
 def monitored(config: PipelineConfig) -> bool:
     """Whether the pipeline is watched."""
     return config.monitor is not None
@@ -60,13 +70,16 @@ LEVEL: tuple[DagSpec, ...] = (
     ),
     DagSpec(
         "monitor",
-        "Check quality, drift, feature skew and performance of what was scored; ask for a retrain.",
+        "Check what was scored: quality, drift, feature skew, performance, age; ask for a retrain.",
         (
             Step("monitor.quality", (), monitored),
             Step("monitor.drift", (), monitored),
             Step("monitor.skew", (), replays),
             # After these: they tell the cause of a drop in the same window.
             Step("monitor.performance", ("monitor.drift", "monitor.skew"), tells_performance),
+            # After this one: it tells when outcomes were last known.
+            Step("monitor.staleness", ("monitor.performance",), ages),
+            Step("monitor.system", (), watches_runs),
             Step(
                 "retrain.request",
                 ("monitor.quality", "monitor.drift", "monitor.skew", "monitor.performance"),

@@ -11,7 +11,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow_mlops.hooks.mlops import MLOpsHook
 from airflow_mlops.operators.data import SnapshotOperator
 from airflow_mlops.operators.evaluation import EvaluateOperator, GateOperator
-from airflow_mlops.operators.monitoring import FeatureSkewCheckOperator, PerformanceCheckOperator
+from airflow_mlops.operators.monitoring import (
+    FeatureSkewCheckOperator,
+    PerformanceCheckOperator,
+    StalenessCheckOperator,
+    SystemCheckOperator,
+)
 from airflow_mlops.operators.prediction import BatchPredictOperator
 from airflow_mlops.operators.promotion import PromoteOperator
 from airflow_mlops.operators.training import TrainOperator
@@ -141,3 +146,18 @@ def test_an_estimate_stands_in_while_outcomes_are_to_come(execute: Any, people: 
     refused = execute(performance(performance={"estimate": True}), **FEB)
     assert refused["estimate"] is None
     assert "not estimated" in refused["sentence"]
+
+
+@pytest.mark.usefixtures("champion")
+def test_age_and_cost_of_what_is_served(execute: Any, people: pd.DataFrame, lake: Any) -> None:
+    predict(execute, people, lake)
+    stored = read_check(MLOpsHook().store(), "people", "prediction", Window.of("2013-02-01", "2013-03-01"))
+    assert stored is not None
+    assert set(stored["prediction"]["cost"]) == {"wall_seconds", "cpu_seconds", "peak_mb"}
+    age = StalenessCheckOperator(task_id="age", data=DATA, monitor={"max_age": "30d"}, **COMMON)
+    # The model was trained on all the data, without a window: its age is not known.
+    assert execute(age, **FEB)["verdict"] == "not_enough_data"
+    runs = SystemCheckOperator(task_id="system", data=DATA, monitor={"system": {}}, **COMMON)
+    assert "0 earlier predictions" in execute(runs, **FEB)["sentence"]
+    with pytest.raises(AirflowSkipException, match=r"no monitor\.system"):
+        execute(SystemCheckOperator(task_id="system", data=DATA, **COMMON), **FEB)
