@@ -14,7 +14,7 @@ from typing import Any, Literal
 from airflow_mlops.registry.checks import read_check, read_checks
 from airflow_mlops.registry.registry import Version
 from airflow_mlops.store.base import Store
-from airflow_mlops.window import Window
+from airflow_mlops.window import Window, WindowTime
 
 Verdict = Literal["fresh", "stale", "not_enough_data"]
 
@@ -101,7 +101,7 @@ def staleness(
     ]
     ages = {
         "model": model_age(version, window.end),
-        "data": window.end - datetime.fromisoformat(newest) if newest else None,
+        "data": window.end - WindowTime.fromisoformat(newest) if newest else None,
         "outcomes": window.end - max(known) if known else None,
     }
     report = check_staleness(version.number, ages, {"model": max_age, "data": fresh_within})
