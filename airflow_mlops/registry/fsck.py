@@ -24,7 +24,7 @@ from airflow_mlops.store.base import Store
 
 _BACKUP = "restore this object from a backup"
 _KNOWN = re.compile(
-    r"pipelines/[^/]+/((log|ledger)/(\d{10}\.json|HEAD)|schema\.json|(rehearsal/)?(captures|checks)/[^/]+\.json)"
+    r"pipelines/[^/]+/((log|ledger|holdouts/[0-9a-f]{64})/(\d{10}\.json|HEAD)|schema\.json|(rehearsal/)?(captures|checks)/[^/]+\.json)"
     r"|names/[^/]+\.json|index\.json"
 )
 _MOST_STRAYS = 20
@@ -65,6 +65,7 @@ class _Pipeline:
         self._log(log, state, "registry")
         ledger = salvage(self.store, layout.ledger_prefix(self.name))
         self._log(ledger, None, "retrain ledger")
+        self._holdouts()
         whole = [*expanded(self.store, (e for e in entries if e.seq not in wrong))]
         released = released_snapshots(whole) | released_captures(self.store, self.name, whole)
         broken = self._versions(state, released)
@@ -80,7 +81,20 @@ class _Pipeline:
 
     # --- logs ------------------------------------------------------------------------------------
 
-    def _log(self, log: Salvaged, state: Fold | None, name: str) -> None:
+    def _holdouts(self) -> None:
+        """Check the decisions on each holdout."""
+        prefix = layout.holdouts_prefix(self.name)
+        found = {key.removeprefix(prefix).partition("/")[0] for key in self.store.list(prefix)}
+        for holdout in sorted(found):
+            try:
+                log = salvage(self.store, layout.holdout_prefix(self.name, holdout))
+            except ValueError:
+                continue  # a stray folder: told among what nobody knows
+            self._log(log, None, f"decisions on holdout {holdout[:12]}", "no other candidate is judged on it")
+
+    def _log(
+        self, log: Salvaged, state: Fold | None, name: str, then: str = "nothing can be registered or promoted"
+    ) -> None:
         for seq, what in sorted(log.wrong.items()):
             key = layout.log_entry(log.prefix, seq)
             said = f"Entry {seq} of {log.last} of the {name} of {self.name} {what}."
@@ -92,7 +106,7 @@ class _Pipeline:
             sound += (" and " if sound and later else "") + (f"{later} later entries" if later else "")
             if state is not None and state.versions:
                 sound += f"; they tell of {_told(self.name, state)}"
-            hint = f"{_BACKUP}: until then nothing can be registered or promoted, and the {name} cannot be read"
+            hint = f"{_BACKUP}: until then {then}, and the {name} cannot be read"
             self.add("damage", key, said, sound or "nothing", hint)
         # The hint is a witness of entries that are missing at the end.
         repair = self.repair and all(seq in log.copies for seq in log.wrong)

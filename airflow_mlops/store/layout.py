@@ -62,9 +62,14 @@ def ledger_prefix(pipeline: str) -> str:
     return f"pipelines/{_name(pipeline)}/ledger/"
 
 
+def holdouts_prefix(pipeline: str) -> str:
+    """Prefix of the logs of decisions on a pipeline's holdouts; what follows is a holdout's name and ``/``."""
+    return f"pipelines/{_name(pipeline)}/holdouts/"
+
+
 def holdout_prefix(pipeline: str, holdout: str) -> str:
     """Prefix of the log of decisions on one holdout, named by 64 hex digits."""
-    return f"pipelines/{_name(pipeline)}/holdouts/{_digest(holdout)}/"
+    return f"{holdouts_prefix(pipeline)}{_digest(holdout)}/"
 
 
 def log_entry(prefix: str, seq: int) -> str:

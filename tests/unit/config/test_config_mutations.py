@@ -71,6 +71,7 @@ evaluate:
       min_rows: 200
     - {value: {name: profit, matrix: [[0, -5], [-1, 10]]}, at_least: 0.2}
     - {serving: {p95_ms: 20, max_mb: 200, rows: 50}}
+    - {behaviours: flights.behaviours.yaml, at_least: 0.9}
   no_champion: promote
 approve: {required: false, by: [ml-lead], timeout: 48h, on_timeout: reject}
 deploy:

@@ -16,6 +16,7 @@ from airflow_mlops.exceptions import StoreUnavailable
 from airflow_mlops.ml.prediction import write_capture
 from airflow_mlops.ml.schema import lock_schema
 from airflow_mlops.ml.snapshot import write_snapshots
+from airflow_mlops.ml.wear import claim_use
 from airflow_mlops.registry import Registry, blobs, op_id
 from airflow_mlops.registry import log as log_module
 from airflow_mlops.registry.checks import write_check
@@ -267,6 +268,23 @@ def test_the_items_of_a_batch(store: LocalStore) -> None:
 def test_a_damaged_ledger(store: LocalStore) -> None:
     store.put(layout.log_entry(layout.ledger_prefix("churn"), 1), b"{}")
     assert only(check(store)).what.startswith("Entry 1 of 1 of the retrain ledger of churn is damaged")
+
+
+def test_decisions_on_a_holdout(store: LocalStore) -> None:
+    holdout = "ab" * 32
+    for n in range(3):
+        claim_use(store, "churn", holdout, candidate=f"c{n}", champion=None, limit=20)
+    assert check(store).findings == []
+    store.put(layout.log_entry(layout.holdout_prefix("churn", holdout), 2), b"{}")
+    finding = only(check(store))
+    assert (
+        finding.what
+        == "Entry 2 of 3 of the decisions on holdout abababababab of churn is damaged: it is no log entry, "
+        "or does not match its checksum."
+    )
+    assert "no other candidate is judged on it" in finding.do
+    store.put(layout.holdouts_prefix("churn") + "notes.txt", b"x")
+    assert [f.severity for f in check(store).findings] == ["damage", "note"]
 
 
 def derived(store: LocalStore) -> dict[str, Callable[[], None]]:
