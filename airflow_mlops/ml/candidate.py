@@ -36,7 +36,7 @@ from airflow_mlops.ml.serving import check_serving, predictions
 from airflow_mlops.ml.splitting import split_mask
 from airflow_mlops.ml.training import train
 from airflow_mlops.ml.value import value_functions
-from airflow_mlops.ml.wear import claim_use, holdout_id
+from airflow_mlops.ml.wear import claim_use, holdout_id, spends
 from airflow_mlops.registry.artifacts import fetch_model, fetch_model_file, store_model
 from airflow_mlops.registry.lineage import code_version, config_hash
 from airflow_mlops.registry.registry import Version
@@ -393,6 +393,7 @@ def decide_candidate(
                 candidate=version.record["model"]["digest"],
                 champion=evaluation["champion"],
                 limit=config.holdout_uses,
+                spends=spends(config.gates, evaluation["champion"]),
             )
         tried = evaluation.get("behaviours")
         report = decide(

@@ -12,7 +12,7 @@ from airflow_mlops.config.models import Gate
 from airflow_mlops.ml.evaluation import Evaluation
 from airflow_mlops.ml.gate_report import gate_report_html
 from airflow_mlops.ml.gates import decide
-from airflow_mlops.ml.wear import Wear, claim_use, holdout_id, share_of
+from airflow_mlops.ml.wear import Wear, claim_use, holdout_id, share_of, spends
 from airflow_mlops.store import LocalStore
 
 H = holdout_id("f" * 64, np.array([True, False, True]))
@@ -66,6 +66,37 @@ def test_shares_add_up_to_one_and_the_first_is_the_largest(limit):
     assert sum(shares) == pytest.approx(1)
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 0.6
+
+
+def test_a_decision_without_an_interval_counts_and_spends_nothing(store):
+    def free(candidate):
+        return claim_use(store, "p", H, candidate=candidate, champion=None, limit=4, spends=False)
+
+    assert (free("a").use, free("a").share) == (1, 0.0)
+    assert claim(store, "b", limit=4).share == share_of(1, 4)
+    assert free("c").use == 3
+    last = claim(store, "d", limit=4)
+    assert (last.use, last.share) == (4, share_of(2, 4))
+    assert free("e").use is None
+    # What was counted without an interval has no share to decide by one now.
+    assert claim_use(store, "p", H, candidate="a", champion=None, limit=9).share > 0
+
+
+def test_only_intervals_spend():
+    floor, bound = {"metric": "accuracy", "at_least": 0.5}, {"metric": "accuracy", "at_least": 0.5, "confidence": 0.9}
+    gap = {"metric": "accuracy", "by": ["a"], "max_gap": 0.1}
+    assert spends([BETTER], 1)
+    assert not spends([BETTER, Gate.model_validate(floor)], None)
+    assert spends([Gate.model_validate(bound)], None)
+    assert spends([Gate.model_validate(gap)], None)
+
+
+def test_without_a_share_a_gate_is_as_it_was():
+    y = np.tile([0, 1], 500)
+    found = evaluation(y, y, 1 - y)
+    plain, free = decide([BETTER], found), decide([BETTER], found, wear=Wear(1, 20, 0.0, 1))
+    assert free.results == plain.results
+    assert "has decided 1 of 20 times." in gate_report_html(free, found)
 
 
 def test_decisions_at_the_same_time_get_different_numbers(store):
