@@ -1,6 +1,6 @@
 """How many retrains are asked for where nothing has changed.
 
-    python benchmarks/bench_ledger.py [--pipelines 200] [--days 365] [--checked 20] [--rows 1000] [--reference 20000]
+    python benchmarks/bench_ledger.py [alpha|check] [--pipelines 200] [--days 365] [--checked 20] [--rows 1000]
 
 Every pipeline is checked for drift once a day for a year, on data that never changes, with ``retrain.when:
 [drift]``, ``confirm: 2 of 3``, no cool-down and no budget. The ledger is the real one, over a store in memory.
@@ -32,6 +32,7 @@ import pandas as pd
 from airflow_mlops.config.models import Drift, Retrain
 from airflow_mlops.exceptions import ObjectExists, ObjectNotFound
 from airflow_mlops.ml.drift import check_drift
+from airflow_mlops.ml.drift_profile import make_profile
 from airflow_mlops.ml.retrain import Ledger
 from airflow_mlops.ml.retrain_state import Checked
 from airflow_mlops.store.local import LocalStore
@@ -116,7 +117,7 @@ def rows_of(rng: np.random.Generator, rows: int) -> pd.DataFrame:
 
 def real(rng: np.random.Generator, *, rows: int, reference: int) -> Check:
     """The real check of a champion that was trained on ``reference`` rows."""
-    trained_on, config = rows_of(rng, reference), Drift()
+    trained_on, config = make_profile(rows_of(rng, reference), KINDS), Drift()
 
     def check() -> tuple[str, ...] | None:
         found = check_drift(trained_on, rows_of(rng, rows), KINDS, config)
@@ -147,20 +148,23 @@ def _lines(options: argparse.Namespace) -> Iterator[tuple[str, int, int, int, bo
     """What, checks, alarms, granted, whether the limit holds for it."""
     checks, days = options.pipelines * options.days, options.days
     run = partial(simulate, processes=options.processes)
-    for what, make, config, judged in (
+    parts = (
         ("at alpha, without confirm", at_alpha, AT_ONCE, False),
         ("at alpha, one thing to alarm about", partial(at_alpha, named=False), CONFIRMED, False),
         (f"at alpha, {COLUMNS} columns", at_alpha, CONFIRMED, True),
-    ):
-        yield (f"{what}", checks, *run(make, options.pipelines, days, config), judged)
-    make = partial(real, rows=options.rows, reference=options.reference)
-    what = f"check_drift, {options.rows:,} rows against {options.reference:,}"
-    yield (what, options.checked * days, *run(make, options.checked, days, CONFIRMED), True)
+    )
+    for what, make, config, judged in parts if options.part != "check" else ():
+        yield (what, checks, *run(make, options.pipelines, days, config), judged)
+    if options.part != "alpha":
+        make = partial(real, rows=options.rows, reference=options.reference)
+        what = f"check_drift, {options.rows:,} rows against {options.reference:,}"
+        yield (what, options.checked * days, *run(make, options.checked, days, CONFIRMED), True)
 
 
 def main() -> int:
     """Print the table; 1 where the limit does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=("alpha", "check", "all"), default="all")
     for name, default in (("pipelines", 200), ("days", 365), ("checked", 20), ("rows", 1000), ("reference", 20_000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--processes", type=int, default=2)

@@ -139,6 +139,21 @@ def flight_delays(live: LiveAirflow, count: int, say: Say, beside: Future[list[S
     return [line for line in table if line]
 
 
+def explained(live: LiveAirflow, pipeline: str) -> list[str]:
+    """What ``airflow mlops monitor history`` prints: the reason of every alarm and of every silent month.
+
+    :raises StoryError: the command failed.
+    """
+    args = ["mlops", "monitor", "history", pipeline]
+    with ended_on_exit(live.command(*args)) as process:
+        lines = [line.rstrip() for line in process.stdout or ()]
+        process.wait()
+    told = next((n for n, line in enumerate(lines) if line.startswith(f"{pipeline}: ")), None)
+    if process.returncode or told is None:
+        raise StoryError(f"{shlex.join(args)} ended with exit code {process.returncode}:\n" + "\n".join(lines[-60:]))
+    return ["", "airflow " + shlex.join(args), *(line for line in lines[told:] if line)]
+
+
 def _check(live: LiveAirflow, beside: Future[list[Step]]) -> None:
     """Raise what has ended Airflow or went wrong in the other pipeline, if anything."""
     live.check_alive()
@@ -186,6 +201,7 @@ def tell(live: LiveAirflow, count: int, say: Say) -> tuple[list[Step], list[str]
     threading.Thread(target=level_0, daemon=True).start()
     table = flight_delays(live, count, say, zero)
     steps = zero.result()
+    table += explained(live, LEVEL_1[0].partition("__")[0])
     live.check_alive()
     if errors := live.import_errors():
         raise StoryError("Airflow could not read: " + ", ".join(errors))

@@ -99,3 +99,27 @@ def test_a_free_port_is_free() -> None:
 @pytest.mark.parametrize("name", ["breast_cancer", "flight_delays"])
 def test_the_pipeline_files_are_valid(name: str) -> None:
     assert load_pipeline(ROOT / "dags" / "pipelines" / f"{name}.yaml").pipeline == name
+
+
+class Commands:
+    """Stands for an Airflow whose commands print what is told here."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def command(self, *args: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", self.code, *args],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+
+
+def test_the_year_is_explained_at_the_end() -> None:
+    live = Commands("import sys; print('warning: old option\\n\\nflights: 2 windows\\n\\n 2013-01 ', sys.argv[1:])")
+    assert story.explained(live, "flights") == [
+        "", "airflow mlops monitor history flights", "flights: 2 windows",
+        " 2013-01  ['mlops', 'monitor', 'history', 'flights']",
+    ]  # fmt: skip
+    for code in ("import sys; print('flights: gone'); sys.exit(1)", "print('nothing')"):
+        with pytest.raises(story.StoryError, match="mlops monitor history flights ended with exit code"):
+            story.explained(Commands(code), "flights")
