@@ -75,7 +75,7 @@ def emit(name: str, value: float, tags: Mapping[str, str]) -> None:
     from airflow.sdk.observability import stats
 
     metric = METRICS[name]
-    values = {tag: stats.normalize_name_for_stats(str(tags[tag]), log_warning=False) for tag in metric.tags}
+    values = {tag: stats.normalize_name_for_stats(_ascii(tags[tag]), log_warning=False) for tag in metric.tags}
     if not math.isfinite(value):
         log.warning("metric %s of %s is %s and is not sent", name, values, value)
         return
@@ -88,6 +88,10 @@ def emit(name: str, value: float, tags: Mapping[str, str]) -> None:
             stats.gauge(name, value, tags=values)
     except Exception as error:  # noqa: BLE001  a backend and a handler of names are foreign code
         log.warning("metric %s was not sent: %s: %s", name, type(error).__name__, error)
+
+
+def _ascii(text: str) -> str:
+    return text.replace("∞", "inf")
 
 
 def _names_carry_tags() -> bool:
@@ -104,7 +108,8 @@ def of_check(name: str, result: Mapping[str, Any]) -> Iterator[tuple[str, float,
     yield "mlops.check.verdict", 1, {"check": name, "verdict": str(result["verdict"])}
     if name == "drift":
         moved = sorted(
-            (one for one in result.get("columns") or () if "effect" in one), key=lambda one: -abs(one["effect"])
+            (one for one in result.get("columns") or () if one.get("statistic", "none") != "none"),
+            key=lambda one: -abs(one["effect"]),
         )
         for one in moved[:MOST_COLUMNS]:
             yield "mlops.drift.effect", one["effect"], {"column": one["name"], "statistic": one["statistic"]}

@@ -31,7 +31,7 @@ def backend() -> Iterator[MagicMock]:
 
 def test_tags_where_the_backend_knows_them(backend: MagicMock) -> None:
     emit("mlops.gate.verdict", 1, {"pipeline": "churn", "verdict": "passed"})
-    tags = {"pipeline": "churn", "column": "Gr__e__cm_", "statistic": "L_"}
+    tags = {"pipeline": "churn", "column": "Gr__e__cm_", "statistic": "Linf"}
     emit("mlops.drift.effect", 0.25, {"pipeline": "churn", "column": "Größe (cm)", "statistic": "L∞"})
     backend.incr.assert_called_once_with("mlops.gate.verdict", count=1, tags={"pipeline": "churn", "verdict": "passed"})
     backend.gauge.assert_called_once_with("mlops.drift.effect", 0.25, tags=tags)
@@ -59,12 +59,14 @@ def test_what_goes_wrong_is_logged_and_fails_no_task(backend: MagicMock, caplog:
 
 def test_a_check_gives_its_verdict_its_effects_and_its_score() -> None:
     columns = [{"name": f"c{n}", "effect": n / 100, "statistic": "W1"} for n in range(80)]
+    columns.append({"name": "empty", "effect": 0.0, "statistic": "none"})
     found = list(of_check("drift", {"verdict": "drift", "columns": columns}))
     assert found[0] == ("mlops.check.verdict", 1, {"check": "drift", "verdict": "drift"})
     assert found[1] == ("mlops.drift.effect", 0.79, {"column": "c79", "statistic": "W1"})
     assert len(found) == 1 + metrics.MOST_COLUMNS
     score: dict[str, Any] = {"verdict": "ok", "value": 0.7, "metric": "roc_auc"}
     assert list(of_check("performance", score))[1] == ("mlops.performance.value", 0.7, {"metric": "roc_auc"})
+    assert len(list(of_check("drift", {"verdict": "no_drift", "columns": columns[-1:]}))) == 1
     assert len(list(of_check("performance", score | {"value": None}))) == 1
     for name, _, tags in found:
         assert set(METRICS[name].tags) == {"pipeline", *tags}
