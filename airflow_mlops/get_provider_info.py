@@ -40,6 +40,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "MLOps",
                 "python-modules": [
                     "airflow_mlops.sensors.data",
+                    "airflow_mlops.sensors.check",
                     "airflow_mlops.sensors.drift",
                     "airflow_mlops.sensors.champion",
                 ],
@@ -89,6 +90,7 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"name": "mlops_train", "class-name": "airflow_mlops.decorators.train.mlops_train_task"},
             {"name": "mlops_gate", "class-name": "airflow_mlops.decorators.gate.mlops_gate_task"},
+            {"name": "mlops_check", "class-name": "airflow_mlops.decorators.check.mlops_check_task"},
         ],
         "plugins": [{"name": "mlops", "plugin-class": "airflow_mlops.plugins.plugin.MLOpsPlugin"}],
         "cli": ["airflow_mlops.cli.definition.get_mlops_cli_commands"],

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.pipeline import Pipeline
 
-from airflow_mlops.exceptions import CorruptObject, DataNotFound, ObjectNotFound, PredictionError
+from airflow_mlops.exceptions import CorruptObject, DataError, DataNotFound, ObjectNotFound, PredictionError
 from airflow_mlops.ml.features import FeatureSchema, apply_features, plain
 from airflow_mlops.ml.files import Files, io_errors
 from airflow_mlops.ml.privacy import cause, told
@@ -371,6 +371,36 @@ def write_capture(
         for batch in raw:
             capture.keep_rows(batch)
     return capture.ref
+
+
+def capture_rows(
+    store: Store,
+    pipeline: str,
+    window: Window,
+    rows: Any,
+    *,
+    model_version: int,
+    private: Collection[str] = (),
+) -> dict[str, Any]:
+    """Keep ``rows`` as a capture that is found by its reference only, and return it; the window's own stays.
+
+    :param rows: a DataFrame or an Arrow table.
+    :param private: columns that are left out.
+    :raises DataError: ``rows`` is something else, or cannot be made a table.
+    """
+    if isinstance(rows, pd.DataFrame):
+        try:
+            rows = pa.Table.from_pandas(rows, preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
+            raise DataError(
+                f"the rows to check: {told(e, private)}", hint="give every column one type"
+            ) from cause(e, private)  # fmt: skip
+    if not isinstance(rows, pa.Table):
+        raise DataError(f"the rows to check are a {type(rows).__name__}", hint="return a DataFrame or an Arrow table")
+    if not rows.num_rows:
+        raise DataNotFound("there is no row to check", hint="see what the function returns for this window")
+    table = rows.drop_columns([c for c in rows.column_names if c in private]).combine_chunks()
+    return write_capture(store, pipeline, window, table.to_batches(), model_version=model_version, publish=False)
 
 
 def find_capture(store: Store, pipeline: str, window: Window, *, rehearsal: bool = False) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class CheckTrigger(PollingTrigger):
 
     :param pipeline: the pipeline's name.
     :param window: ``{"start", "end"}`` in ISO 8601; ``None``: the newest window that has a result.
-    :param check: ``drift``, ``quality`` or ``performance``.
+    :param check: ``drift``, ``quality``, ``performance``, ….
     :param verdicts: verdicts to wait for; empty: any.
     """
 

@@ -6,8 +6,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from airflow_mlops.decorators.check import mlops_check_task
+from airflow_mlops.exceptions import ConfigError
 from airflow_mlops.hooks.mlops import MLOpsHook
 from airflow_mlops.operators.data import SnapshotOperator
 from airflow_mlops.operators.evaluation import EvaluateOperator, GateOperator
@@ -161,3 +164,59 @@ def test_age_and_cost_of_what_is_served(execute: Any, people: pd.DataFrame, lake
     assert "0 earlier predictions" in execute(runs, **FEB)["sentence"]
     with pytest.raises(AirflowSkipException, match=r"no monitor\.system"):
         execute(SystemCheckOperator(task_id="system", data=DATA, **COMMON), **FEB)
+
+
+def decorated(function: Any, **arguments: Any) -> Any:
+    with DAG("people__monitor"):
+        return mlops_check_task(function, data=DATA, **COMMON, **arguments)().operator
+
+
+@pytest.mark.usefixtures("champion")
+def test_a_functions_rows_are_checked_in_the_place_of_the_capture(
+    execute: Any, people: pd.DataFrame, lake: Any
+) -> None:
+    seen: list[Any] = []
+
+    def rows(window: Any) -> pd.DataFrame:
+        seen.append(window)
+        return people.drop(columns="target").assign(area=people.area * 0.01)
+
+    drifted = execute(decorated(rows, check="drift"), **FEB)
+    assert drifted["verdict"] == "drift"
+    assert "area" in drifted["sentence"]
+    assert str(seen[0]) == "2013-02-01 … 2013-03-01"
+    skew = decorated(rows, check="skew", monitor={"skew": {"source": "people.csv", "replay_rows": 50}})
+    assert "area: 100 % of 50 rows differ, ratio 0.01" in execute(skew, **FEB)["sentence"]
+    expected = {"expect_column_max_to_be_between": {"column": "area", "max_value": 26}}
+    assert (
+        execute(decorated(rows, validate={"expectations": [expected]}, check="quality"), **FEB)["verdict"] == "passed"
+    )
+    store = MLOpsHook().store()
+    assert read_check(store, "people", "drift", Window.of("2013-02-01", "2013-03-01")) is not None
+    assert list(store.list("pipelines/people/captures/")) == []
+
+    people[["id", "target"]].to_csv(lake / "outcomes.csv", index=False)
+
+    def said() -> pd.DataFrame:
+        return people[["id"]].assign(prediction=people.target, probability=people.target * 0.8 + 0.1)
+
+    assert execute(decorated(said, check="performance", monitor={"labels": LABELS}), **FEB)["value"] == 1.0
+
+
+def test_a_check_of_rows_needs_a_champion_rows_and_a_name(execute: Any, lake: Any, champion: int) -> None:
+    with pytest.raises(ConfigError, match="no check of rows"):
+        decorated(lambda: None, check="staleness")
+
+    def nothing() -> None:
+        return None
+
+    with pytest.raises(AirflowFailException, match="the rows to check are a NoneType"):
+        execute(decorated(nothing), **FEB)
+
+    def none() -> pd.DataFrame:
+        return pd.DataFrame({"area": []})
+
+    with pytest.raises(AirflowFailException, match="there is no row to check"):
+        execute(decorated(none), **FEB)
+    with pytest.raises(AirflowSkipException, match="no champion yet"), DAG("d"):
+        execute(mlops_check_task(nothing, data=DATA, pipeline="other")().operator, **FEB)

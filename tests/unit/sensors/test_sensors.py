@@ -14,6 +14,7 @@ from airflow_mlops.registry.checks import write_check
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.sensors.base import MLOpsSensor
 from airflow_mlops.sensors.champion import NewChampionSensor
+from airflow_mlops.sensors.check import VERDICTS, CheckSensor
 from airflow_mlops.sensors.data import NewDataSensor
 from airflow_mlops.sensors.drift import DriftVerdictSensor
 from airflow_mlops.store import LocalStore
@@ -89,6 +90,24 @@ def test_the_drift_verdict_is_returned(store: LocalStore) -> None:
     waiting = deferred(DriftVerdictSensor(task_id="s", pipeline="churn", window=JAN.to_dict(), verdicts=["drift"]))
     assert isinstance(waiting.trigger, CheckTrigger)
     assert waiting.trigger.verdicts == ["drift"]
+
+
+@pytest.mark.parametrize("check", list(VERDICTS))
+def test_any_check_can_be_waited_for(store: LocalStore, check: str) -> None:
+    first, *others = VERDICTS[check]
+    sensor = CheckSensor(task_id="s", pipeline="churn", check=check)
+    assert deferred(sensor).trigger.check == check
+    write_check(store, "churn", JAN, check, {"verdict": first, "sentence": "so it is"})
+    assert sensor.execute({})["sentence"] == "so it is"
+    waiting = deferred(CheckSensor(task_id="s", pipeline="churn", check=check, window=JAN.to_dict(), verdicts=others))
+    assert waiting.trigger.verdicts == others
+
+
+def test_a_check_that_there_is_not_is_refused_while_the_dag_is_read() -> None:
+    with pytest.raises(ConfigError, match="there is no check 'drifts'"):
+        CheckSensor(task_id="s", pipeline="p", check="drifts")
+    with pytest.raises(ConfigError, match="of the check skew"):
+        CheckSensor(task_id="s", pipeline="p", check="skew", verdicts=["drift"])
 
 
 @pytest.mark.parametrize("verdicts", [["drifted"], [], "drift"])
