@@ -13,6 +13,7 @@ from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.evaluation import Evaluation
 from airflow_mlops.ml.gate_result import GateResult
 from airflow_mlops.ml.metrics import Metric
+from airflow_mlops.ml.value import metric_of
 from airflow_mlops.ml.versus import versus
 from airflow_mlops.store import get_blob_file
 from airflow_mlops.store.base import Store
@@ -61,7 +62,7 @@ def compare(
     :raises EvaluationError: the two were not judged on the same rows and labels.
     """
     both = paired(_read(store, before["evaluation"]), _read(store, after["evaluation"]))
-    judged = [versus(gate, Metric(gate.metric or ""), both) for gate in gates if gate.versus]
+    judged = [versus(gate, metric_of(gate), both) for gate in gates if gate.versus]
     return Comparison(
         both.rows,
         tuple(_change(Metric(name), both) for name in metrics),

@@ -278,6 +278,10 @@ def limits(
             f"Intervals and paired tests take the holdout's {unit} as independent and like those to come. Dependence "
             "beyond that makes them too narrow, and so does a holdout that many candidates were chosen by."
         )
+    if (decided := (found.get("holdout") or {}).get("decided", 1)) > 1:
+        lines.append(
+            f"This holdout has decided {decided:,} times, this one included: its metrics flatter the best of them."
+        )
     code = ((record.get("config") or {}).get("features") or {}).get("callable")
     if code:
         lines.append(f"Its input is what {code} makes of the source; that code is not part of the bundle.")

@@ -69,6 +69,22 @@ def test_better_worse_the_same(store: LocalStore, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_gate_on_a_value(store: LocalStore, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 2, 1000)
+    matrix = [[0, -5], [-1, 10]]
+    good, poor = (evaluation(y, (2 * y - 1) * s + draw.normal(size=1000)) for s in (1.5, 0.5))
+    for found in (good, poor):
+        found.frame["candidate_value:profit"] = np.array(matrix)[y, found.frame.candidate_label]
+    value = {"value": {"name": "profit", "matrix": matrix}, "versus": "champion", "better_by": 0.5}
+    gates = [Gate.model_validate(value)]
+    before, after = (stored(store, e, tmp_path / "e.parquet") for e in (poor, good))
+    (told,) = compare(store, before, after, metrics=[], gates=gates).gates
+    assert (told["name"], told["verdict"]) == ("profit better_by 0.5 vs champion", "passed")
+    (told,) = compare(store, after, before, metrics=[], gates=gates).gates
+    assert told["verdict"] == "rejected"
+
+
 def test_two_equally_good_models_are_seldom_told_apart() -> None:
     """One-sided at 95 %: each word wrongly in one of twenty cases, over 150 pairs of models without a difference."""
     draw = np.random.default_rng(1)

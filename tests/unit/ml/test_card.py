@@ -166,6 +166,7 @@ SEEN = {
 SLICED = {
     "verdict": "rejected",
     "sentence": "rejected: a slice",
+    "holdout": {"use": 12, "limit": 20, "share": 0.004, "decided": 12},
     "results": [
         {"verdict": "rejected", "sentence": "a slice fails", "name": "roc_auc at_least 0.6 by carrier",
          "gate": {"metric": "roc_auc", "min_rows": 30}, "slices_too_small": 7,
@@ -182,6 +183,7 @@ SLICED = {
         "0: 600 (75.0%); 1: 200 (25.0%)", "31 to 4983", "it extrapolates",
         "Never missing in training, so that it has not learned what a gap means: carrier.",
         "take the holdout's rows as independent and like those to come", "carrier = UA", "0.41",
+        "This holdout has decided 12 times, this one included",
         "7 slices with fewer than 30 rows were not judged (roc_auc at_least 0.6 by carrier).",
         "1,810.0 s by the clock, 3,009.0 s of processor time, at most 812 MB in one process; 2.00 EUR",
         "train.fit", "1,800.0 s",
