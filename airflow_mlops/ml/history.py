@@ -15,7 +15,8 @@ from airflow_mlops.store.base import Store
 
 OTHERS = ("prediction", "request", "training", "suppressed", "gates", "promotion")
 """Stored results that are no check of what is served."""
-CALM = ("no_drift", "no_skew", "ok", "passed")
+ALARMS = ("drift", "skew", "drop", "failed", "stale", "alarm")
+CALM = ("no_drift", "no_skew", "ok", "passed", "fresh", "normal")
 UNDECIDED = ("not_enough_data", "pending_labels")
 _NAMED = 3  # columns of an alarm that are named
 

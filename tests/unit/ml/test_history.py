@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import typing
 from typing import Any
 
 import pytest
 
 from airflow_mlops.config.models import Retrain
-from airflow_mlops.ml.history import Period, history
+from airflow_mlops.ml import drift, performance, skew, staleness, system_metrics
+from airflow_mlops.ml.history import ALARMS, CALM, UNDECIDED, Period, history
 from airflow_mlops.ml.retrain import Ledger
 from airflow_mlops.ml.retrain_state import Checked
 from airflow_mlops.registry.checks import write_check
@@ -171,6 +173,14 @@ def test_an_unknown_verdict_is_an_alarm_and_everything_is_json(year: Year) -> No
     (one,) = year.read()
     assert [check.name for check in one.alarms] == ["system"]
     assert json.loads(json.dumps(one.to_dict(), allow_nan=False)) == one.to_dict()
+
+
+def test_every_verdict_of_a_check_is_an_alarm_or_calm_or_undecided() -> None:
+    kinds = (drift.Verdict, skew.Verdict, performance.Verdict, staleness.Verdict, system_metrics.Verdict)
+    verdicts = {verdict for kind in kinds for verdict in typing.get_args(kind)} | {"passed", "failed"}
+    assert len(verdicts) >= 14
+    assert verdicts == {*ALARMS, *CALM, *UNDECIDED}
+    assert len({*ALARMS, *CALM, *UNDECIDED}) == len(ALARMS) + len(CALM) + len(UNDECIDED)
 
 
 def test_nothing_is_nothing(year: Year) -> None:
