@@ -76,7 +76,7 @@ DRIFT = {
     "verdict": "drift", "sentence": "drift in 4 of 9 columns: …",
     "columns": [{"name": name, "drifted": name != "calm"} for name in ("dew", "calm", "wind", "rain", "sun")],
 }  # fmt: skip
-CALM = {"verdict": "no_drift", "sentence": "no drift in 9 columns", "columns": [{"name": "dew", "drifted": False}]}
+STILL = {"verdict": "no_drift", "sentence": "no drift in 9 columns", "columns": [{"name": "dew", "drifted": False}]}
 OK = {"verdict": "ok", "sentence": "…", "metric": "roc_auc", "value": 0.6412, "baseline": 0.652}
 DROP = OK | {"verdict": "drop", "value": 0.6}
 SCORED = {"rows": 100, "version": 1}
@@ -93,7 +93,7 @@ def test_a_year_in_words(year: Year) -> None:
     year.claim(3, "r3", grant)
     year.claim(3, "r3b", grant)
     year.train("r3", "rejected", "roc_auc 0.61 < 0.62.")
-    year.check(4, prediction=SCORED, drift=CALM, performance={"verdict": "pending_labels", "sentence": "…"})
+    year.check(4, prediction=SCORED, drift=STILL, performance={"verdict": "pending_labels", "sentence": "…"})
     year.check(5, prediction=SCORED, drift={"verdict": "not_enough_data", "sentence": "…"})
     year.check(6, prediction=SCORED)
     year.check(7, prediction=SCORED, quality={"verdict": "failed", "sentence": "3 of 9"})
@@ -146,7 +146,7 @@ def test_a_question_asked_again_is_one_question(year: Year) -> None:
 
 
 def test_what_only_the_ledger_knows_has_a_row(year: Year) -> None:
-    year.check(3, prediction=SCORED, drift=CALM)
+    year.check(3, prediction=SCORED, drift=STILL)
     year.claim(1, "m", start="manual")
     first, second = year.read()
     assert (first.window, first.seen) == (
