@@ -134,6 +134,7 @@ class _Model:
         self.search = _inner(self.train, "search")
         self.evaluate = _inner(data, "evaluate")
         self.watched = _inner(_inner(data, "monitor"), "performance")
+        self.labels = _inner(_inner(data, "validate"), "labels")
         self.name = self.train.get("estimator")
         self.estimator: Estimator | None = None
         task = data.get("task")
@@ -147,6 +148,10 @@ class _Model:
             else:
                 self._estimator(self.estimator, self.name.rpartition(".")[2])
         self._metrics()
+        for limit in ("max_conflicts", "max_rate_change"):
+            if self.task == "regression" and self.labels.get(limit) is not None:
+                message = f"`{limit}` is for classes, and this pipeline is for regression"
+                self.found.add(("validate", "labels", limit), "labels", message, "remove it", key=True)
 
     def _unknown_estimator(self, name: str) -> None:
         module, _, cls = name.rpartition(".")

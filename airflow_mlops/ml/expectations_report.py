@@ -30,7 +30,7 @@ _BODY = """
 </table></div>
 {% if skipped %}<h2>Not evaluated</h2><p>The target is not known yet, so these wait:</p><ul>
 {% for s in skipped %}<li><code>{{ s }}</code></li>{% endfor %}</ul>{% endif %}
-{% if labels %}<h2>Labels</h2><p>{{ labels.sentence }}.</p>
+{% if labels %}<h2>Labels</h2><p>{{ labels.summary }}.</p>
 {% if labels.classes %}<table><tr><th>Class</th><th class="n">Rows</th><th class="n">Share</th>
 {% if labels.reference %}<th class="n">Before</th><th class="n">p</th>{% endif %}</tr>
 {% for c in labels.classes[:most] %}<tr><td><code>{{ c.label | short }}</code></td>

@@ -94,10 +94,15 @@ class LabelQuality:
 
     @property
     def sentence(self) -> str:
-        """One line for logs and reports."""
+        """One line for logs."""
+        return f"labels: {self.summary}"
+
+    @property
+    def summary(self) -> str:
+        """What was counted, in a few words."""
         if self.classes is None or self.conflicts is None:
-            return f"labels: {self.rows:,} rows, {self.missing:,} without; a measure, so no classes are compared"
-        parts = [f"labels: {len(self.classes):,} classes in {self.rows:,} rows, {self.missing:,} without"]
+            return f"{self.rows:,} rows, {self.missing:,} without; a measure, so no classes are compared"
+        parts = [f"{len(self.classes):,} classes in {self.rows:,} rows, {self.missing:,} without"]
         c = self.conflicts
         parts.append(f"{c.rows:,} rows ({100 * c.share:.3g} %) contradict others" if c.rows else "none contradict")
         if self.jump is not None:

@@ -288,6 +288,13 @@ def test_gates_that_nothing_passes(gate, key, message, suggestion):
     assert suggestion in str(issue.suggestion)
 
 
+def test_label_limits_are_for_classes():
+    text = "validate: {labels: {max_conflicts: 0.1}}\n"
+    issue = one(train("sklearn.linear_model.LinearRegression", evaluate="[r2]") + text)
+    assert (issue.code, issue.path) == ("labels", "validate.labels.max_conflicts")
+    assert not found(train("sklearn.linear_model.LogisticRegression") + text)
+
+
 def test_a_matrix_is_for_classes():
     text = train("sklearn.linear_model.LinearRegression", evaluate="[r2], gates: [{value: {matrix: [[0, 1], [1, 0]]}}]")
     issue = one(text)
