@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from airflow_mlops.config import blocks
 from airflow_mlops.config import columns as columns_of
 from airflow_mlops.config.behaviours import read_behaviours, unknown_columns
 from airflow_mlops.config.folder import extended, pipeline_files, root_of, text_of
@@ -133,6 +134,7 @@ class _Lint:
             columns_of.check(source, judged, known)
         if judged is not None:
             _behaviours(source, judged, file.path.parent, known)
+            blocks.check(source, judged)
         return source
 
     def users(self, file: _File) -> list[Path]:

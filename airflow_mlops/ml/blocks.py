@@ -7,11 +7,11 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
+from airflow_mlops.config.blocks import MIN_BLOCKS
 from airflow_mlops.config.models import Data, Evaluate, length
 from airflow_mlops.exceptions import DataError
 
-MIN_BLOCKS = 12.0
-"""Fewer blocks, counted as blocks of equal size, and no interval can be trusted; ``benchmarks/bench_gates.py``."""
+__all__ = ["MIN_BLOCKS", "block_codes", "block_words"]
 
 
 def block_codes(rows: pd.DataFrame, data: Data, config: Evaluate) -> np.ndarray | None:

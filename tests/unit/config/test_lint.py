@@ -333,3 +333,33 @@ def test_no_airflow() -> None:
     code = "import sys, airflow_mlops.config.lint; print([m for m in sys.modules if m.split('.')[0] == 'airflow'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+BLOCKED = MANUAL.replace(
+    "target: churned}",
+    "target: churned, timestamp: at, window: WINDOW, split: {by: time, test: 0.2}}",
+) + ("evaluate: {block: BLOCK, gates: [{metric: roc_auc, at_least: 0.6}, GATE]}\n")
+RELATIVE = "{metric: roc_auc, versus: champion, not_worse_by: 0.01}"
+
+
+@pytest.mark.parametrize(
+    ("window", "block", "gate", "warned"),
+    [
+        ("30d", "1d", RELATIVE, True),
+        ("30d", "1d", "{metric: roc_auc, at_least: 0.6, confidence: 0.9}", True),
+        ("30d", "1d", "{metric: roc_auc, at_least: 0.6}", False),
+        ("30d", "12h", RELATIVE, False),
+        ("30d", "none", RELATIVE, False),
+        ("60d", "1d", RELATIVE, False),
+        ("60d", "1w", RELATIVE, True),
+    ],
+)
+def test_a_holdout_with_too_few_blocks_is_told_before_it_is_drawn(
+    window: str, block: str, gate: str, warned: bool
+) -> None:
+    write(churn=BLOCKED.replace("WINDOW", window).replace("BLOCK", block).replace("GATE", gate))
+    issues = found()
+    assert [(i.code, i.severity, i.path) for i in issues] == [("blocks", "warning", "evaluate.gates.1")] * warned
+    if warned:
+        days = 60 if block == "1d" else 420
+        assert f"set `data.window` to {days}d or more" in issues[0].suggestion
