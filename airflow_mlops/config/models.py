@@ -486,6 +486,20 @@ class Drift(_Model):
         0.05, description="False alarms per check, all columns together."
     )
     correction: Literal["bonferroni", "bh"] = Field("bonferroni", description="Correction over columns.")
+    multivariate: StrictBool = Field(
+        False, description="Also ask whether a classifier tells current rows from training rows by all columns."
+    )
+    engine: Literal["calibrated", "evidently"] = Field(
+        "calibrated",
+        description="evidently: its scores of a sample (Wasserstein, Jensen–Shannon) against `effect`, without a test.",
+    )
+
+    @model_validator(mode="after")
+    def _engine(self) -> Drift:
+        own = [f"`{n}`" for n in ("alpha", "correction", "multivariate") if n in self.model_fields_set]
+        if self.engine == "evidently" and own:
+            raise ValueError(f"`engine: evidently` has no test: {', '.join(own)} belong to `engine: calibrated`")
+        return self
 
 
 class Performance(_Model):

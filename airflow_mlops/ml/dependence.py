@@ -17,7 +17,7 @@ _HELD = 2**14  # block sums in memory, and first rows looked at for short-range 
 _BLOCKS = 32
 _FEWEST_BLOCKS = 8
 _EVIDENCE = 0.002  # at each of about a dozen block lengths: independent rows are mistaken in 1 to 2 % of columns
-_BOUND = 0.1
+_BOUND = 0.01
 
 
 class Dependence:
@@ -76,7 +76,7 @@ class Dependence:
         """How many rows are worth one independent row, 1.0 or more.
 
         1.0 unless blocks of some length vary more than independent rows' would. Else the ratio at 32 blocks
-        (8 where there are fewer than 256 rows), as the upper end of its 90 % bound: a block that is not much
+        (8 where there are fewer than 256 rows), as the upper end of its 99 % bound: a block that is not much
         longer than the memory of the rows measures too little, and few blocks measure badly. Values that only
         rise, or only fall, have been sorted: their order says nothing.
         """
@@ -92,11 +92,22 @@ class Dependence:
             self._length > 1 and _varies(blocks, self._length, variance)
         ):
             return 1.0
-        count = min(_BLOCKS, max(_FEWEST_BLOCKS, self.rows // _BLOCKS))
-        length = len(blocks) // count
-        sums = blocks[: length * count].reshape(count, length).sum(axis=1)
-        ratio = float(sums.var(ddof=1)) / (length * self._length * variance)
-        return max(1.0, ratio * (count - 1) / float(chdtri(count - 1, 1 - _BOUND)))
+        return float(inflation(blocks[:, None], self._length, np.array([variance]), self.rows)[0])
+
+
+def inflation(blocks: np.ndarray, length: int, variance: np.ndarray, rows: int) -> np.ndarray:
+    """The factor of :meth:`Dependence.factor` for rows that are known to hang together, shape (k,).
+
+    :param blocks: sums of k columns over blocks of ``length`` rows, shape (blocks, k); at least 16 blocks.
+    :param variance: of one row, shape (k,); 0 where a column is constant.
+    """
+    count = min(_BLOCKS, max(_FEWEST_BLOCKS, rows // _BLOCKS))
+    joined = len(blocks) // count
+    sums = blocks[: joined * count].reshape(count, joined, -1).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(variance > 0, sums.var(axis=0, ddof=1) / (joined * length * variance), 1.0)
+    found: np.ndarray = np.maximum(1.0, ratio * (count - 1) / float(chdtri(count - 1, 1 - _BOUND)))
+    return found
 
 
 def _varies(sums: np.ndarray, length: int, variance: float) -> bool:

@@ -12,7 +12,7 @@ makes no difference whether its rows are there or only what was remembered of th
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -38,6 +38,8 @@ FEWEST = 30
 """Independent rows that a side must be worth for its values to be compared."""
 KINDS = ("number", "category", "boolean", "datetime")
 _SHOWN_FACTOR = 1.5  # from here on a sentence tells how many independent rows there are
+TOGETHER = "all columns together"
+TOGETHER_ROWS = 5000
 _NAMED = 5  # columns named in the one-sentence summary
 
 Verdict = Literal["drift", "no_drift", "not_enough_data"]
@@ -49,14 +51,14 @@ class ColumnDrift:
 
     :param statistic: what ``effect`` measures: ``W1`` (in σ of the reference), ``L∞`` (share),
         ``new categories`` (share), ``missing rate`` (share), ``share off the constant``, or ``none``.
-    :param p_value: not corrected for the number of tests; that correction is in ``drifted``.
+    :param p_value: not corrected for the number of tests; that correction is in ``drifted``. None: there was no test.
     """
 
     name: str
     kind: str
     statistic: str
     effect: float
-    p_value: float
+    p_value: float | None
     drifted: bool
     sentence: str
 
@@ -99,6 +101,7 @@ def check_drift(
     current: pd.DataFrame | Iterable[pd.DataFrame],
     kinds: Mapping[str, str],
     config: Drift,
+    samples: Callable[[], tuple[pd.DataFrame, pd.DataFrame]] | None = None,
 ) -> DriftReport:
     """Compare the columns of ``kinds`` between two sets of rows.
 
@@ -107,11 +110,15 @@ def check_drift(
         counts on both sides: rows that are like their neighbours are worth fewer.
     :param kinds: column name → ``number``, ``category``, ``boolean`` or ``datetime``. Predictions are a column like
         any other. Columns that hold dates and are not called so are skipped, and named in ``skipped``.
+    :param samples: for ``config.multivariate``, rows of reference and current to be told apart by all their columns;
+        called when ``current`` has been read. Default: some of the rows of both, where both are frames.
     :return: verdict ``not_enough_data`` when a side has fewer than ``config.min_rows`` rows.
     :raises DataError: for a kind that does not exist, or a column the reference does not have. A
         column that the current data lost is drift: all its values are missing.
     """
     _check_kinds(reference.columns if isinstance(reference, Profile) else reference, kinds)
+    if config.multivariate and samples is None:
+        samples = _both(reference, current, kinds)
     batches = [current] if isinstance(current, pd.DataFrame) else current
     skipped: set[str] = set()
     if isinstance(reference, pd.DataFrame):
@@ -125,7 +132,25 @@ def check_drift(
         for name, counter in counters.items():
             if name not in skipped:
                 _count(counter, batch, name, kinds[name])
-    return _decide(reference, {n: c for n, c in counters.items() if n not in skipped}, rows, kinds, config, skipped)
+    used = {n: c for n, c in counters.items() if n not in skipped}
+    return _decide(reference, used, rows, kinds, config, skipped, samples if config.multivariate else None)
+
+
+def _both(reference: Any, current: Any, kinds: Mapping[str, str]) -> Callable[[], tuple[pd.DataFrame, pd.DataFrame]]:
+    """Rows of two frames at equal distances; columns that only one of them has show alone."""
+    if not (isinstance(reference, pd.DataFrame) and isinstance(current, pd.DataFrame)):
+        raise DataError(
+            "multivariate drift needs rows of both sides, and a profile or batches are none",
+            hint="pass samples=, or two DataFrames",
+        )
+    names = [n for n, k in kinds.items() if n in current and (k == "datetime" or not _is_date(current[n]))]
+    names = [n for n in names if kinds[n] == "datetime" or not _is_date(reference[n])]
+    return lambda: (_some(reference[names]), _some(current[names]))
+
+
+def _some(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = min(len(frame), TOGETHER_ROWS)
+    return frame.iloc[np.arange(rows) * len(frame) // max(rows, 1)]
 
 
 def _count(counter: NumberCounter | CategoryCounter, batch: pd.DataFrame, name: str, kind: str) -> None:
@@ -146,14 +171,11 @@ def _decide(
     kinds: Mapping[str, str],
     config: Drift,
     skipped: Collection[str],
+    samples: Callable[[], tuple[pd.DataFrame, pd.DataFrame]] | None,
 ) -> DriftReport:
     rows = (reference.rows, current_rows)
     if min(rows) < config.min_rows:
-        sentence = (
-            f"not enough data: {rows[0]:,} reference and {rows[1]:,} current rows, "
-            f"at least {config.min_rows:,} are needed"
-        )
-        return DriftReport("not_enough_data", (), sentence, rows)
+        return not_enough(rows, config.min_rows)
     sides = {name: counter.finish() for name, counter in counters.items()}
     found: dict[str, list[Signal]] = {}
     for name, side in sides.items():
@@ -164,12 +186,31 @@ def _decide(
         found[name] = column_signals(
             known, side, effect=config.effect, missing_points=MISSING_POINTS, min_rows=least
         )  # fmt: skip
+    together = _together(*samples(), kinds, config) if samples is not None else []
+    if samples is not None:
+        found[TOGETHER] = together
     limit = critical_p([s.p_value for signals in found.values() for s in signals], config.alpha, config.correction)
     columns = tuple(
         _judge(name, kinds[name], signals, limit, _worth(reference.columns[name].side, sides[name]))
+        if name in sides
+        else _judge(name, "together", signals, limit, "")
         for name, signals in found.items()
     )
-    return _report(columns, rows, [n for n in kinds if n in skipped])
+    return summarised(columns, rows, [n for n in kinds if n in skipped])
+
+
+def _together(reference: pd.DataFrame, current: pd.DataFrame, kinds: Mapping[str, str], config: Drift) -> list[Signal]:
+    from airflow_mlops.ml.domain import domain_signal  # scikit-learn's boosting is slow to import, and not the rule
+
+    compared = {n: k for n, k in kinds.items() if n in reference.columns}
+    signal = domain_signal(reference, current, compared, config.effect, config.min_rows) if compared else None
+    return [signal] if signal is not None else []
+
+
+def not_enough(rows: tuple[int, int], least: int) -> DriftReport:
+    """The report of a check that cannot be made; ``rows`` of reference and current."""
+    sentence = f"not enough data: {rows[0]:,} reference and {rows[1]:,} current rows, at least {least:,} are needed"
+    return DriftReport("not_enough_data", (), sentence, rows)
 
 
 def _worth(ref: Numbers | Categories, cur: Numbers | Categories) -> str:
@@ -182,8 +223,9 @@ def _worth(ref: Numbers | Categories, cur: Numbers | Categories) -> str:
     return "; " + ", ".join(told) if told else ""
 
 
-def _report(columns: tuple[ColumnDrift, ...], rows: tuple[int, int], skipped: Sequence[str]) -> DriftReport:
-    drifted = sorted((c for c in columns if c.drifted), key=lambda c: (c.p_value, -c.effect))
+def summarised(columns: tuple[ColumnDrift, ...], rows: tuple[int, int], skipped: Sequence[str]) -> DriftReport:
+    """The report on columns that have been judged: ``drift`` where one has drifted."""
+    drifted = sorted((c for c in columns if c.drifted), key=lambda c: (c.p_value or 0.0, -c.effect))
     few = [c.name for c in columns if c.statistic == "none"]
     verdict: Verdict = "drift" if drifted else "no_drift"
     if columns and len(few) == len(columns):
@@ -247,7 +289,8 @@ def _summary(drifted: list[ColumnDrift], count: int, skipped: Sequence[str], few
         return f"no drift in {count - len(few)} columns{tail}"
     units = {"W1": "W1 {:.2g} σ"}
     parts = [
-        f"{c.name} ({units.get(c.statistic, c.statistic + ' {:.2g}').format(c.effect)}, {_p(c.p_value)})"
+        f"{c.name} ({units.get(c.statistic, c.statistic + ' {:.2g}').format(c.effect)}"
+        f"{'' if c.p_value is None else ', ' + _p(c.p_value)})"
         for c in drifted
     ]
     return f"drift in {len(drifted)} of {count} columns: {_listed(parts)}{tail}"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from airflow_mlops.ml.dependence import Dependence
+from airflow_mlops.ml.dependence import Dependence, inflation
 
 CUTS = 1024
 CATEGORIES = 10_000
@@ -26,6 +26,8 @@ NUMBER_KINDS = ("number", "datetime")
 NUMERIC_MAX = 1e150
 """Larger magnitudes, infinities too, count as this: squares and differences stay finite."""
 
+_SERIES = 3
+_BLOCKS, _TRACKED, _FREQUENT = 64, 200, 0.01
 _TAIL = 0.01  # the fence of the Wasserstein distance starts from these reference quantiles
 BATCH_ROWS = 2**16
 
@@ -75,9 +77,9 @@ def coded(values: pd.Series, *, boolean: bool = False) -> tuple[np.ndarray, list
     return codes, [label(v, boolean=boolean) for v in found]
 
 
-def _score(text: str) -> float:
-    """A fixed number in [0, 1) for each category, so that runs of one category can be seen as such."""
-    return zlib.crc32(text.encode("utf-8", "surrogatepass")) / 2**32
+def _scores(texts: list[str], number: int) -> np.ndarray:
+    """A fixed number in [0, 1) for each category, so that runs of a category can be seen as such; shape (k,)."""
+    return np.array([zlib.crc32(f"{number}{t}".encode("utf-8", "surrogatepass")) / 2**32 for t in texts])
 
 
 # --- one side of a column ----------------------------------------------------------------------
@@ -86,11 +88,11 @@ def _score(text: str) -> float:
 class _Gaps:
     """Counts rows and gaps of one side, and how either hangs together."""
 
-    def __init__(self) -> None:
+    def __init__(self, series: int = 1) -> None:
         self.rows = self.missing = 0
-        self._values, self._missing = Dependence(), Dependence()
+        self._values, self._missing = [Dependence() for _ in range(series)], Dependence()
 
-    def see(self, missing: np.ndarray, values: np.ndarray) -> None:
+    def see(self, missing: np.ndarray, *values: np.ndarray) -> None:
         """Take the next rows: which are missing, shape (n,), and what the others are, as moderate numbers."""
         if gaps := int(missing.sum()):
             if not self.missing:
@@ -99,15 +101,17 @@ class _Gaps:
         if self.missing:
             self._missing.add(missing.astype(np.float64))
         self.rows += len(missing)
-        self._values.add(values)
+        for dependence, series in zip(self._values, values, strict=True):
+            dependence.add(series)
 
     def factors(self, distinct: int = 0) -> tuple[float, float]:
         """How many rows are worth one independent value, and one independent gap.
 
         :param distinct: of so many different values each stands in one run if they have been sorted.
         """
-        grouped = self._values.changes < distinct
-        return 1.0 if grouped else self._values.factor(), self._missing.factor() if self.missing else 1.0
+        grouped = self._values[0].changes < distinct
+        values = 1.0 if grouped else max(dependence.factor() for dependence in self._values)
+        return values, self._missing.factor() if self.missing else 1.0
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,14 @@ class Numbers:
 class Categories:
     """One side of a column of categories.
 
-    :param counts: rows by category, the most frequent ones; ``others``: rows of the rest.
-    :param once: how many categories have one row; ``twice``: two rows.
+    :param counts: rows by category, the most frequent ones; ``others``: rows of the rest, those with up to so many
+        rows.
+    :param rare: how many rows of another sample of this size are expected in categories outside ``counts``, by Good
+        and Turing: the rows of categories that have at most one row more than the rest. (They are not ``others``:
+        the rest were left out for being seen rarely, and are seen more often the next time.)
+    :param rare_variance: of that estimate.
+    :param factors: where rows hang together, how many are worth one when a category is counted, for frequent ones;
+        ``factor`` is for the others. Of ten categories in a slow turn the first and the last come in long runs.
     """
 
     rows: int
@@ -148,8 +158,9 @@ class Categories:
     gap_factor: float
     counts: dict[str, int]
     others: int
-    once: int
-    twice: int
+    rare: int
+    rare_variance: float
+    factors: dict[str, float]
 
     @property
     def values(self) -> int:
@@ -216,6 +227,40 @@ class NumberCounter:
         return Numbers(gaps.rows, gaps.missing, *gaps.factors(), self._below, self._upto, self._between)
 
 
+class _Parts:
+    """Counts categories in 64 to 128 blocks of rows, the first 200 that come."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+        self._table = np.zeros((2 * _BLOCKS, _TRACKED), dtype=np.int64)
+        self._length, self._rows = 1, 0
+
+    def add(self, codes: np.ndarray, texts: list[str]) -> None:
+        """Take the next rows, as codes of shape (n,) of ``texts``."""
+        while self._rows + len(codes) > 2 * _BLOCKS * self._length:
+            pairs = self._table[0::2] + self._table[1::2]
+            self._table = np.concatenate([pairs, np.zeros_like(pairs)])
+            self._length *= 2
+        places = np.empty(len(texts), dtype=np.int64)
+        for i, text in enumerate(texts):
+            if text not in self._places and len(self._places) < _TRACKED:
+                self._places[text] = len(self._places)
+            places[i] = self._places.get(text, -1)
+        columns = places[codes] if texts else np.empty(0, np.int64)
+        cells = (self._rows + np.arange(len(codes))) // self._length * _TRACKED + columns
+        self._table += np.bincount(cells[columns >= 0], minlength=self._table.size).reshape(self._table.shape)
+        self._rows += len(codes)
+
+    def factors(self) -> dict[str, float]:
+        """The factor of each category with 1 % of the rows or more."""
+        blocks = self._table[: self._rows // self._length]
+        if len(blocks) < _BLOCKS // 4:
+            return {}
+        shares = self._table.sum(axis=0) / self._rows
+        found = inflation(blocks.astype(np.float64), self._length, shares * (1 - shares), self._rows)
+        return {text: float(found[i]) for text, i in self._places.items() if shares[i] >= _FREQUENT}
+
+
 class CategoryCounter:
     """Counts the rows of one side by category.
 
@@ -227,14 +272,18 @@ class CategoryCounter:
         self._known = known
         self._counts: dict[str, int] = {}
         self._new = self._others = 0
-        self._gaps = _Gaps()
+        # Two categories have one way to take turns; of more, some may hang together and others not.
+        self._series = 1 if self._boolean else _SERIES
+        self._gaps = _Gaps(self._series)
+        self._parts = _Parts()
 
     def add(self, values: pd.Series) -> None:
         """Take the next rows."""
         codes, texts = coded(values, boolean=self._boolean)
         missing = codes < 0
         present = codes[~missing] if missing.any() else codes
-        self._gaps.see(missing, np.array([_score(t) for t in texts])[present] if texts else np.empty(0))
+        self._gaps.see(missing, *(_scores(texts, i)[present] for i in range(self._series)))
+        self._parts.add(present, texts)
         for text, count in zip(texts, np.bincount(present, minlength=len(texts)).tolist(), strict=True):
             if text not in self._counts and self._known is not None and text not in self._known:
                 if self._new >= CATEGORIES:
@@ -245,15 +294,24 @@ class CategoryCounter:
 
     def finish(self) -> Categories:
         """The counts so far; without ``known`` only the most frequent 10,000 by name."""
-        counts, others = self._counts, self._others
-        once, twice = (sum(c == n for c in counts.values()) for n in (1, 2))
+        counts, sizes, most = self._counts, np.array([*self._counts.values()], dtype=np.int64), 0
         if self._known is None and len(counts) > CATEGORIES:
-            kept = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:CATEGORIES])
-            others += sum(counts.values()) - sum(kept.values())
-            counts = kept
-        gaps = self._gaps
-        factors = gaps.factors(distinct=len(self._counts))
-        return Categories(gaps.rows, gaps.missing, *factors, counts, others, once, twice)
+            most = int(np.sort(sizes)[-CATEGORIES - 1])
+            counts = {text: count for text, count in counts.items() if count > most}
+        others = self._others + int(sizes[sizes <= most].sum())
+        rows, next_to, after = max(int(sizes.sum()), 1), *((sizes == most + i).sum() for i in (1, 2))
+        variance = others * (1 - others / rows) + (most + 1) * ((most + 1) * next_to + (most + 2) * after)
+        factors = self._gaps.factors(distinct=len(self._counts))
+        return Categories(
+            self._gaps.rows,
+            self._gaps.missing,
+            *factors,
+            counts,
+            others,
+            rare=others + int((most + 1) * next_to),
+            rare_variance=float(variance),
+            factors=self._parts.factors() if factors[0] > 1 else {},
+        )
 
 
 # --- a reference -------------------------------------------------------------------------------

@@ -7,20 +7,18 @@ loads nothing from anywhere, and a browser is told not to.
 from __future__ import annotations
 
 import html
-import os
 import re
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from airflow_mlops.ml.drift import ColumnDrift, DriftReport
-from airflow_mlops.ml.drift_profile import core, label, to_numbers
+from airflow_mlops.ml.drift import TOGETHER, ColumnDrift, DriftReport
+from airflow_mlops.ml.drift_evidently import Pair, as_texts, run
+from airflow_mlops.ml.drift_profile import NUMBER_KINDS, core, to_numbers
 
 SAMPLE_ROWS = 20_000
 _SHOWN_CATEGORIES = 30
 _OTHER = "(other)"
-_METHODS = {"number": "wasserstein", "category": "jensenshannon"}
 
 # The second lock after escaping: whatever a value might smuggle in can load and send nothing.
 _POLICY = (
@@ -47,17 +45,22 @@ def drift_html(reference: pd.DataFrame, current: pd.DataFrame, report: DriftRepo
     name. Columns without values on a side are named above and not drawn.
     """
     sides = [_sample(frame, seed + i) for i, frame in enumerate((reference, current))]
-    drawn: dict[str, _Drawn] = {}
+    drawn: dict[str, Pair] = {}
     left_out = []
     for column in report.columns:
         name = column.name
+        if name == TOGETHER:
+            continue
         if name not in current or reference[name].isna().all() or current[name].isna().all():
             left_out.append(name)
             continue
-        draw = _numbers if column.kind == "number" else _categories
+        draw = _numbers if column.kind in NUMBER_KINDS else _categories
         ref, cur = draw(sides[0][name], sides[1][name], column.kind)
         if ref.notna().any() and cur.notna().any():
-            drawn[_safe(name)] = _Drawn("number" if column.kind == "number" else "category", column.drifted, ref, cur)
+            # The threshold makes Evidently's headline repeat our verdict; without a correction over columns it has
+            # none to add.
+            kind, threshold = "number" if column.kind in NUMBER_KINDS else "category", 0.0 if column.drifted else 1e9
+            drawn[_safe(name)] = Pair(kind, ref, cur, threshold)
         else:
             left_out.append(name)
     header = _header(report, left_out, [len(side) for side in sides])
@@ -69,33 +72,8 @@ def drift_html(reference: pd.DataFrame, current: pd.DataFrame, report: DriftRepo
     return page.replace("<body>", f"<body>{header}", 1).encode()
 
 
-class _Drawn(NamedTuple):
-    kind: str
-    drifted: bool
-    reference: pd.Series
-    current: pd.Series
-
-
-def _evidently(drawn: dict[str, _Drawn]) -> str:
-    # Evidently looks for it when it is imported and again when it is used: no statistics about users leave here.
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.metrics import ValueDrift
-
-    definition = DataDefinition(
-        numerical_columns=[n for n, c in drawn.items() if c.kind == "number"],
-        categorical_columns=[n for n, c in drawn.items() if c.kind == "category"],
-    )
-    reference, current = (
-        Dataset.from_pandas(pd.DataFrame({n: getattr(c, side) for n, c in drawn.items()}), data_definition=definition)
-        for side in ("reference", "current")
-    )
-    # One method per column: left to itself Evidently tries out, column by column, which one fits. The
-    # threshold makes its headline repeat our verdict; without a correction over columns it has none to add.
-    metrics: list[Any] = [
-        ValueDrift(column=n, method=_METHODS[c.kind], threshold=0.0 if c.drifted else 1e9) for n, c in drawn.items()
-    ]
-    page: str = Report(metrics).run(current, reference).get_html_str(as_iframe=False)
+def _evidently(drawn: dict[str, Pair]) -> str:
+    page: str = run(drawn).get_html_str(as_iframe=False)
     # Its random element ids become counted ones, so that one input gives one report.
     numbers: dict[str, str] = {}
     page = re.sub(
@@ -119,7 +97,7 @@ def _safe(text: str) -> str:
 
 
 def _numbers(ref: pd.Series, cur: pd.Series, kind: str) -> tuple[pd.Series, pd.Series]:
-    sides = [to_numbers(side) for side in (ref, cur)]
+    sides = [to_numbers(side, kind) for side in (ref, cur)]
     known = np.sort(sides[0][~np.isnan(sides[0])])
     if len(known):
         low, high = core(known)
@@ -133,12 +111,7 @@ def _numbers(ref: pd.Series, cur: pd.Series, kind: str) -> tuple[pd.Series, pd.S
 
 
 def _categories(ref: pd.Series, cur: pd.Series, kind: str) -> tuple[pd.Series, pd.Series]:
-    texts = [
-        side.astype(object).reset_index(drop=True).map(
-            lambda v: _safe(label(v, boolean=kind == "boolean")), na_action="ignore"
-        )
-        for side in (ref, cur)
-    ]  # fmt: skip
+    texts = [as_texts(side, kind).map(_safe, na_action="ignore") for side in (ref, cur)]
     counts = pd.concat(texts).value_counts()
     if len(counts) <= _SHOWN_CATEGORIES + 1:
         return texts[0], texts[1]
@@ -165,7 +138,7 @@ def _header(report: DriftReport, left_out: list[str], drawn_rows: list[int]) -> 
         f"<tr><td>{html.escape(c.name)}</td><td>{html.escape(c.kind)}</td>"
         f"<td class='{'yes' if c.drifted else 'no'}'>{'drift' if c.drifted else 'no drift'}</td>"
         f"<td>{html.escape(_why(c))}</td></tr>"
-        for c in sorted(report.columns, key=lambda c: (not c.drifted, c.p_value))
+        for c in sorted(report.columns, key=lambda c: (not c.drifted, c.p_value or 0.0, -c.effect))
     )
     head = "<tr><th>Column</th><th>Kind</th><th>Verdict</th><th>Why</th></tr>"
     table = f"<table>{head}{rows}</table>" if rows else ""

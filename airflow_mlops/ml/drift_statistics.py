@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 from scipy import stats
-from scipy.special import chdtrc
+from scipy.special import chdtrc, ndtr
 
 from airflow_mlops.ml.drift_profile import Categories, ColumnProfile, Numbers, Scale
 
@@ -69,22 +69,21 @@ def worth(side: Numbers | Categories) -> float:
 
 
 def numeric_signal(ref: Numbers, cur: Numbers, scale: Scale, threshold: float, *, times: bool = False) -> Signal:
-    """Wasserstein-1 distance in standard deviations of the reference, and the two-sample KS test's p-value.
+    """Wasserstein-1 distance in standard deviations of the reference, and whether it can be chance.
+
+    The p-value is twice the smaller one of two tests at the cuts: Kolmogorov and Smirnov's, which sees any change,
+    and Mann and Whitney's of the ranks (H. B. Mann and D. R. Whitney, 1947), which sees a shift sooner.
 
     For W1 the values are drawn to a fence, one reference range (1 % to 99 % quantile) outside that range, and
     σ is taken of the fenced reference: a single absurd value can then neither raise an alarm nor hide one, and
     distances below about two ranges are true. It is the area between the distribution functions; between two
-    cuts of the profile it is known from counts and sums, exactly where they do not cross there. The KS statistic
-    is taken at the cuts. A reference that is constant (up to 1 % of its rows) has no σ: then the effect is the
-    change of the share of rows below, at and above its median, and half the threshold applies.
+    cuts of the profile it is known from counts and sums, exactly where they do not cross there. A reference that
+    is constant (up to 1 % of its rows) has no σ: then the effect is the change of the share of rows below, at and
+    above its median, and half the threshold applies.
 
     :param times: the numbers are seconds since 1970, to be told as dates.
     """
-    n, m = ref.values, cur.values
-    gaps = np.abs(np.concatenate([ref.upto / n - cur.upto / m, ref.below / n - cur.below / m]))
-    ks = float(min(gaps.max(), 1.0))
-    independent = worth(ref) * worth(cur) / (worth(ref) + worth(cur))
-    p = float(np.clip(stats.kstwo.sf(ks, max(round(independent), 1)), 0.0, 1.0))
+    p = min(1.0, 2 * min(ks_test(ref, cur), rank_test(ref, cur)))
     if scale.constant:
         place = int(np.searchsorted(scale.cuts, scale.low))
         shares = [np.array([x.below[place], x.upto[place] - x.below[place], 0]) / x.values for x in (ref, cur)]
@@ -96,6 +95,35 @@ def numeric_signal(ref: Numbers, cur: Numbers, scale: Scale, threshold: float, *
     distance = float(np.abs(_areas(ref, scale) - _areas(cur, scale)).sum() / scale.sigma)
     medians = [_median(x, scale, times) for x in (ref, cur)]
     return Signal("W1", distance, threshold, p, f"W1 {distance:.2g} σ, median {medians[0]} → {medians[1]}")
+
+
+def ks_test(ref: Numbers, cur: Numbers) -> float:
+    """p-value of Kolmogorov and Smirnov's two-sample test."""
+    n, m = ref.values, cur.values
+    gaps = np.abs(np.concatenate([ref.upto / n - cur.upto / m, ref.below / n - cur.below / m]))
+    independent = worth(ref) * worth(cur) / (worth(ref) + worth(cur))
+    p = stats.kstwo.sf(float(min(gaps.max(), 1.0)), max(round(independent), 1))
+    return float(np.clip(p, 0.0, 1.0))
+
+
+def rank_test(ref: Numbers, cur: Numbers) -> float:
+    """p-value of Mann and Whitney's test, normal approximation; values between two cuts count as equal."""
+    cells = [np.diff(np.concatenate([[0], _pairs(x), [x.values]])) for x in (ref, cur)]
+    together = cells[0] + cells[1]
+    total = float(together.sum())
+    ties = float((together.astype(float) ** 3 - together).sum()) / (total**3 - total)
+    if ties >= 1:
+        return 1.0
+    ranks = np.cumsum(together) - (together - 1) / 2
+    n, m = ref.values, cur.values
+    difference = float((cells[0] @ ranks) / n - (cells[1] @ ranks) / m)
+    variance = total * (total + 1) / 12 * (1 - ties) * (1 / worth(ref) + 1 / worth(cur))
+    return float(2 * ndtr(-abs(difference) / math.sqrt(variance)))
+
+
+def _pairs(side: Numbers) -> np.ndarray:
+    """Values below each cut and up to it, in turn."""
+    return np.column_stack([side.below, side.upto]).ravel()
 
 
 def _areas(side: Numbers, scale: Scale) -> np.ndarray:
@@ -147,8 +175,9 @@ def category_signal(ref: Categories, cur: Categories, threshold: float) -> Signa
     worst = int(change.argmax())
     possible = int((first / n + second / m >= threshold).sum())
     tests = 1 if len(names) == 2 else max(possible, 1)
-    p = share_test((first[worst], second[worst]), (n, m), (ref.factor, cur.factor))
     name = names[worst]
+    factors = ref.factors.get(name, ref.factor), cur.factors.get(name, cur.factor)
+    p = share_test((first[worst], second[worst]), (n, m), factors)
     name = name if len(name) <= _LABEL_LENGTH else name[: _LABEL_LENGTH - 1] + "…"
     text = f"share of {name!r} {first[worst] / n:.1%} → {second[worst] / m:.1%}"
     return Signal("L∞", float(change[worst]), threshold, min(p * tests, 1.0), text)
@@ -160,15 +189,14 @@ def unseen_signal(ref: Categories, cur: Categories, threshold: float) -> Signal 
     The chance that a row is of an unseen category is estimated by Good and Turing: categories seen
     once, over rows (I. J. Good, 1953). It catches a vocabulary that was replaced although no single
     category is large. None if every category was seen. Where the reference has more categories than a
-    profile names, the others count as seen as often as they were.
+    profile names, those it does not name count as unseen, and the estimate is that of both.
     """
     n, m = ref.values, cur.values
     fresh = cur.others + sum(count for name, count in cur.counts.items() if name not in ref.counts)
     if not fresh:
         return None
-    share, expected = fresh / m, (ref.others + ref.once) / n
-    variance = max(share * (1 - share), 1 / m) / m * cur.factor
-    variance += ((ref.once + 2 * ref.twice) / n + ref.others / n * (1 - ref.others / n)) / n * ref.factor
+    share, expected = fresh / m, ref.rare / n
+    variance = max(share * (1 - share), 1 / m) / m * cur.factor + ref.rare_variance / n**2 * ref.factor
     p = float(stats.norm.sf((share - expected) / math.sqrt(variance)))
     text = f"rows of categories new to it {share:.1%}, expected {expected:.1%}"
     return Signal("new categories", max(share - expected, 0.0), threshold, p, text)

@@ -13,7 +13,8 @@ import pyarrow as pa
 from airflow_mlops.config.models import Data, Drift
 from airflow_mlops.ml.candidate import featured
 from airflow_mlops.ml.data import Snapshot
-from airflow_mlops.ml.drift import DriftReport, check_drift
+from airflow_mlops.ml.drift import TOGETHER_ROWS, DriftReport, check_drift
+from airflow_mlops.ml.drift_evidently import check_by_evidently
 from airflow_mlops.ml.drift_report import SAMPLE_ROWS, drift_html
 from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.prediction import VERSION, capture_batches, capture_kinds, predict_batches
@@ -92,10 +93,25 @@ def drift(
     manifest = get_json(store, capture["capture"])
     kinds = capture_kinds(schema, [c for c in reference.profile.columns if c in manifest["columns"]])
     drawn = _Sampled(manifest["rows"], [*kinds])
-    report = check_drift(reference.profile, drawn.of(capture_batches(store, capture)), kinds, config)
+    batches = drawn.of(capture_batches(store, capture))
+    if config.engine == "evidently":
+        for _ in batches:  # to draw the sample
+            pass
+        rows = (reference.profile.rows, manifest["rows"])
+        report = check_by_evidently(reference.sample, drawn.frame(), kinds, config, rows)
+    else:
+        inputs = [n for n in kinds if n in schema.names]
+        report = check_drift(
+            reference.profile,
+            batches,
+            kinds,
+            config,
+            lambda: (reference.sample[inputs], drawn.frame(TOGETHER_ROWS)[inputs]),
+        )
+    predictions = {*kinds} - {*schema.names}
     skew = {
-        "data": [c.name for c in report.drifted if c.name in schema.names],
-        "prediction": [c.name for c in report.drifted if c.name not in schema.names],
+        "data": [c.name for c in report.drifted if c.name not in predictions],
+        "prediction": [c.name for c in report.drifted if c.name in predictions],
     }
     report = _told(report, skew, schema.private)
     page = drift_html(reference.sample[list(kinds)], drawn.frame(), report, seed=_SEED)
@@ -139,6 +155,7 @@ class _Sampled:
             first += len(batch)
             yield batch
 
-    def frame(self) -> pd.DataFrame:
-        """The rows drawn so far."""
-        return pd.concat(self._kept, ignore_index=True)
+    def frame(self, most: int = SAMPLE_ROWS) -> pd.DataFrame:
+        """The rows drawn so far, or ``most`` of them at equal distances."""
+        rows = pd.concat(self._kept, ignore_index=True)
+        return rows.iloc[np.arange(most) * len(rows) // most] if len(rows) > most else rows

@@ -32,8 +32,8 @@ def factor(values: np.ndarray, batch: int = 2**16) -> float:
 def test_the_factor_of_a_known_process() -> None:
     rng = np.random.default_rng(1)
     found = [factor(ar1(rng, 20_000)) for _ in range(40)]
-    # 19 rows are worth one; the upper end of a bound from 32 blocks lies about 1.4 times above.
-    assert 19 <= np.median(found) <= 38
+    # 19 rows are worth one; the upper end of a bound from 32 blocks lies about twice above.
+    assert 24 <= np.median(found) <= 50
     assert min(found) > 12
 
 

@@ -13,8 +13,8 @@ from scipy import stats
 from airflow_mlops.config.models import Drift
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.ml.drift import check_drift, critical_p
-from airflow_mlops.ml.drift_profile import Categories, column_profile, to_numbers
-from airflow_mlops.ml.drift_statistics import column_signals, share_test, unseen_signal
+from airflow_mlops.ml.drift_profile import Categories, column_profile, core, make_profile, to_numbers
+from airflow_mlops.ml.drift_statistics import column_signals, ks_test, rank_test, share_test, unseen_signal
 
 MIXED = {f"n{i}": "number" for i in range(6)} | {f"c{i}": "category" for i in range(3)} | {"b": "boolean"}
 
@@ -36,12 +36,21 @@ def mixed(rng, rows, shift=0.0):
     )
 
 
-def signals(reference, current, kind="number", effect=0.1):
+def counted(reference, current, kind="number"):
     known = column_profile(pd.Series(reference), kind)
     counter = known.counter()
     values = pd.Series(current)
     counter.add(to_numbers(values, kind) if known.scale is not None else values)
-    return column_signals(known, counter.finish(), effect=effect, missing_points=0.02, min_rows=30)
+    return known, counter.finish()
+
+
+def sides(reference, current):
+    known, current = counted(reference, current)
+    return known.side, current
+
+
+def signals(reference, current, kind="number"):
+    return column_signals(*counted(reference, current, kind), effect=0.1, missing_points=0.02, min_rows=30)
 
 
 def one(reference, current, kind="number", **config):
@@ -59,7 +68,7 @@ def test_shift_of_a_normal_has_the_known_distance(delta):
     signal = signals(points, points + delta)[0]
     assert signal.effect == pytest.approx(delta, rel=0.01)
     d = 2 * stats.norm.cdf(delta / 2) - 1
-    assert signal.p_value == pytest.approx(stats.kstwo.sf(d, 10000), rel=0.1, abs=1e-12)
+    assert ks_test(*sides(points, points + delta)) == pytest.approx(stats.kstwo.sf(d, 10000), rel=0.2, abs=1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.5, 2.0])
@@ -73,7 +82,27 @@ def test_agrees_with_scipy_where_no_value_is_fenced():
     a, b = rng.integers(0, 20, 400).astype(float), rng.integers(2, 22, 300).astype(float)
     signal = signals(a, b)[0]
     assert signal.effect == pytest.approx(stats.wasserstein_distance(a, b) / a.std())
-    assert signal.p_value == pytest.approx(stats.ks_2samp(a, b, method="asymp").pvalue)
+    ks = stats.ks_2samp(a, b, method="asymp").pvalue
+    ranks = stats.mannwhitneyu(a, b, use_continuity=False, method="asymptotic").pvalue
+    assert ks_test(*sides(a, b)) == pytest.approx(ks)
+    assert rank_test(*sides(a, b)) == pytest.approx(ranks, rel=1e-3)  # 20 and 21 both lie above the last cut
+    assert signal.p_value == pytest.approx(2 * min(ks, ranks), rel=1e-3)
+
+
+@pytest.mark.parametrize("rows", [(50, 60), (900, 5000), (5000, 900), (40_000, 30_000)])
+def test_a_profile_tells_what_all_rows_would(rows):
+    rng = np.random.default_rng(rows[0])
+    for shape in (rng.normal, rng.standard_exponential, rng.random):
+        a, b = shape(size=rows[0]), shape(size=rows[1]) * 1.1
+        signal = signals(a, b)[0]
+        low, high = core(np.sort(a))
+        fenced = [np.clip((x - low) / (high - low), -1, 2) for x in (a, b)]
+        exact = stats.wasserstein_distance(*fenced) / fenced[0].std()
+        # Of few rows the two distribution functions cross between nearly any two values.
+        assert signal.effect == pytest.approx(exact, abs=0.02 if rows[0] < 100 else 0.003)
+        assert ks_test(*sides(a, b)) == pytest.approx(stats.ks_2samp(a, b, method="asymp").pvalue, rel=0.25, abs=1e-3)
+        ranks = stats.mannwhitneyu(a, b, use_continuity=False, method="asymptotic").pvalue
+        assert rank_test(*sides(a, b)) == pytest.approx(ranks, rel=0.02, abs=1e-4)
 
 
 def test_categories_agree_with_scipy():
@@ -103,28 +132,30 @@ def test_benjamini_hochberg_and_bonferroni():
 # --- error rates -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rows", "runs"), [(200, 200), (1000, 200)])
+@pytest.mark.parametrize(("rows", "runs"), [(30, 150), (200, 150), (1000, 100)])
 def test_false_alarms_stay_below_alpha(rows, runs):
     rng = np.random.default_rng(rows)
     alarms = {"bonferroni": 0, "bh": 0}
     for _ in range(runs):
         reference, current = mixed(rng, rows), mixed(rng, rows)
+        profile = make_profile(reference, MIXED)
         for correction in alarms:
-            report = check_drift(reference, current, MIXED, Drift(correction=correction))
+            report = check_drift(profile, current, MIXED, Drift(correction=correction))
             alarms[correction] += report.verdict == "drift"
     assert max(alarms.values()) / runs <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / runs), alarms
 
 
 def test_unequal_sides_keep_the_error_rate():
     rng = np.random.default_rng(5)
-    alarms = sum(check_drift(mixed(rng, 3000), mixed(rng, 150), MIXED, Drift()).verdict == "drift" for _ in range(120))
+    profile = make_profile(mixed(rng, 30_000), MIXED)
+    alarms = sum(check_drift(profile, mixed(rng, 150), MIXED, Drift()).verdict == "drift" for _ in range(120))
     assert alarms / 120 <= 0.1
 
 
 def test_power_and_silence():
     rng = np.random.default_rng(6)
     found = sum(
-        "n0" in {c.name for c in check_drift(mixed(rng, 1000), mixed(rng, 1000, 0.25), MIXED, Drift()).drifted}
+        "n0" in {c.name for c in check_drift(mixed(rng, 1000), mixed(rng, 1000, 0.2), MIXED, Drift()).drifted}
         for _ in range(40)
     )
     assert found >= 30
@@ -185,6 +216,47 @@ def test_nulls_that_appear_are_drift():
     report = one(a, b)
     assert report.columns[0].statistic == "missing rate"
     assert "missing 0.0% → 10.0%" in report.columns[0].sentence
+
+
+def test_datetimes_are_compared_where_they_are_called_so():
+    rng = np.random.default_rng(12)
+    times = pd.Series(pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 10**6, 500), unit="s"))
+    later = times + pd.Timedelta(days=5)
+    assert one(times, times.sample(frac=1, random_state=1), "datetime").verdict == "no_drift"
+    report = one(times, later, "datetime")
+    assert report.verdict == "drift"
+    assert "median 2024-01-0" in report.columns[0].sentence
+    assert one(times, later.astype(str), "datetime").columns[0].effect == report.columns[0].effect
+    assert one(times, later.dt.tz_localize("UTC"), "datetime").columns[0].effect == report.columns[0].effect
+    gone = one(times, ["never"] * 100, "datetime").columns[0]
+    assert (gone.statistic, gone.effect) == ("missing rate", 1.0)
+
+
+def test_batches_and_profiles_decide_like_frames():
+    rng = np.random.default_rng(13)
+    a, b = mixed(rng, 3000), mixed(rng, 2000, 0.4)
+    whole = check_drift(a, b, MIXED, Drift())
+    parts = check_drift(make_profile(a, MIXED), (b.iloc[i : i + 300] for i in range(0, 2000, 300)), MIXED, Drift())
+    assert whole.verdict == parts.verdict == "drift"
+    for mine, theirs in zip(whole.columns, parts.columns, strict=True):
+        assert (mine.name, mine.drifted, mine.statistic) == (theirs.name, theirs.drifted, theirs.statistic)
+        assert theirs.effect == pytest.approx(mine.effect, rel=1e-9, abs=1e-12)
+        assert theirs.p_value == pytest.approx(mine.p_value, rel=1e-6, abs=1e-12)
+
+
+def test_one_large_change_among_many_categories_is_found():
+    rng = np.random.default_rng(14)
+    a, b = (np.where(rng.random(1000) < s, 0, rng.integers(1, 300, 1000)).astype(str) for s in (0.1, 0.2))
+    (column,) = one(a, b, "category").columns
+    assert column.drifted
+    assert "share of '0'" in column.sentence
+
+
+def test_more_categories_than_a_profile_names():
+    rng = np.random.default_rng(15)
+    a, b = rng.integers(0, 30_000, 60_000).astype(str), rng.integers(0, 30_000, 3000).astype(str)
+    assert one(a, b, "category").verdict == "no_drift"
+    assert one(a, [f"new-{i}" for i in range(3000)], "category").columns[0].statistic == "new categories"
 
 
 def test_text_in_a_number_column_counts_as_missing():
@@ -278,8 +350,8 @@ def test_any_floats_give_a_finite_distance(a, b):
 
 
 def test_unseen_share_expects_what_singletons_foretell():
-    reference = Categories(100, 0, 1.0, 1.0, {f"{i}": 1 for i in range(50)} | {"many": 50}, 0, 50, 0)
-    seen = Categories(60, 0, 1.0, 1.0, {"many": 60}, 0, 0, 0)
-    half = Categories(60, 0, 1.0, 1.0, {"many": 30, "new": 30}, 0, 0, 0)
+    reference = Categories(100, 0, 1.0, 1.0, {f"{i}": 1 for i in range(50)} | {"many": 50}, 0, 50, 50.0, {})
+    seen = Categories(60, 0, 1.0, 1.0, {"many": 60}, 0, 0, 0.0, {})
+    half = Categories(60, 0, 1.0, 1.0, {"many": 30, "new": 30}, 0, 0, 0.0, {})
     assert unseen_signal(reference, seen, 0.05) is None
     assert unseen_signal(reference, half, 0.05).effect == 0

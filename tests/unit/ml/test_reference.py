@@ -116,6 +116,13 @@ def test_the_check_reads_neither_snapshot_nor_model(tmp_path: Path) -> None:
     assert {"prediction", "probability"} <= set(result["skew"]["prediction"])
     assert result["sentence"].startswith("distribution skew (data drift and prediction drift): drift in ")
     assert b"show 600 and 400 of them" in page
+    together, _ = drift(store, capture, version, Drift(multivariate=True))
+    assert together["columns"][-1]["name"] in together["skew"]["data"]
+    assert "AUC" in together["columns"][-1]["sentence"]
+    theirs, page = drift(store, capture, version, Drift(engine="evidently"))
+    assert theirs["verdict"] == "drift"
+    assert "pay (wasserstein " in theirs["sentence"]
+    assert b"Evidently&#x27;s wasserstein" in page
 
 
 def test_a_version_without_one_is_compared_with_its_snapshot_and_that_is_said(tmp_path: Path) -> None:
@@ -175,7 +182,7 @@ def test_a_profile_is_small_and_a_sample_is_bounded(tmp_path: Path) -> None:
     again = Profile.from_dict(json.loads(json.dumps(profile.to_dict(), allow_nan=False)))
     assert again.to_dict() == profile.to_dict()
     assert len(profile.columns["x"].scale.cuts) <= 1024
-    assert len(profile.columns["c"].side.counts) == 10_000
+    assert 1000 < len(profile.columns["c"].side.counts) <= 10_000
     Reference(profile, frame.head(SAMPLE_ROWS)).to_parquet(tmp_path / "r.parquet")
     assert (tmp_path / "r.parquet").stat().st_size < 600_000
     frame.to_parquet(tmp_path / "other.parquet")
