@@ -12,7 +12,7 @@ BENCH  := $(VENV)/.bench
 CLEAN_ENV := env -u AIRFLOW_HOME -u AIRFLOW_CONFIG -u PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit integration system lint format types fuzz chaos bench clean
+.PHONY: help install demo test unit integration system lint format types fuzz chaos decisions bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,12 @@ fuzz: $(STAMP)  ## 20,000 mutated pipeline files
 
 chaos: $(STAMP)  ## Kill, fill, corrupt and race the registry; prints a table
 	@$(CLEAN_ENV) $(BIN)/python -m tests.chaos $(ROWS)
+
+# All of them, also after one that misses a target.
+decisions: $(STAMP)  ## How often gates, checks and the retrain ledger are wrong, and what they cost; prints tables
+	@failed=0; for name in gates holdout drift monitoring ledger; do \
+		echo; echo "== benchmarks/bench_$$name.py"; $(CLEAN_ENV) $(BIN)/python benchmarks/bench_$$name.py || failed=1; \
+	done; exit $$failed
 
 # Apart from `install`: every Airflow in .venv loads dag-factory's plugin once it is there.
 $(BENCH): $(STAMP)
