@@ -13,14 +13,15 @@ from airflow_mlops.cli.columns import LocalColumns
 from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.config.harmless import harmless
 from airflow_mlops.config.writing import write_whole
-from airflow_mlops.delivery.stages import Check
+from airflow_mlops.delivery.record import Check
 
 
 @clear_errors
 def ci(args: Namespace) -> None:
     """Run the stages; ends with the code of the one that failed, or with 1 where there is nothing to check."""
     from airflow_mlops.delivery import report
-    from airflow_mlops.delivery.stages import Asked, Limits, check
+    from airflow_mlops.delivery.record import Asked, Limits
+    from airflow_mlops.delivery.stages import check
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.hooks.options import option, settings
 

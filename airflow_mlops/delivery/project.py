@@ -98,13 +98,20 @@ def read_pipelines(folder: Path, tree: Tree, settings: Settings) -> dict[str, Pr
     """
     place = folder / PIPELINES
     found: dict[str, ProjectPipeline] = {}
+    readers: dict[str | None, PipelineReader] = {}
+
+    def read(file: Path, environment: str | None) -> tuple[PipelineConfig | None, Source]:
+        if environment not in readers:
+            readers[environment] = PipelineReader(replace(settings, environment=environment), root=place)
+        return readers[environment].read(file)
+
     for file in pipeline_files(place) if place.is_dir() else ():
-        config, source = PipelineReader(settings, root=place).read(file)
+        config, source = read(file, settings.environment)
         if config is None:
             continue
         each = {settings.environment: (config, source)}
         for name in source.environments if settings.environment is None else ():
-            other, its = PipelineReader(replace(settings, environment=name), root=place).read(file)
+            other, its = read(file, name)
             if other is not None:
                 each[name] = (other, its)
         found.setdefault(

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from airflow_mlops.delivery.stages import Check, Stage, Trial, metric_names
+from airflow_mlops.delivery.record import Check, Stage, Trial
+from airflow_mlops.delivery.stages import metric_names
 from airflow_mlops.delivery.trial import same_features
 from airflow_mlops.factory.outline import mermaid, outline
 

@@ -66,7 +66,8 @@ class Repository:
 
     def uncommitted(self) -> list[str]:
         """What differs from HEAD, as ``git status`` tells it: `` M path``, ``?? path``."""
-        return [line for line in os.fsdecode(self._must("status", "--porcelain", "-z", "--", ".")).split("\0") if line]
+        said = self._must("status", "--porcelain", "-z", "--no-renames", "--", ".")
+        return [line for line in os.fsdecode(said).split("\0") if line]
 
     def files(self) -> dict[str, TreeFile]:
         """Read the project's files as they lie there, without those that git ignores.

@@ -1,8 +1,8 @@
 """The stages of pipeline CI, in their order: lint, test, build, train, gates, contract.
 
-Each stage is a function of a :class:`Check` that returns what it found; after one that fails, those behind it are
-not begun. Whatever runs the project's code runs in a process of its own, on a copy of the project's files, with a
-time limit and without the keys that bundles are signed with.
+Each stage is a function of a :class:`~airflow_mlops.delivery.record.Check` that returns what it found; after one that
+fails, those behind it are not begun. Whatever runs the project's code runs in a process of its own, on a copy of the
+project's files, with a time limit and without the keys that bundles are signed with.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import dataclasses
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from airflow_mlops.config.folder import naming, pipeline_files
 from airflow_mlops.config.issues import Issue
-from airflow_mlops.config.lint import Columns, lint
-from airflow_mlops.config.settings import Settings
+from airflow_mlops.config.lint import lint
 from airflow_mlops.delivery.bundle import pack, read_bundle
-from airflow_mlops.delivery.process import Ended, child_environment, run
+from airflow_mlops.delivery.process import run
 from airflow_mlops.delivery.project import (
     PIPELINES,
     Change,
@@ -31,142 +30,14 @@ from airflow_mlops.delivery.project import (
     read_pipelines,
     syntax_errors,
 )
+from airflow_mlops.delivery.record import Asked, Case, Check, Stage, Trial
 from airflow_mlops.delivery.repository import Repository
+from airflow_mlops.delivery.tasks import SHOWN, clean, environment_of, error_lines, run_task, tail
 from airflow_mlops.delivery.tree import TreeFile, write_tree
 from airflow_mlops.delivery.watch import VARIABLE
 from airflow_mlops.exceptions import ConfigError, EvaluationError
 from airflow_mlops.factory.outline import outline
-from airflow_mlops.registry.signing import Signer, Verifier
-
-Status = Literal["passed", "failed", "skipped"]
-EXIT_CODES = {"lint": 3, "test": 4, "build": 5, "train": 6, "gates": 7, "contract": 8}
-"""Stage, in the order of the stages → exit code of the command where it fails."""
-
-_SHOWN = 40
-
-
-@dataclass(frozen=True)
-class Case:
-    """One thing that a stage looked at: a file, a test, a pipeline."""
-
-    name: str
-    status: Status
-    message: str = ""
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Stage:
-    """How a stage ended; ``told`` is a line for each thing worth telling."""
-
-    name: str
-    status: Status
-    told: tuple[str, ...] = ()
-    cases: tuple[Case, ...] = ()
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Seconds after which a process of the project is killed: its tests, all together; one training."""
-
-    tests: float = 600.0
-    training: float = 1800.0
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What CI is asked for.
-
-    :param since: a commit, branch or tag; ``None``: every pipeline counts as changed, and none is compared.
-    :param sample: rows that a pipeline is trained on, at most.
-    :param data_root: where relative data paths start.
-    :param settings: what the deployment decides; the project's own packages are allowed besides.
-    :param signing_conn_id: the connection that holds the signing key, to be kept from the project's code.
-    """
-
-    folder: Path
-    settings: Settings
-    data_root: str
-    since: str | None = None
-    sample: int = 5000
-    start: str | None = None
-    end: str | None = None
-    trusted_types: tuple[str, ...] = ()
-    signer: Signer | None = None
-    signing_conn_id: str | None = None
-    columns: Columns | None = None
-    limits: Limits = Limits()
-
-
-@dataclass
-class Trial:
-    """What was tried of one changed pipeline; each part is ``None`` until it was, or where there is none."""
-
-    change: Change
-    after: dict[str, Any] | None = None
-    before: dict[str, Any] | None = None
-    comparison: dict[str, Any] | None = None
-    not_compared: str | None = None
-    contract: dict[str, Any] | None = None
-
-    @property
-    def gates(self) -> list[dict[str, Any]]:
-        """Every gate's outcome; those that compare are judged against the pipeline before, where there is one."""
-        alone = [g for g in (self.after or {}).get("gates", []) if not (g["versus"] and self.comparison)]
-        return alone + list(self.comparison["gates"] if self.comparison else [])
-
-
-@dataclass
-class Check:
-    """One run of CI over one state of a project, and what it has found so far.
-
-    :param files: of the project, as they lie there.
-    :param work: a folder for copies, stores and logs.
-    :param base: the commit that is compared with; ``None``: none is.
-    """
-
-    asked: Asked
-    repository: Repository
-    files: dict[str, TreeFile]
-    uncommitted: list[str]
-    work: Path
-    base: str | None = None
-    files_before: dict[str, TreeFile] = field(default_factory=dict)
-    pipelines: dict[str, ProjectPipeline] = field(default_factory=dict)
-    pipelines_before: dict[str, ProjectPipeline] = field(default_factory=dict)
-    changes: list[Change] = field(default_factory=list)
-    trials: list[Trial] = field(default_factory=list)
-    bundle: bytes | None = None
-    digest: str | None = None
-    content: str | None = None
-    signed_by: str | None = None
-    stages: list[Stage] = field(default_factory=list)
-
-    @property
-    def project(self) -> str:
-        """Its name: that of its folder."""
-        return self.asked.folder.resolve().name
-
-    @property
-    def tree(self) -> Path:
-        """The copy that everything but the tests works on."""
-        return self.work / "after"
-
-    @property
-    def failed(self) -> Stage | None:
-        """The stage that failed, if one did."""
-        return next((stage for stage in self.stages if stage.status == "failed"), None)
-
-    @property
-    def exit_code(self) -> int:
-        """0, or the code of the stage that failed."""
-        return EXIT_CODES[self.failed.name] if self.failed else 0
-
-    def settings(self, files: Mapping[str, TreeFile]) -> Settings:
-        """Settings for reading the project's pipelines: its own packages are allowed, variables need not be set."""
-        allowed = (*(self.asked.settings.allowed_imports or ()), *own_packages(files))
-        return dataclasses.replace(self.asked.settings, allowed_imports=allowed, need_variables=False)
+from airflow_mlops.registry.signing import Verifier
 
 
 def check(asked: Asked, say: Callable[[str], None] = lambda text: None) -> Check:
@@ -238,7 +109,7 @@ def _lint(found: Check, say: Callable[[str], None]) -> Stage:
         cases.setdefault(path, []).append(told[-1])
     bad = sum(map(len, cases.values()))
     counts = f"{len(found.pipelines)} pipelines, {sum(path.endswith('.py') for path in found.files)} Python files"
-    told = [f"{bad} errors" if bad else counts, *told[:_SHOWN]]
+    told = [f"{bad} errors" if bad else counts, *told[:SHOWN]]
     each = tuple(Case(p, "failed" if m else "passed", "\n".join(m)) for p, m in sorted(cases.items()))
     return Stage("lint", "failed" if bad else "passed", tuple(told), each)
 
@@ -266,7 +137,7 @@ def _test(found: Check, say: Callable[[str], None]) -> Stage:
     copy, record = found.work / "tested", found.work / "tests.jsonl"
     write_tree(found.files, copy)
     record.touch()
-    environment = _environment(found) | {VARIABLE: str(record)}
+    environment = environment_of(found) | {VARIABLE: str(record)}
     limit = found.asked.limits.tests
     ended = run(
         ["-m", "pytest", "-p", "airflow_mlops.delivery.watch", "-p", "no:cacheprovider", "-q", "--color=no"],
@@ -277,7 +148,7 @@ def _test(found: Check, say: Callable[[str], None]) -> Stage:
     )
     events = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     cases = [
-        Case(e["name"], e["outcome"], _clean(found, e["message"]), e["seconds"]) for e in events if e["event"] == "end"
+        Case(e["name"], e["outcome"], clean(found, e["message"]), e["seconds"]) for e in events if e["event"] == "end"
     ]
     finished = next((e for e in events if e["event"] == "finish"), None)
     bad = [case for case in cases if case.status == "failed"]
@@ -288,44 +159,34 @@ def _test(found: Check, say: Callable[[str], None]) -> Stage:
         at = f"{open_[-1]['name'] or 'the project'}" if open_ else "pytest itself"
         did = "was imported" if open_ and open_[-1]["event"] == "collect" else "ran"
         if not events:
-            return Stage("test", "failed", ("pytest did not start", *_tail(found, ended)), tuple(cases))
+            return Stage("test", "failed", ("pytest did not start", *tail(found, ended)), tuple(cases))
         why = (
             f"killed after {limit:g} seconds, while {at} {did}"
             if ended.code is None
             else f"the process ended with {ended.code} while {at} {did}"
         )
-        return Stage("test", "failed", (why, *_tail(found, ended)), (*cases, Case(at, "failed", why)))
+        return Stage("test", "failed", (why, *tail(found, ended)), (*cases, Case(at, "failed", why)))
     if bad or finished["code"] not in (0, 5) or not finished["collected"]:
         what = f"{len(bad)} of {len(cases)} tests failed: {bad[0].name}" if bad else ""
         what = what or (
             "pytest found no test" if not finished["collected"] else f"pytest ended with {finished['code']}"
         )
-        return Stage("test", "failed", (what, *_tail(found, ended)), tuple(cases))
+        return Stage("test", "failed", (what, *tail(found, ended)), tuple(cases))
     skipped = sum(case.status == "skipped" for case in cases)
     return Stage(
         "test", "passed", (f"{len(cases)} tests" + (f", {skipped} of them skipped" if skipped else ""),), tuple(cases)
     )
 
 
-def _tail(found: Check, ended: Ended) -> list[str]:
-    return [line for line in _clean(found, ended.output).splitlines() if line.strip()][-_SHOWN:]
-
-
-def _clean(found: Check, text: str) -> str:
-    for copy in ("tested", "after", "before"):
-        text = text.replace(f"{found.work / copy}/", "").replace(str(found.work / copy), ".")
-    return text
-
-
 # --- build ---------------------------------------------------------------------------------------
 
 
 def _build(found: Check, say: Callable[[str], None]) -> Stage:
-    answer = _task(found, "dags", found.tree, found.files, {}, seconds=found.asked.limits.tests)
+    answer = run_task(found, "dags", found.tree, found.files, {}, seconds=found.asked.limits.tests)
     if "error" in answer:
-        return Stage("build", "failed", tuple(_error(found, answer["error"])))
+        return Stage("build", "failed", tuple(error_lines(found, answer["error"])))
     dags, errors = answer["result"]["dags"], answer["result"]["errors"]
-    cases = [Case(name, "failed", _clean(found, text)) for name, text in errors.items()]
+    cases = [Case(name, "failed", clean(found, text)) for name, text in errors.items()]
     for pipeline in found.pipelines.values():
         wanted = [dag.id for dag in outline(pipeline.config).dags]
         missing = [dag_id for dag_id in wanted if dag_id not in dags]
@@ -337,7 +198,7 @@ def _build(found: Check, say: Callable[[str], None]) -> Stage:
         told = [line for case in bad for line in f"{case.name}: {case.message}".splitlines()]
         if not dags and not errors:
             told.append("a loader file beside pipelines/ is needed: globals().update(load_dags('pipelines'))")
-        return Stage("build", "failed", tuple(told[:_SHOWN]), tuple(cases))
+        return Stage("build", "failed", tuple(told[:SHOWN]), tuple(cases))
     data = pack(
         found.files,
         project=found.project,
@@ -402,14 +263,14 @@ def _train_one(found: Check, trial: Trial, say: Callable[[str], None]) -> list[s
         return []
     say(f"train     {after.name} ({trial.change.what})")
     limit = found.asked.limits.training
-    answer = _task(found, "train", found.tree, found.files, _trial_of(found, after), seconds=limit)
+    answer = run_task(found, "train", found.tree, found.files, _trial_of(found, after), seconds=limit)
     if "error" in answer:
-        return _error(found, answer["error"])
+        return error_lines(found, answer["error"])
     trial.after = answer["result"]
     if before is None:
-        trial.not_compared = "there is none to compare with" if found.base else None
-        if found.base and any(f"pipeline: {after.name}".encode() in f.content for f in found.files_before.values()):
-            trial.not_compared = "its file has errors there"
+        if found.base is not None:
+            broken = naming(after.name, pipeline_files(found.work / "before" / PIPELINES))
+            trial.not_compared = "its file has errors there" if broken else "there is none to compare with"
         return []
     say(f"train     {after.name} as it was at {(found.base or '')[:12]}")
     config = after.config
@@ -421,9 +282,12 @@ def _train_one(found: Check, trial: Trial, say: Callable[[str], None]) -> list[s
         "other_data": _reads(before) != _reads(after),
         "store": _store(found, after),
     }
-    answer = _task(found, "train_before", found.work / "before", found.files_before, request, seconds=limit)
+    answer = run_task(found, "train_before", found.work / "before", found.files_before, request, seconds=limit)
     if "error" in answer:
-        trial.not_compared = "it cannot be trained on these rows: " + _clean(found, answer["error"]["message"])
+        trial.not_compared = "it cannot be trained and judged on these rows"
+        # What it does not know to be private yet, its error may quote.
+        if set(config.data.private) <= set(before.config.data.private):
+            trial.not_compared += ": " + clean(found, answer["error"]["message"])
         return []
     trial.before = answer["result"]
     try:
@@ -488,9 +352,9 @@ def _contract(found: Check, say: Callable[[str], None]) -> Stage:
         say(f"contract  {pipeline.name}")
         request = _trial_of(found, pipeline) | {"version": trial.after["version"]}
         limit = found.asked.limits.training
-        answer = _task(found, "contract", found.tree, found.files, request, seconds=limit)
+        answer = run_task(found, "contract", found.tree, found.files, request, seconds=limit)
         if "error" in answer:
-            problems = _error(found, answer["error"])
+            problems = error_lines(found, answer["error"])
         else:
             trial.contract = answer["result"]
             problems = answer["result"]["problems"]
@@ -509,66 +373,3 @@ STAGES: dict[str, Callable[[Check, Callable[[str], None]], Stage]] = {
     "gates": _gates,
     "contract": _contract,
 }
-
-
-# --- processes -----------------------------------------------------------------------------------
-
-
-def _environment(found: Check) -> dict[str, str]:
-    asked, home = found.asked, found.work / "airflow"
-    home.mkdir(exist_ok=True)
-    allowed = found.settings(found.files).allowed_imports or ()
-    options = {
-        "allowed_imports": ",".join(allowed),
-        "allowed_variables": ",".join(asked.settings.allowed_variables),
-        "allow_commands": str(bool(asked.settings.allow_commands)),
-        "trusted_types": ",".join(asked.trusted_types),
-        "environment": asked.settings.environment or "",
-        "data_root": asked.data_root,
-        "store": f"file://{found.work / 'stores' / '_'}",
-    }
-    return child_environment(home, options, project=asked.folder, signing_conn_id=asked.signing_conn_id)
-
-
-def _task(
-    found: Check, task: str, folder: Path, files: Mapping[str, TreeFile], request: Mapping[str, Any], *, seconds: float
-) -> dict[str, Any]:
-    """Run a task of :mod:`airflow_mlops.cli.ci_task`; a process that ends without an answer is an error, too."""
-    asked = found.asked
-    everything = {
-        "task": task,
-        "folder": str(folder),
-        "packages": own_packages(files),
-        "environment": asked.settings.environment,
-        "allowed_imports": found.settings(files).allowed_imports,
-        "allowed_variables": asked.settings.allowed_variables,
-        "allow_commands": bool(asked.settings.allow_commands),
-        "trusted_types": asked.trusted_types,
-        "data_root": asked.data_root,
-        **request,
-    }
-    with tempfile.TemporaryDirectory(dir=found.work, prefix="task-") as scratch:
-        question, answer = Path(scratch, "request.json"), Path(scratch, "answer.json")
-        question.write_text(json.dumps(everything))
-        ended = run(
-            ["-P", "-m", "airflow_mlops.cli.ci_task", str(question), str(answer)],
-            folder=folder,
-            environment=_environment(found),
-            seconds=seconds,
-            log=Path(scratch, "log"),
-        )
-        if answer.exists():
-            result: dict[str, Any] = json.loads(answer.read_text())
-            return result
-    why = f"it was killed after {seconds:g} seconds" if ended.code is None else f"its process ended with {ended.code}"
-    return {"error": {"message": why, "hint": None, "traceback": "\n".join(_tail(found, ended)), "notes": []}}
-
-
-def _error(found: Check, error: Mapping[str, Any]) -> list[str]:
-    lines: Sequence[str | None] = (
-        error["message"],
-        *error["notes"],
-        f"What to do: {error['hint']}" if error["hint"] else None,
-        error["traceback"],
-    )
-    return _clean(found, "\n".join(line for line in lines if line)).splitlines()[:_SHOWN]

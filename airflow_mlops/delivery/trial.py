@@ -163,7 +163,7 @@ def take_rows(
     batches = read_batches(config.data, files=files, window=window, sql=sql, allowed_imports=allowed_imports)
     sampled = SampledBatches(batches, sample, config.train.seed)
     rows = sum(batch.num_rows for batch in sampled)
-    return {"rows": rows, "there": batches.rows_read - batches.rows_outside, "columns": list(sampled.schema.names)}
+    return {"rows": rows, "there": sampled.rows_read - sampled.rows_outside, "columns": list(sampled.schema.names)}
 
 
 def check_contract(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import xml.etree.ElementTree as ElementTree
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from airflow_mlops.cli.ci import ci
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.delivery import stages
 from airflow_mlops.delivery.bundle import read_bundle
+from airflow_mlops.delivery.record import EXIT_CODES, Asked, Case, Check, Limits, Stage
 from airflow_mlops.delivery.report import as_json, junit, markdown
 from airflow_mlops.delivery.scaffold import example_customers
-from airflow_mlops.delivery.stages import EXIT_CODES, STAGES, Asked, Check, Limits, Stage, check
+from airflow_mlops.delivery.stages import STAGES, check
 from airflow_mlops.exceptions import ConfigError
 from airflow_mlops.registry.signing import Signer, Verifier
 from tests.unit.delivery.small_project import CHURN, FILES, Project
@@ -160,7 +163,7 @@ class TestBuild:
     ) -> None:
 
         only("build")
-        monkeypatch.setattr(stages, "_task", lambda *_, **__: {"result": {"dags": DAGS, "errors": {}}})
+        monkeypatch.setattr(stages, "run_task", lambda *_, **__: {"result": {"dags": DAGS, "errors": {}}})
         made, signer = project(), Signer.generate()
         bundles = []
         for _ in range(2):
@@ -185,7 +188,7 @@ class TestBuild:
         self, answer: dict, told: str, project: Make, only: Only, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         only("build")
-        monkeypatch.setattr(stages, "_task", lambda *_, **__: {"result": answer})
+        monkeypatch.setattr(stages, "run_task", lambda *_, **__: {"result": answer})
         assert told in failed(check(asked(project())), "build")
 
     def test_a_process_that_ends_itself(self, project: Make, only: Only) -> None:
@@ -258,6 +261,30 @@ class TestTraining:
         trial.comparison = {"gates": [gates[0] | {"verdict": "passed", "versus": True}]}
         assert [g["verdict"] for g in trial.gates] == ["rejected", "inconclusive", "passed"]
 
+    @pytest.mark.parametrize(("private", "told"), [("[]", ": customers.csv of Ann"), ("[visits]", "")])
+    def test_where_there_is_nothing_to_compare_with(
+        self, private: str, told: str, project: Make, only: Only, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def answer(found: Check, task: str, *_: object, **__: object) -> dict:
+            error = {"message": "customers.csv of Ann", "hint": None, "notes": [], "traceback": None}
+            tried = {"rows": {"train": 1}, "features": {}, "metrics": {}, "snapshot": {}}
+            return {"result": tried} if task == "train" else {"error": error}
+
+        only("train")
+        monkeypatch.setattr(stages, "run_task", answer)
+        bad = CHURN.replace("pipeline: churn", "pipeline: bad")
+        made = project(**{"pipelines/bad.yaml": bad + "tagret: x\n"})
+        new = CHURN.replace("pipeline: churn", "pipeline: new")
+        now = CHURN.replace("id: c", f"private: {private}, id: c")
+        made.commit(**{"pipelines/bad.yaml": bad, "pipelines/new.yaml": new, "pipelines/churn.yaml": now}
+                    | {"signals/churn.py": FILES["signals/churn.py"] + "\n"})  # fmt: skip
+        found = check(asked(made, since="HEAD^"))
+        assert {t.change.name: t.not_compared for t in found.trials} == {
+            "bad": "its file has errors there",
+            "churn": f"it cannot be trained and judged on these rows{told}",
+            "new": "there is none to compare with",
+        }
+
     def test_a_change_that_touches_no_pipeline(self, project: Make, only: Only) -> None:
         only("train", "gates", "contract")
         made = project()
@@ -329,7 +356,7 @@ class TestReport:
 
     def test_what_people_print_stays_text(self) -> None:
         evil = "```\n# a heading\n<img src=x>\x00\x1b[31m\ud800"
-        cases = (stages.Case('a"<b>', "failed", evil), stages.Case("b", "skipped", "why"))
+        cases = (Case('a"<b>', "failed", evil), Case("b", "skipped", "why"))
         parsed = ElementTree.fromstring(junit([Stage("test", "failed", (evil,), cases), Stage("build", "passed")]))
         assert parsed[0].attrib | {"time": ""} == {
             "name": "test", "tests": "2", "failures": "1", "errors": "0", "skipped": "1", "time": ""
@@ -348,3 +375,62 @@ class TestReport:
         assert "````text\nfirst\n…\n" in page
         assert "``` line 4999\nlast\n````" in page
         assert dataclasses.replace(broken) == broken
+
+
+class TestCommand:
+    def args(self, project: Project, **given: object) -> Namespace:
+        options = {"changed_since": None, "report": None, "junit": None, "bundle": None, "start": None, "end": None}
+        options |= {"data_root": None, "environment": None, "sample": 100, "output": "text"}
+        limits = {"test_timeout": 60.0, "train_timeout": 60.0}
+        return Namespace(folder=str(project.folder), **options | limits | given)
+
+    def ended(self, args: Namespace) -> object:
+        with pytest.raises(SystemExit) as ended:
+            ci(args)
+        return ended.value.code
+
+    def test_a_stage_that_fails(self, project: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        made = project(**{"pipelines/churn.yaml": CHURN + "\x1b: 1\n"})
+        files = {name: str(tmp_path / name) for name in ("report", "junit", "bundle")}
+        assert self.ended(self.args(made, **files)) == 3
+        told = capsys.readouterr()
+        assert "lint      failed" in told.out
+        assert "lint failed: exit code 3" in told.out
+        assert "\x1b" not in told.out + told.err
+        assert "lint      failed, " in told.err
+        assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["junit", "report"]
+        assert self.ended(self.args(made, output="json")) == 3
+        assert json.loads(capsys.readouterr().out)["failed"] == "lint"
+
+    def test_what_cannot_be_checked(self, project: Make, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.ended(self.args(project(), changed_since="none")) == 1
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert "there is no commit 'none' in this repository\n  What to do: " in told.err
+
+    def test_all_stages_pass(
+        self, project: Make, only: Only, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        only("lint", "build")
+        monkeypatch.setattr(stages, "run_task", lambda *_, **__: {"result": {"dags": DAGS, "errors": {}}})
+        key = Signer.generate()
+        (tmp_path / "key.pem").write_bytes(key.pem())
+        (tmp_path / "key.pem").chmod(0o600)
+        monkeypatch.setenv("AIRFLOW__MLOPS__SIGNING_KEY_FILE", str(tmp_path / "key.pem"))
+        made = project()
+        made.write(**{"new.txt": "x"})
+        ci(self.args(made, bundle=str(tmp_path / "b.zip"), changed_since="HEAD"))
+        told = capsys.readouterr().out
+        bundle = read_bundle(tmp_path / "b.zip", verifier=Verifier((key.public,)))
+        assert (bundle.signed_by, bundle.manifest["uncommitted"]) == (key.key_id, True)
+        assert f"bundle {bundle.digest} in {tmp_path}/b.zip" in told
+        assert "and 1 uncommitted changes" in told
+        assert ", and 0" not in told
+
+
+def test_a_task_that_hangs_is_killed(project: Make, only: Only) -> None:
+    only("build")
+    text = "# airflow dag\nimport time\ntime.sleep(600)\n"
+    found = check(asked(project(**{"loader.py": text}), limits=Limits(tests=3)))
+    assert "it was killed after 3 seconds" in failed(found, "build")
