@@ -16,6 +16,7 @@ _MARKS = {"passed": "✅", "failed": "❌", "skipped": "➖"}
 _VERDICTS = {"better": "**better**", "worse": "**worse**"}
 _COSTS = {"wall_seconds": "wall-clock time, s", "cpu_seconds": "processor time, s"}
 _MOST_LINES, _MOST_CHARS = 60, 6000
+_MOST_PAGE = 60_000  # a comment on GitHub holds 65,536 characters
 # What XML 1.0 cannot hold, escaped or not.
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -85,11 +86,12 @@ def differences(trial: Trial) -> Iterator[tuple[str | None, str, Any, Any]]:
 
 
 def markdown(check: Check) -> str:
-    """Return the report for a pull request."""
-    return "\n".join(_page(check)) + "\n"
+    """Return the report for a pull request; where it would be too long for a comment, without the graphs."""
+    page = "\n".join(_page(check, graphs=True)) + "\n"
+    return page if len(page) <= _MOST_PAGE else "\n".join(_page(check, graphs=False)) + "\n"
 
 
-def _page(check: Check) -> Iterator[str]:
+def _page(check: Check, *, graphs: bool) -> Iterator[str]:
     failed = check.failed
     yield f"# {_MARKS['failed' if failed else 'passed']} Pipelines of {_inline(check.project)}: " + (
         f"{failed.name} failed" if failed else "all stages passed"
@@ -117,7 +119,7 @@ def _page(check: Check) -> Iterator[str]:
         yield ""
     yield from _changed(check)
     for trial in check.trials:
-        yield from _trial(trial, check.base is not None)
+        yield from _trial(trial, check.base is not None, graphs)
 
 
 def _failure(stage: Stage) -> Iterator[str]:
@@ -141,11 +143,11 @@ def _changed(check: Check) -> Iterator[str]:
     yield ""
 
 
-def _trial(trial: Trial, compared: bool) -> Iterator[str]:
+def _trial(trial: Trial, compared: bool, graphs: bool) -> Iterator[str]:
     yield f"## {_inline(trial.change.name)}"
     yield ""
     yield from _config(trial)
-    yield from _graph(trial)
+    yield from _graph(trial, graphs)
     if trial.after is None:
         return
     yield from _metrics(trial, compared)
@@ -175,12 +177,16 @@ def _config(trial: Trial) -> Iterator[str]:
     yield ""
 
 
-def _graph(trial: Trial) -> Iterator[str]:
+def _graph(trial: Trial, shown: bool) -> Iterator[str]:
     before, after = (p and mermaid(outline(p.config)) for p in (trial.change.before, trial.change.after))
     yield "### DAGs"
     yield ""
     if before == after:
         yield "As before."
+        yield ""
+        return
+    if not shown:
+        yield "Others than before; left out, for this report is long: `airflow mlops describe FILE --output mermaid`."
         yield ""
         return
     for title, graph in (("Before", before), ("After", after)):

@@ -342,6 +342,21 @@ class TestReport:
         assert page.count("```mermaid") == 2
         assert "cron @daily (UTC)" in page
 
+    def test_a_report_that_is_long_has_no_graphs(self, project: Make, only: Only) -> None:
+        only("lint")
+        made = project()
+        names = [f"churn{n}" for n in range(60)]
+        found = check(
+            asked(made, since=made.commit(**{
+                f"pipelines/{name}.yaml": CHURN.replace("pipeline: churn", f"pipeline: {name}") for name in names[:2]
+            }) + "^")
+        )  # fmt: skip
+        assert markdown(found).count("```mermaid") == 2
+        made.commit(**{f"pipelines/{n}.yaml": CHURN.replace("pipeline: churn", f"pipeline: {n}") for n in names})
+        page = markdown(check(asked(made, since="HEAD~2")))
+        assert len(page) < 65_536
+        assert page.count("left out, for this report is long") == 60
+
     def test_a_secret_is_not_told(self, project: Make, only: Only) -> None:
         only("lint")
         notify = (
