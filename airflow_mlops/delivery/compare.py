@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,7 +90,7 @@ def paired(before: Evaluation, after: Evaluation) -> Evaluation:
     said = said.rename(columns=lambda c: c.replace("candidate_", "champion_", 1))
     # Labels or probabilities of one side alone cannot be held against anything.
     frame = mine.assign(**{column: said[column] for column in said.columns})
-    return Evaluation(after.task, after.classes, (), frame, has_champion=True)
+    return replace(after, metrics=(), frame=frame, has_champion=True, reference=None, _estimates={})
 
 
 def _kind(evaluation: Evaluation) -> str:
@@ -99,7 +99,7 @@ def _kind(evaluation: Evaluation) -> str:
 
 def _change(metric: Metric, both: Evaluation) -> MetricChange:
     before, after = (metric.printed(both.value(metric, of)) for of in ("champion", "candidate"))
-    if both.predictions("candidate").same_as(both.predictions("champion")):
+    if both.same_predictions:
         return MetricChange(metric.name, before, after, 0.0, 0.0, 0.0, "the same")
     better = versus(Gate(metric=metric.name, versus="champion", better_by=0.0, confidence=CONFIDENCE), metric, both)
     worse = versus(Gate(metric=metric.name, versus="champion", not_worse_by=0.0, confidence=CONFIDENCE), metric, both)

@@ -151,13 +151,16 @@ def code_of(tree: Tree, config: PipelineConfig, folder: str) -> dict[str, str]:
     """Return the files of the project that a pipeline's code consists of, with their sha256.
 
     These are the modules that the file names, what they import, packages' ``__init__.py``, the files beside the
-    modules that are no Python (tables, say), and the files that ``train.command`` names. An import that is made by
-    a function at run time is not seen.
+    modules that are no Python (tables, say), and the files that ``train.command`` and gates name. An import that is
+    made by a function at run time is not seen.
 
     :param folder: of the pipeline's file, below the project.
     """
-    named = (config.data.callable, config.train.callable, config.train.estimator)
-    paths = [path for path in (*named, config.features.callable if config.features else None) if path]
+    gates = config.evaluate.gates
+    named = [config.data.callable, config.train.callable, config.train.estimator]
+    named += [config.features.callable if config.features else None]
+    named += [gate.value.callable for gate in gates if gate.value is not None]
+    paths = [path for path in named if path]
     packages = own_packages(tree)
     waiting = [_module(path) for path in paths if path.split(".")[0].split(":")[0] in packages]
     files: set[str] = set()
@@ -173,9 +176,8 @@ def code_of(tree: Tree, config: PipelineConfig, folder: str) -> dict[str, str]:
             waiting += [m for m in _imports(tree, file, module) if m.partition(".")[0] in packages]
     tops = {file.partition("/")[0] for file in files}
     files |= {path for path in tree if path.partition("/")[0] in tops and not path.endswith((".py", ".pyc"))}
-    for word in shlex.split(config.train.command or ""):
-        path = os.path.normpath(os.path.join(folder, word))
-        files |= {path} & set(tree)
+    beside = [*shlex.split(config.train.command or ""), *(gate.behaviours for gate in gates if gate.behaviours)]
+    files |= {os.path.normpath(os.path.join(folder, name)) for name in beside} & set(tree)
     return {path: tree[path].sha256 for path in sorted(files)}
 
 

@@ -108,6 +108,8 @@ def train_before(
     evaluate = evaluate.model_copy(update={"gates": [g for g in evaluate.gates if g.behaviours is None]})
     split = {name: getattr(data, name) for name in _SPLIT} | {"min_rows": 1}
     data = config.data.model_copy(update=split)
+    # What is recorded of the pipeline after is asked of that one alone.
+    evaluate = evaluate.model_copy(update={"gates": [gate for gate in evaluate.gates if not gate.behaviours]})
     fit = Meter()
     record = train_candidate(
         store,

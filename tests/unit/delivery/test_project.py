@@ -71,12 +71,20 @@ def test_the_code_of_a_pipeline_is_what_it_imports(tmp_path: Path) -> None:
     assert found.code["signals/table.csv"] == tree["signals/table.csv"].sha256
 
 
-def test_a_script_is_code(tmp_path: Path) -> None:
+def test_a_script_recorded_behaviour_and_the_value_of_a_prediction_are_code(tmp_path: Path) -> None:
     text = CHURN.replace("estimator: sklearn.linear_model.LogisticRegression", 'command: "python ../fit.py {train}"')
-    tree = tree_of(FILES | {"pipelines/churn.yaml": text, "fit.py": "x"})
+    worth = '{value: {callable: "worth.money:of"}, at_least: 0.5}'
+    text = text.replace("gates: [", f"gates: [{{behaviours: known.behaviours.yaml}}, {worth}, ")
+    more = {
+        "fit.py": "x",
+        "worth/__init__.py": "",
+        "worth/money.py": "",
+        "pipelines/known.behaviours.yaml": "cases: []\n",
+    }
+    tree = tree_of(FILES | {"pipelines/churn.yaml": text} | more)
     write_tree(tree, tmp_path / "p")
     found = read_pipelines(tmp_path / "p", tree, Settings())["churn"]
-    assert "fit.py" in found.code
+    assert set(more) <= set(found.code)
 
 
 @pytest.mark.parametrize(
