@@ -8,7 +8,6 @@ project's files, with a time limit and without the keys that bundles are signed 
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +33,7 @@ from airflow_mlops.delivery.record import Asked, Case, Check, Stage, Trial
 from airflow_mlops.delivery.repository import Repository
 from airflow_mlops.delivery.tasks import SHOWN, clean, environment_of, error_lines, run_task, tail
 from airflow_mlops.delivery.tree import TreeFile, write_tree
-from airflow_mlops.delivery.watch import VARIABLE
+from airflow_mlops.delivery.watch import VARIABLE, read_record
 from airflow_mlops.exceptions import ConfigError, EvaluationError
 from airflow_mlops.factory.outline import outline
 from airflow_mlops.registry.signing import Verifier
@@ -146,9 +145,11 @@ def _test(found: Check, say: Callable[[str], None]) -> Stage:
         seconds=limit,
         log=found.work / "tests.log",
     )
-    events = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    events = read_record(record.read_text(encoding="utf-8", errors="replace"))
     cases = [
-        Case(e["name"], e["outcome"], clean(found, e["message"]), e["seconds"]) for e in events if e["event"] == "end"
+        Case(e["name"], e["outcome"], clean(found, e["message"]), e["seconds"])
+        for e in events
+        if e["event"] == "end" and e["outcome"] in ("passed", "failed", "skipped")
     ]
     finished = next((e for e in events if e["event"] == "finish"), None)
     bad = [case for case in cases if case.status == "failed"]

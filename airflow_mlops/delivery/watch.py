@@ -17,6 +17,17 @@ def _write(record: dict[str, Any]) -> None:
             file.write(json.dumps(record) + "\n")
 
 
+def read_record(text: str) -> list[dict[str, Any]]:
+    """Return what was written down; a line that pytest was killed in the middle of is left out."""
+    events = []
+    for line in text.splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return [event for event in events if isinstance(event, dict) and "event" in event]
+
+
 def pytest_collectstart(collector: Any) -> None:
     """Note which file is imported: that can hang, too."""
     _write({"event": "collect", "name": collector.nodeid})
