@@ -147,9 +147,10 @@ def label_quality(
         classes = classes_of(labels[known], data) if known.any() else ()
         if classes is None:
             return LabelQuality(snapshot.rows, missing)
-        codes, names = pd.factorize(labels.map(_text, na_action="ignore"))
-        conflicts = _conflicts(paths, _comparable(snapshot, data), codes, [str(n) for n in names])
-    rows = {str(name): int(n) for name, n in zip(names, np.bincount(codes[known], minlength=len(names)), strict=True)}
+        codes, values = pd.factorize(labels)
+        names = [_text(v) for v in values]
+        conflicts = _conflicts(paths, _comparable(snapshot, data), codes, names)
+    rows = {name: int(n) for name, n in zip(names, np.bincount(codes[known], minlength=len(names)), strict=True)}
     before = None if reference is None else {_text(c["class"]): int(c["rows"]) for c in reference}
     if not before or not sum(before.values()) or not sum(rows.values()):
         before = None
