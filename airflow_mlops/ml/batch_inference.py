@@ -83,6 +83,8 @@ def score(
             allowed_imports=allowed_imports,
             on_chunk=capture.write if capture else None,
             on_rows=capture.keep_rows if capture else None,
+            # Which rows may depend on each other, when their outcomes are judged.
+            keep=[c for c in (data.timestamp, data.split.column) if c and c not in data.private],
             private=data.private,
         )
         written = write_predictions(scored, files, uri)

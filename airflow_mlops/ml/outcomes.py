@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from airflow_mlops.config.models import Data, Labels, Performance
+from airflow_mlops.config.models import Data, Evaluate, Labels, Performance
 from airflow_mlops.exceptions import ConfigError, EvaluationError
+from airflow_mlops.ml.blocks import block_codes
 from airflow_mlops.ml.data import read_batches
 from airflow_mlops.ml.estimated_performance import estimate_performance
 from airflow_mlops.ml.evaluation import Evaluation
@@ -68,11 +69,13 @@ def performance(
     metrics: Sequence[str],
     files: Files,
     rehearsal: bool = False,
+    evaluate: Evaluate | None = None,
 ) -> dict[str, Any]:
     """Score captured predictions by their outcomes, against the score at promotion.
 
     The checks ``drift`` and ``skew`` of the capture's window, where they have a result, tell the cause of a drop.
 
+    :param evaluate: its ``block`` says which rows may depend on each other, as on the holdout.
     :param rehearsal: whose checks these are, as in :func:`labelled_capture`.
     :returns: ``{"verdict", "sentence", "metric", "value", "baseline", "rows", "coverage", "version", "window"}``.
     :raises ConfigError: ``data.id`` is not set, so that nothing can be joined.
@@ -96,10 +99,13 @@ def performance(
     low, high = measured[metric].get("candidate_low"), measured[metric].get("candidate_high")
     window = Window.from_dict(capture["window"])
     found = {name: read_check(store, version.pipeline, name, window, rehearsal=rehearsal) for name in ("drift", "skew")}
+    predicted = read_capture(store, capture)
+    needed = data.split.column if data.split.by == "group" else data.timestamp
+    blocked = evaluate is not None and needed is not None and needed in predicted
     source = Data(source=labels.source, target=data.target, private=data.private)
     outcomes = read_batches(source, files=files, window=None, columns=[labels.join_on, data.target])
     report = check_performance(
-        read_capture(store, capture),
+        predicted,
         pd.concat([batch.to_pandas() for batch in outcomes], ignore_index=True),
         metric=metric,
         baseline=measured[metric]["candidate"],
@@ -108,6 +114,7 @@ def performance(
         id_column=data.id,
         join_on=labels.join_on,
         baseline_bounds=(low, high) if low is not None and high is not None else None,
+        blocks=(lambda rows: block_codes(rows, data, evaluate)) if blocked and evaluate else None,
         # A result about another version says nothing about this one's drop.
         others={n: c[n] for n, c in found.items() if c and c[n].get("version", version.number) == version.number},
     )

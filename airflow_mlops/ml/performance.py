@@ -3,14 +3,15 @@
 An alarm needs both: the metric fell by ``max_drop`` or more against its value at promotion, and the
 rows show that it is worse than at promotion at all (one-sided 95 %). How sure the value at promotion
 is counts too: the two intervals are joined to one of their difference by recovering the variances on
-the side that matters (MOVER; Zou & Donner 2008, *Statistics in Medicine* 27, 1693-1702). Both sides
-take rows as independent. This sees concept drift, which the inputs do not show; it waits for labels.
+the side that matters (MOVER; Zou & Donner 2008, *Statistics in Medicine* 27, 1693-1702). Rows that may
+depend on each other count by blocks, as on the holdout, where there are enough of them. This sees
+concept drift, which the inputs do not show; it waits for labels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from scipy.stats import norm
 
 from airflow_mlops.config.models import Performance
 from airflow_mlops.exceptions import DataError
+from airflow_mlops.ml.blocks import MIN_BLOCKS
 from airflow_mlops.ml.features import FeatureSchema, plain
 from airflow_mlops.ml.joining import last_of_each, same_keys
 from airflow_mlops.ml.metrics import Metric, Predictions
@@ -83,6 +85,7 @@ def check_performance(
     seed: int = 7,
     baseline_bounds: tuple[float, float] | None = None,
     others: Mapping[str, Mapping[str, Any]] | None = None,
+    blocks: Callable[[pd.DataFrame], np.ndarray | None] | None = None,
 ) -> PerformanceReport:
     """Join predictions with outcomes and compare the metric with its value at promotion.
 
@@ -95,6 +98,8 @@ def check_performance(
     :param seed: of the bootstrap, for metrics that need one.
     :param baseline_bounds: two-sided 95 % interval of ``baseline``; without it the value counts as exact.
     :param others: results of the checks ``drift`` and ``skew`` of the same window, to tell a drop's cause.
+    :param blocks: numbers the blocks of captured rows, see :func:`~airflow_mlops.ml.blocks.block_codes`; without it, or
+        with fewer than 12 blocks, rows count as independent, and the sentence says so.
     :raises DataError: a column is missing, or an outcome is of a class the model does not know.
     :raises EvaluationError: the metric does not exist or does not fit the model.
     """
@@ -141,7 +146,11 @@ def check_performance(
     scorer.check_task("regression" if n_classes is None else "classification", n_classes)
     if scorer.is_ranking and (y == y[0]).all():
         return report("not_enough_data", f"not enough data: {counted}, all of one class, so there is no {metric}")
-    found = estimate(scorer, y, predictions, n_classes=n_classes, seed=seed)
+    codes = blocks(predicted.loc[matched]) if blocks is not None else None
+    found = estimate(scorer, y, predictions, n_classes=n_classes, seed=seed, blocks=codes)
+    few = codes is not None and (found.blocks or 0) < MIN_BLOCKS
+    if few:
+        found = estimate(scorer, y, predictions, n_classes=n_classes, seed=seed)
     bounds = found.bounds(CONFIDENCE)
     value = scorer.printed(found.value)
     low, high = sorted(scorer.printed(b) for b in bounds) if bounds else (None, None)
@@ -153,9 +162,11 @@ def check_performance(
     sentence = _sentence(scorer, value, bounds, baseline, fell, least, large, config.max_drop)
     if cause is not None:
         sentence += f": {_CAUSES[cause]}"
-    exact = "" if baseline_bounds else "; the value at promotion counts as exact, its interval was not kept"
+    notes = "" if baseline_bounds else "; the value at promotion counts as exact, its interval was not kept"
+    if few and codes is not None:
+        notes += f"; rows count as independent: {int(codes.max()) + 1} blocks are too few"
     return report(
-        "drop" if drop else "ok", f"{sentence}; {counted}{exact}", value, low, high,
+        "drop" if drop else "ok", f"{sentence}; {counted}{notes}", value, low, high,
         worse_by=fell, at_least=least, cause=cause,
     )  # fmt: skip
 

@@ -49,6 +49,7 @@ def predict_batches(
     chunk_rows: int = CHUNK_ROWS,
     on_chunk: Callable[[pa.RecordBatch], None] | None = None,
     on_rows: Callable[[pa.Table], None] | None = None,
+    keep: Sequence[str] = (),
     private: Collection[str] = (),
 ) -> Iterator[pa.RecordBatch]:
     """Score ``batches`` and yield one batch per chunk of at most ``chunk_rows`` rows, in their order.
@@ -61,6 +62,8 @@ def predict_batches(
     :param features: the user's feature code, ``module:function``; runs on each chunk by itself.
     :param on_chunk: called with id, features and predictions of each chunk, see :class:`CaptureWriter`; private
         features are left out.
+    :param keep: columns of the source, beside the id, that ``on_chunk`` gets as they are; those that are not there are
+        left out.
     :param on_rows: called with the rows of each chunk as they were read, before any feature code.
     :param private: columns, beside those private in ``schema``, whose values are neither captured nor quoted.
     :raises PredictionError: a column is missing (named), does not fit, or the model fails or gives NaN.
@@ -100,7 +103,8 @@ def predict_batches(
                 for f in schema.features
                 if f.name not in named and not f.private
             }
-            on_chunk(_batch({**named, **seen, **said}))
+            kept = {c: chunk.column(c).combine_chunks() for c in keep if c in chunk.column_names and c not in seen}
+            on_chunk(_batch({**named, **kept, **seen, **said}))
         rows += len(frame)
         yield _batch({**named, **said})
     if rows == 0:

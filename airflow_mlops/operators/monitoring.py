@@ -200,6 +200,7 @@ class PerformanceCheckOperator(CheckOperator):
             labels=labels.model_copy(update={"source": self.labels_source}),
             config=self.monitor.performance,
             metrics=self.evaluate.metrics,
+            evaluate=self.evaluate,
             files=self.hook.files(self.labels_source),
             rehearsal=rehearsal,
         )

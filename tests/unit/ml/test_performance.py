@@ -220,3 +220,23 @@ def test_how_many_outcomes_are_enough_is_yours() -> None:
     few = Performance(min_coverage=0.1)
     assert check(capture, labels[:200], config=few).verdict == "ok"
     assert "at least 10% are needed" in check(capture, labels[:50], config=few).sentence
+
+
+def test_rows_that_hang_together_count_by_blocks() -> None:
+    rng, runs, alarms, naive = np.random.default_rng(6), 100, 0, 0
+    anything = Performance(max_drop=1e-9)
+    for _ in range(runs):
+        day = np.repeat(np.arange(30), 40)
+        good = np.clip(0.8 + rng.normal(0, 0.1, 30), 0, 1)[day] > rng.random(1200)  # good days and bad ones
+        y = rng.integers(0, 2, 1200)
+        capture = pd.DataFrame({"id": np.arange(1200), "prediction": np.where(good, y, 1 - y), "day": day})
+        labels = pd.DataFrame({"id": np.arange(1200), "y": y})
+        common = {"metric": "accuracy", "baseline": 0.8, "config": anything}
+        alarms += check(capture, labels, **common, blocks=lambda rows: rows["day"].to_numpy()).verdict == "drop"
+        naive += check(capture, labels, **common).verdict == "drop"
+    assert alarms / runs <= 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5
+    assert naive > 2 * max(alarms, 4)
+    few = check(capture, labels, **common, blocks=lambda rows: rows["day"].to_numpy() // 10)
+    assert few.at_least == check(capture, labels, **common).at_least
+    assert "rows count as independent: 3 blocks are too few" in few.sentence
+    assert "blocks" not in check(capture, labels, **common).sentence

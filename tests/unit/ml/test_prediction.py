@@ -220,6 +220,16 @@ def test_capture_holds_inputs_and_predictions(tmp_path):
     assert read_capture(store, ref["capture"], ["id"]).columns.tolist() == ["id"]
 
 
+def test_columns_that_are_kept_are_captured_as_they_are_and_predicted_from_never(tmp_path):
+    seen = []
+    frame = rows(20).assign(at=pd.date_range("2013-02-01", periods=20, freq="h"))
+    out = score(MODEL, SCHEMA, batches(frame), on_chunk=seen.append, keep=["at", "x", "gone"])
+    assert "at" not in out
+    captured = pa.Table.from_batches(seen).to_pandas()
+    assert captured.columns.tolist()[:3] == ["id", "at", "x"]
+    assert captured["at"].tolist() == frame["at"].tolist()
+
+
 def _failing():
     yield batches(rows(10))[0]
     raise RuntimeError("lost the source")

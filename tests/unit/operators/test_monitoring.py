@@ -46,7 +46,7 @@ def champion(lake: Any, execute: Any) -> int:
 def predict(execute: Any, people: pd.DataFrame, lake: Any, **arguments: Any) -> None:
     people.drop(columns="target").to_csv(lake / "new.csv", index=False)
     batch = {"source": "new.csv", "output": "out"}
-    execute(BatchPredictOperator(task_id="predict", data=DATA, batch=batch, **COMMON, **arguments), **FEB)
+    execute(BatchPredictOperator(task_id="predict", batch=batch, **COMMON, **{"data": DATA} | arguments), **FEB)
 
 
 def check(**monitor: Any) -> FeatureSkewCheckOperator:
@@ -129,6 +129,23 @@ def test_a_drop_is_told_with_its_cause_and_with_who_was_asked(execute: Any, peop
     result = execute(performance(labels=LABELS, performance={"min_coverage": 0.3}), **FEB)
     assert result["selection"]["groups"]["0"][1] == 0
     assert "feedback loop" in result["sentence"]
+
+
+@pytest.mark.usefixtures("champion")
+def test_rows_of_one_day_count_together_where_the_capture_tells_the_day(
+    execute: Any, people: pd.DataFrame, lake: Any
+) -> None:
+    days = pd.Timestamp("2013-02-01") + pd.to_timedelta(people.index % 20, unit="D")
+    predict(execute, people.assign(day=days), lake, data=DATA | {"timestamp": "day"})
+    people[["id", "target"]].to_csv(lake / "outcomes.csv", index=False)
+
+    def judged(block: str, data: Any = DATA | {"timestamp": "day"}) -> str:
+        arguments = {"monitor": {"labels": LABELS}, "evaluate": {"block": block}, "data": data}
+        return str(execute(PerformanceCheckOperator(task_id="p", **arguments, **COMMON), **FEB)["sentence"])
+
+    assert "independent" not in judged("1d")
+    assert "rows count as independent: 3 blocks are too few" in judged("7d")
+    assert "independent" not in judged("none")
 
 
 @pytest.mark.usefixtures("champion")
