@@ -158,7 +158,7 @@ def check_performance(
     least = _at_least(scorer, found.value, bounds, baseline, baseline_bounds)
     large = fell >= config.max_drop - 1e-12  # 0.5 - 0.47 is not quite 0.03
     drop = large and least is not None and least > 0
-    cause = _cause(others or {}, schema.names) if drop else None
+    cause = _cause(others or {}) if drop else None
     sentence = _sentence(scorer, value, bounds, baseline, fell, least, large, config.max_drop)
     if cause is not None:
         sentence += f": {_CAUSES[cause]}"
@@ -179,16 +179,20 @@ _CAUSES: dict[Cause, str] = {
 }
 
 
-def _cause(others: Mapping[str, Mapping[str, Any]], features: list[str]) -> Cause:
+def _cause(others: Mapping[str, Mapping[str, Any]]) -> Cause:
     """What the other checks of the window leave as the reason of a drop."""
     drift, skew = others.get("drift") or {}, others.get("skew") or {}
     if skew.get("verdict") == "skew":
         return "feature skew"
     if drift.get("verdict") not in ("drift", "no_drift"):
         return "unknown"
-    # What drifts by itself in the predictions follows from the inputs, or is no reason.
-    moved = any(c.get("drifted") and c.get("name") in features for c in drift.get("columns") or ())
-    return "data drift" if moved else "concept drift"
+    # What drifts in the predictions alone follows from the inputs, or is no reason.
+    moved = [str(c["name"]) for c in drift.get("columns") or () if c.get("drifted")]
+    return "data drift" if any(not _is_output(name) for name in moved) else "concept drift"
+
+
+def _is_output(column: str) -> bool:
+    return column in (PREDICTION, PROBABILITY, SCORE) or column.startswith(f"{PROBABILITY}_")
 
 
 def _at_least(

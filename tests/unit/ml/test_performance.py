@@ -208,6 +208,8 @@ def test_a_drop_is_called_concept_drift_only_where_the_inputs_did_not_drift() ->
     assert "concept drift, as the inputs did not drift" in cause(drift=still)[1]
     assert cause(drift=said)[0] == "concept drift"
     assert cause(drift=moved)[0] == "data drift"
+    together = {"verdict": "drift", "columns": [{"name": "all columns together", "drifted": True}]}
+    assert cause(drift=together)[0] == "data drift"
     assert cause(drift=still, skew={"verdict": "skew"})[0] == "feature skew"
     assert cause(drift={"verdict": "not_enough_data"})[0] == "unknown"
     assert cause()[0] == "unknown"
