@@ -25,27 +25,29 @@ def auc_components(positive: np.ndarray, score: np.ndarray) -> tuple[float, np.n
 
     :param positive: shape (n,), bool; both classes present.
     :param score: shape (n,), finite; higher means more likely positive. Rows already in the order of their scores
-        cost no sort.
+        are sorted faster.
     :return: the AUC, and shape (n,): for a positive row the share of negatives it beats, for a negative row the share
         of positives that beat it; a tie counts one half.
     """
-    order, _, size, pos = _ranked(positive, score)
+    order, ranked, _, size, pos = _ranked(positive, score)
     neg = size - pos
     m, n = int(pos.sum()), int(neg.sum())
     wins = (np.cumsum(neg) - neg / 2) / n
     losses = (m - np.cumsum(pos) + pos / 2) / m
     components = np.empty(len(score))
-    components[order] = np.where(positive[order], np.repeat(wins, size), np.repeat(losses, size))
+    components[order] = np.where(ranked, np.repeat(wins, size), np.repeat(losses, size))
     return float(components[positive].mean()), components
 
 
-def _ranked(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows by ascending score; first place, size and positives of each group of equal scores."""
-    order = np.argsort(score, kind="stable")
-    s = score[order]
+def _ranked(
+    positive: np.ndarray, score: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows by ascending score, and which of them are positive; first place, size and positives of equal scores."""
+    order = np.argsort(score)  # in which order equal scores come makes no difference
+    s, ranked = score[order], positive[order]
     start = np.flatnonzero(np.concatenate(([True], s[1:] != s[:-1])))
     size = np.diff(np.append(start, len(s)))
-    return order, start, size, np.add.reduceat(positive[order].astype(np.int64), start)
+    return order, ranked, start, size, np.add.reduceat(ranked.astype(np.int64), start)
 
 
 def auc_influence(positive: np.ndarray, score: np.ndarray) -> tuple[float, np.ndarray]:
@@ -64,7 +66,7 @@ def average_precision_influence(positive: np.ndarray, score: np.ndarray) -> tupl
 
     :param positive: shape (n,), bool; at least one positive.
     """
-    order, start, size, pos = _ranked(positive, score)
+    order, ranked, start, size, pos = _ranked(positive, score)
     n, m = len(score), int(pos.sum())
     above = n - start  # rows at this score or higher
     precision = (m - np.cumsum(pos) + pos) / above
@@ -72,7 +74,7 @@ def average_precision_influence(positive: np.ndarray, score: np.ndarray) -> tupl
     gained = precision - value + np.cumsum(pos * (1 - precision) / above)
     lost = -np.cumsum(pos * precision / above)
     found = np.empty(n)
-    found[order] = np.where(positive[order], np.repeat(gained, size), np.repeat(lost, size)) * (n / m)
+    found[order] = np.where(ranked, np.repeat(gained, size), np.repeat(lost, size)) * (n / m)
     return value, found
 
 

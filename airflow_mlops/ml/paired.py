@@ -206,9 +206,9 @@ def _by_influence(
         return Estimate(value, n, method, blocks=None if blocks is None else float(units))
     squares = parts**2
     variance = float(squares.sum())
-    skew = float((squares * parts).sum()) / variance**1.5 if variance > 0 else 0.0
+    skew = float(squares @ parts) / variance**1.5 if variance > 0 else 0.0
     # How well the variance is known: for normal values one degree of freedom a unit, for long tails fewer.
-    kurtosis = units * float((squares**2).sum()) / variance**2 if variance > 0 else 3.0
+    kurtosis = units * float(squares @ squares) / variance**2 if variance > 0 else 3.0
     dof = min(2 * units / max(kurtosis - 1, 1e-9), units - 1.0)
     if scarcest is not None:
         dof = min(dof, scarcest - 1.0)

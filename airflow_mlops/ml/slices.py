@@ -18,7 +18,7 @@ from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.evaluation import Evaluation
 from airflow_mlops.ml.evidence import scarce
 from airflow_mlops.ml.gate_result import GateResult, SliceResult, Verdict, decimals, gate_dict, gate_name, number
-from airflow_mlops.ml.metrics import Metric
+from airflow_mlops.ml.metrics import Metric, Predictions
 from airflow_mlops.ml.paired import Estimate, estimate
 from airflow_mlops.ml.thresholds import printed_bounds, reaches, relation, shown, threshold_of
 
@@ -85,7 +85,7 @@ def parts(gate: Gate, metric: Metric, evaluation: Evaluation, columns: Sequence[
                 continue
             part = Part(column, value_of, len(rows))
             if len(rows) >= gate.min_rows:
-                judged.append(_scored(part, metric, evaluation, rows))
+                judged.append(_scored(part, metric, evaluation, predictions, rows))
             elif wanted:
                 judged.append(Part(column, value_of, len(rows), None, f"it has fewer than {gate.min_rows} rows"))
             else:
@@ -95,7 +95,7 @@ def parts(gate: Gate, metric: Metric, evaluation: Evaluation, columns: Sequence[
     return Parts(tuple(judged), tuple(small), tuple(missing))
 
 
-def _scored(part: Part, metric: Metric, evaluation: Evaluation, rows: np.ndarray) -> Part:
+def _scored(part: Part, metric: Metric, evaluation: Evaluation, predictions: Predictions, rows: np.ndarray) -> Part:
     short = scarce(metric, evaluation, rows)
     if short is not None:
         return Part(part.column, part.value_of, part.rows, None, short.why)
@@ -106,7 +106,7 @@ def _scored(part: Part, metric: Metric, evaluation: Evaluation, rows: np.ndarray
         found = estimate(
             metric,
             evaluation.y[rows],
-            evaluation.predictions("candidate").take(rows),
+            predictions.take(rows),
             n_classes=evaluation.n_classes,
             blocks=blocks,
         )
