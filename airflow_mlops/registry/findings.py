@@ -74,6 +74,8 @@ class Report:
     @property
     def sentence(self) -> str:
         """For people."""
+        if not (self.objects or self.pipelines or self.findings):
+            return f"{self.uri}: there is nothing in it. If there should be, check [mlops] store."
         how = f"{self.bytes:,} bytes verified" if self.deep else "contents not verified"
         words: dict[Severity, str] = {"damage": "damaged", "derived": "worn", "note": "noted"}
         found = {word: sum(f.severity == severity for f in self.findings) for severity, word in words.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -64,7 +65,7 @@ class _Pipeline:
         log.wrong |= wrong
         self._log(log, state, "registry")
         ledger = salvage(self.store, layout.ledger_prefix(self.name))
-        self._log(ledger, None, "retrain ledger")
+        self._log(ledger, None, "retrain ledger", "no training can be asked for")
         self._holdouts()
         whole = [*expanded(self.store, (e for e in entries if e.seq not in wrong))]
         released = released_snapshots(whole) | released_captures(self.store, self.name, whole)
@@ -162,12 +163,15 @@ class _Pipeline:
         sound = f"{_ranges(loadable)} can be loaded" if loadable else ""
         do = f"{_BACKUP}, or run the training again"
         if is_champion:
-            back = [n for n in state.before.get(key, ()) if (key, n) not in broken]
-            if back and back[-1] == state.before[key][-1]:
+            before = state.before(key)
+            back = [n for n in before if (key, n) not in broken]
+            if back and back[-1] == before[-1]:
                 sound += f"; v{back[-1]} is a sound champion to roll back to"
-                undo = f"airflow mlops registry rollback {self.name} --expected {number} --reason damaged"
+                # Quoted: a key comes from data, and the line is there to be pasted into a shell.
+                named = shlex.quote(model_name(self.name, key))
+                undo = f"airflow mlops registry rollback {named} --expected {number} --reason damaged"
                 do = f"{_BACKUP}; or `{undo}`; or run the training again"
-            elif others := [n for n in loadable if state.versions[key, n].status != "retired"]:
+            elif others := [n for n in loadable if not state.versions[key, n].retired]:
                 do = f"{_BACKUP}; or promote v{others[-1]}; or run the training again"
         return self.add("damage", where, what, sound, do)
 
@@ -275,6 +279,7 @@ def _summary(name: str, log: Salvaged, state: Fold, broken: set[Any]) -> str:
     sound = versions - len(broken)
     champions = [f"v{n}" for n in state.champions.values()]
     serving = f"champion {champions[0]}" if len(champions) == 1 else f"{len(champions)} champions"
+    serving = serving if champions else "no champion"
     gaps = f", {len(log.wrong)} of {log.last} log entries damaged" if log.wrong else ""
     return f"{name}: {sound} of {versions} versions can be loaded, {serving}{gaps}."
 

@@ -56,8 +56,7 @@ def _needed(entries: Iterable[Entry]) -> set[Model]:
     found = Fold()
     for entry in entries:
         found.take(entry)
-    needed = {*found.champions.items(), *((key, before[-1]) for key, before in found.before.items() if before)}
-    return needed | {model for model, known in found.versions.items() if known.status == "challenger"}
+    return found.needed()
 
 
 def released_captures(store: Store, pipeline: str, entries: list[Entry]) -> set[bytes]:

@@ -11,6 +11,7 @@ from airflow_mlops.exceptions import CorruptObject, ObjectNotFound, StoreError
 from airflow_mlops.registry.entry import Entry, unsealed
 from airflow_mlops.registry.items import Items
 from airflow_mlops.registry.parallel import parallel
+from airflow_mlops.registry.state import Model as Aliases
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import get_json
@@ -155,7 +156,7 @@ class Known:
     at: str
     record: dict[str, Any]
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    status: str = "candidate"
+    retired: bool = False
 
 
 @dataclass
@@ -163,29 +164,44 @@ class Fold:
     """What sound entries add up to; what damaged ones did is left out."""
 
     versions: dict[Model, Known] = field(default_factory=dict)
-    champions: dict[str | None, int] = field(default_factory=dict)
-    before: dict[str | None, list[int]] = field(default_factory=dict)
+    aliases: dict[str | None, Aliases] = field(default_factory=dict)
+
+    @property
+    def champions(self) -> dict[str | None, int]:
+        """The champion of each model key that has one."""
+        return {key: found.champion for key, found in self.aliases.items() if found.champion is not None}
+
+    def before(self, key: str | None) -> list[int]:
+        """Former champions that a rollback would return to, the latest last."""
+        return self.aliases[key].before if key in self.aliases else []
+
+    def needed(self) -> set[Model]:
+        """Versions that serve, are tried, or would serve after a rollback."""
+        return {
+            (key, number)
+            for key, found in self.aliases.items()
+            for number in (found.champion, found.challenger, *found.before[-1:])
+            if number is not None
+        }
 
     def take(self, entry: Entry) -> None:
         """Take in an entry, or one item of a batch."""
         body, model = entry.payload, (entry.key, entry.payload["version"])
+        aliases = self.aliases.setdefault(entry.key, Aliases(entry.key))
         if entry.type == "register":
             self.versions[model] = Known(*model, entry.at, body["record"])
         elif entry.type == "annotate" and model in self.versions:
             self.versions[model].notes.append((body["kind"], body["note"]))
         elif entry.type == "promote":
-            if entry.key in self.champions and self.champions[entry.key] != model[1]:
-                self.before.setdefault(entry.key, []).append(self.champions[entry.key])
-            self.champions[entry.key] = model[1]
+            aliases.crown(model[1])
         elif entry.type == "rollback":
-            before = self.before.setdefault(entry.key, [])
-            while before and before.pop() != model[1]:
-                pass
-            self.champions[entry.key] = model[1]
-        elif entry.type in ("retire", "challenger") and model in self.versions:
-            if entry.type == "retire" and entry.key in self.before:  # no rollback leads there any more
-                self.before[entry.key] = [n for n in self.before[entry.key] if n != model[1]]
-            self.versions[model].status = "retired" if entry.type == "retire" else "challenger"
+            aliases.step_back(model[1])
+        elif entry.type == "challenger":
+            aliases.challenger = model[1]
+        elif entry.type == "retire":
+            aliases.retire(model[1])
+            if model in self.versions:
+                self.versions[model].retired = True
 
 
 def fold(store: Store, entries: Iterable[Entry]) -> tuple[Fold, dict[int, str]]:

@@ -103,6 +103,13 @@ def test_a_sound_store(store: LocalStore) -> None:
     assert "contents not verified" in shallow.sentence
 
 
+def test_an_empty_store_is_not_called_sound(tmp_path: Path) -> None:
+    report = check(LocalStore(tmp_path / "misspelt"))
+    assert "there is nothing in it. If there should be, check [mlops] store" in report.text()
+    assert "sound" not in report.text()
+    assert report.status == 0
+
+
 def test_the_champions_model(store: LocalStore) -> None:
     key = layout.blob(record(store, 3)["model"]["digest"])
     damage(store, key)
@@ -285,6 +292,24 @@ def test_decisions_on_a_holdout(store: LocalStore) -> None:
     assert "no other candidate is judged on it" in finding.do
     store.put(layout.holdouts_prefix("churn") + "notes.txt", b"x")
     assert [f.severity for f in check(store).findings] == ["damage", "note"]
+
+
+def test_one_model_of_a_fleet_can_be_rolled_back(store: LocalStore) -> None:
+    fleet = Registry(store, "fleet")
+    info = {"digest": put_blob(store, b"LGA 2")}
+    fleet.register({"model": info}, op_id=op_id("two"), key="LGA")
+    fleet.promote(2, expected=1, op_id=op_id("p2"), reason="gates", key="LGA")
+    damage(store, layout.blob(info["digest"]))
+    assert "`airflow mlops registry rollback 'fleet[LGA]' --expected 2 --reason damaged`" in only(check(store)).do
+
+
+def test_a_champion_does_not_stand_before_itself(store: LocalStore) -> None:
+    registry = Registry(store, "churn")
+    registry.promote(4, expected=3, op_id=op_id("p4"), reason="gates")
+    registry.promote(3, expected=4, op_id=op_id("p3"), reason="by hand")
+    registry.retire(4, op_id=op_id("x"), reason="leaked")
+    store.delete(layout.blob(record(store, 3)["model"]["digest"]))
+    assert "v2 is a sound champion to roll back to" in only(check(store)).sound
 
 
 def derived(store: LocalStore) -> dict[str, Callable[[], None]]:

@@ -257,3 +257,34 @@ def test_what_was_released_and_serves_again_is_kept(store: LocalStore, registry:
     registry.promote(3, expected=5, op_id=op_id("on", 3), reason="gates")
     clear(store)
     assert not readable(store, 1)
+
+
+def test_a_former_challenger_is_not_kept_for_ever(store: LocalStore, registry: Registry) -> None:
+    # Every candidate that passes its gates is the challenger first.
+    registry.promote(4, expected=3, op_id=op_id("p", 4), reason="gates")
+    registry.set_challenger(5, op_id=op_id("c", 5))
+    registry.promote(5, expected=4, op_id=op_id("p", 5), reason="gates")
+    registry.register({"snapshot": snapshot(store, 6).to_ref()}, op_id=op_id(6))
+    for n in (6, 1, 6):
+        registry.set_challenger(n, op_id=op_id("c", n, len(registry.history())))
+    registry.register({"snapshot": snapshot(store, 7).to_ref()}, op_id=op_id(7))
+    registry.promote(7, expected=5, op_id=op_id("p", 7), reason="gates")
+    assert len(expire(store, "churn", snapshots=DAYS, now=NOW + 100 * DAYS).snapshots) == 4
+    clear(store)
+    assert [n for n in range(1, 8) if readable(store, n)] == [5, 6, 7]
+
+
+def test_the_rows_a_rollback_needs_are_kept_after_one_between_was_retired(
+    store: LocalStore, registry: Registry
+) -> None:
+    expire(store, "churn", snapshots=DAYS, now=NOW)
+    assert registry.get(1).notes["retention"]
+    registry.promote(1, expected=3, op_id=op_id("a"), reason="by hand")
+    registry.promote(2, expected=1, op_id=op_id("b"), reason="by hand")
+    registry.promote(3, expected=2, op_id=op_id("c1"), reason="by hand")
+    registry.promote(2, expected=3, op_id=op_id("d"), reason="by hand")
+    registry.retire(3, op_id=op_id("e"), reason="leaked")
+    # The champion cannot stand before itself: a rollback of v2 leads to v1.
+    clear(store)
+    assert readable(store, 1)
+    assert registry.rollback(expected=2, op_id=op_id("f"), reason="bad").number == 1
