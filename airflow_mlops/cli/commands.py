@@ -52,10 +52,11 @@ def _pipeline(args: Namespace) -> PipelineConfig:
         return config
     from airflow.configuration import conf
 
-    from airflow_mlops.cli.live import LiveScheduler
+    from airflow_mlops.cli.live import LiveScheduler, database_errors
 
     # A bundle may keep its DAGs anywhere: the file that Airflow read the DAG from says where.
-    source = LiveScheduler().dag_file(f"{args.pipeline}__train")
+    with database_errors():
+        source = LiveScheduler().dag_file(f"{args.pipeline}__train")
     return find_pipeline(args.pipeline, [Path(source).parent if source else Path(conf.get("core", "dags_folder"))])
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from airflow_mlops.config.harmless import harmless_lines
-from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.exceptions import ConfigError, MLOpsError
 
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -36,8 +36,29 @@ def clear_errors(function: Callable[[Namespace], None]) -> Callable[[Namespace],
             if e.__cause__ is not None and "traceback" in (e.hint or ""):
                 _print_own(e.__cause__)
             raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            print("\nairflow mlops: stopped", file=sys.stderr)
+            raise SystemExit(130) from None
+        except OSError as e:
+            if e.filename is None:  # not about a file that somebody named
+                raise
+            said = f"{os.fsdecode(e.filename)}: {e.strerror}\n  What to do: check the path, and the rights on it"
+            print(f"airflow mlops: {harmless_lines(said)}", file=sys.stderr)
+            raise SystemExit(1) from None
 
     return command
+
+
+def utf8(text: str, what: str) -> str:
+    """``text`` of a command line, if it is UTF-8; other bytes cannot be recorded, nor sent to Airflow.
+
+    :raises ConfigError: it is not.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise ConfigError(f"{what} {text!r} is not UTF-8", hint="write it in UTF-8") from e
+    return text
 
 
 def _print_own(error: BaseException) -> None:

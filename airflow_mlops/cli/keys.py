@@ -26,8 +26,12 @@ def new(args: Namespace) -> None:
         ) from e
     except OSError as e:
         raise ConfigError(f"{path} cannot be written: {e.strerror}", hint="choose another file with -o") from e
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(signer.pem())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(signer.pem())
+    except OSError as e:
+        path.unlink()
+        raise ConfigError(f"{path} cannot be written: {e.strerror}", hint="choose another file with -o") from e
     print(f"private key  {path} (mode 600; keep it secret)")
     _print_key(signer.public)
     print("\nWhere models are trained, in the section [mlops] of airflow.cfg:")
@@ -46,9 +50,10 @@ def show(args: Namespace) -> None:
 
     if args.file:
         path = Path(args.file).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"there is no file {path}", hint="make a key with `airflow mlops keys new`")
-        private = b"PRIVATE KEY" in path.read_bytes()
+        try:
+            private = b"PRIVATE KEY" in path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+            raise ConfigError(f"there is no file {path}", hint="make a key with `airflow mlops keys new`") from e
         _print_key(Signer.from_file(path).public if private else read_public_key(str(path)))
         return
     from airflow_mlops.hooks.mlops import MLOpsHook

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.cli.model_ref import FORMS, ModelRef
 from airflow_mlops.config.harmless import harmless_lines
 from airflow_mlops.exceptions import ConfigError
+from airflow_mlops.store.content import readable_json
 
 if TYPE_CHECKING:
     from airflow_mlops.registry.provenance import Use
@@ -44,16 +44,12 @@ def lineage(args: Namespace) -> None:
     store = MLOpsHook().store()
     if args.model is not None:
         told = provenance.lineage(store, ModelRef.parse(args.model).find(store))
-        print(_json(told) if args.output == "json" else harmless_lines(render(told)))
+        print(readable_json(told) if args.output == "json" else harmless_lines(render(told)))
         return
     value, search = backwards[asked[0]]
     uses = search(store, value)
     found = table(uses, f"{asked[0]} {value}")
-    print(_json([use.to_dict() for use in uses]) if args.output == "json" else harmless_lines(found))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    print(readable_json([use.to_dict() for use in uses]) if args.output == "json" else harmless_lines(found))
 
 
 def table(uses: Sequence[Use], asked: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,8 @@ class LiveScheduler:
         from airflow.jobs.job import most_recent_job
         from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
-        job = most_recent_job(SchedulerJobRunner.job_type)
+        with database_errors():
+            job = most_recent_job(SchedulerJobRunner.job_type)
         return job is not None and job.is_alive()
 
     def dag_file(self, dag_id: str) -> str | None:
@@ -275,6 +277,24 @@ class LiveScheduler:
         while (run := self.run_started_by(event, dag_id)) is None and time.monotonic() < deadline:
             time.sleep(POLL)
         return run
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Say what to do where Airflow's database is not there, was never set up, or does not answer.
+
+    :raises BackfillError: instead of what SQLAlchemy raises.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except SQLAlchemyError as e:
+        cause = str(getattr(e, "orig", None) or e).splitlines()
+        raise BackfillError(
+            f"Airflow's database cannot be used: {cause[0] if cause else type(e).__name__}",
+            hint="is AIRFLOW_HOME, or [database] sql_alchemy_conn, the deployment's? `airflow db check` tells more",
+        ) from e
 
 
 def _first(session: Session, query: Any) -> str | None:

@@ -51,8 +51,8 @@ class ModelRef:
             )
         if number is None:
             return cls(form["pipeline"], form["key"], alias or "champion")
-        digits = number.removeprefix("v")
-        if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 10**9):
+        wanted = version_number(number)
+        if wanted is None:
             near = difflib.get_close_matches(number, ALIASES, 1)
             raise ConfigError(
                 f"{text!r}: {number!r} is no version",
@@ -60,7 +60,7 @@ class ModelRef:
                 if near
                 else "versions are numbers: 1, 2, 3, …",
             )
-        return cls(form["pipeline"], form["key"], number=int(digits))
+        return cls(form["pipeline"], form["key"], number=wanted)
 
     def __str__(self) -> str:
         key = "" if self.key is None else f"[{self.key}]"
@@ -118,6 +118,14 @@ class ModelRef:
             raise VersionNotFound(
                 f"there is no {self}", hint=f"its versions are 1 to {newest}" if newest > 1 else "its only version is 1"
             ) from e
+
+
+def version_number(text: str) -> int | None:
+    """The version that ``7`` or ``v7`` means; None: it is no version's number."""
+    digits = text.removeprefix("v")
+    # Python refuses to read thousands of digits.
+    found = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
+    return found or None
 
 
 def _near(name: str, known: Sequence[str], what: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import textwrap
 from argparse import Namespace
@@ -16,6 +15,7 @@ from airflow_mlops.cli.registry_show import addresses, minute, said, value_text
 from airflow_mlops.cli.tables import NONE, grid
 from airflow_mlops.config.harmless import harmless, harmless_lines
 from airflow_mlops.exceptions import VersionNotFound
+from airflow_mlops.store.content import readable_json
 
 if TYPE_CHECKING:
     from airflow_mlops.registry.compare import Difference
@@ -44,7 +44,7 @@ def list_(args: Namespace) -> None:
         store = MLOpsHook().store()
         if name is None:
             found = overview(store)
-            print(_json([asdict(s) for s in found]) if as_json else _pipelines(found, store), file=out)
+            print(readable_json([asdict(s) for s in found]) if as_json else _pipelines(found, store), file=out)
             return
         ref = ModelRef.parse(name)
         known = models(store, ref.pipeline)
@@ -54,12 +54,12 @@ def list_(args: Namespace) -> None:
                 f"{ref.pipeline} has no versions in {store.uri}", hint=_near(ref.pipeline, there, "pipeline")
             )
         if ref.key is None and known[0].key is not None:
-            print(_json([asdict(m) for m in known]) if as_json else _fleet(known), file=out)
+            print(readable_json([asdict(m) for m in known]) if as_json else _fleet(known), file=out)
             return
         versions = Registry(store, ref.pipeline).versions(ref.key)
         if not versions:
             ref.find(store)  # says which keys there are
-        print(_json([*map(_row, versions)]) if as_json else _versions(versions), file=out)
+        print(readable_json([*map(_row, versions)]) if as_json else _versions(versions), file=out)
 
 
 def _pipelines(found: Sequence[Summary], store: Store) -> str:
@@ -114,9 +114,9 @@ def show(args: Namespace) -> None:
         store = MLOpsHook().store()
         version = ModelRef.parse(model).find(store)
         if as_json:
-            print(_json(told(version) | {"card": addresses(store, card_of(version))}), file=out)
+            print(readable_json(told(version) | {"card": addresses(store, card_of(version))}), file=out)
             return
-        lines = [f"{version.name}  {version.status}"]
+        lines = [harmless(f"{version.name}  {version.status}")]
         for label, texts in said(store, version):
             for number, text in enumerate(texts):
                 start = f"{'' if number else label:<{_LABEL}} "
@@ -145,7 +145,7 @@ def history(args: Namespace) -> None:
             raise VersionNotFound(f"{name} has no versions in {store.uri}", hint=_near(name, there, "pipeline"))
         left = [row for row in rows if notes or row["action"] != "annotate" or row["kind"] == "approval"]
         if as_json:
-            print(_json(left), file=out)
+            print(readable_json(left), file=out)
             return
         fleet = any(row["key"] is not None for row in rows)
         shown = [
@@ -186,7 +186,7 @@ def diff(args: Namespace) -> None:
         one, two = (ModelRef.parse(text).find(store) for text in (a, b))
         found = without_credentials(differences(store, one, two))
         if as_json:
-            print(_json({"a": one.name, "b": two.name, "differences": found}), file=out)
+            print(readable_json({"a": one.name, "b": two.name, "differences": found}), file=out)
             return
         print(harmless_lines("\n".join(_differences(one, two, found))), file=out)
 
@@ -208,7 +208,3 @@ def _differences(a: Version, b: Version, found: Mapping[str, Difference]) -> Ite
 
 def _number(version: int | None) -> str:
     return NONE if version is None else f"v{version}"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)

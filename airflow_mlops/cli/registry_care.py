@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import sys
 import textwrap
 from argparse import Namespace
@@ -10,11 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.cli.errors import clear_errors
+from airflow_mlops.cli.errors import clear_errors, utf8
 from airflow_mlops.cli.model_ref import ModelRef, _near
 from airflow_mlops.cli.registry_changes import os_user
-from airflow_mlops.config.harmless import harmless_lines
+from airflow_mlops.config.harmless import harmless, harmless_lines
 from airflow_mlops.exceptions import ConfigError
+from airflow_mlops.store.content import readable_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ def export(args: Namespace) -> None:
         found += [version for key in registry.keys() for version in registry.versions(key)]  # noqa: SIM118
     for version in found:
         place = export_version(store, version, Path(args.out), verifier=verifier)
-        print(f"{version.name}: {place}", flush=True)
+        print(harmless(f"{version.name}: {place}"), flush=True)
     if not found:
         raise ConfigError("there is nothing to export", hint="train first, or check [mlops] store")
 
@@ -111,6 +112,10 @@ def import_(args: Namespace) -> None:
             f"--{given[0]} is for a model of MLflow, and {source} is a file, which says that itself",
             hint=f"leave it out, or name a model of MLflow: {_OF_MLFLOW}",
         )
+    for name in ("key", "target", "positive"):
+        utf8(getattr(args, name) or "", f"--{name}")
+    for column in args.private:
+        utf8(column, "--private")
     classes = _listed(args.classes)
     from airflow_mlops.cli.run import _own_stdout
     from airflow_mlops.hooks.mlops import MLOpsHook
@@ -146,10 +151,10 @@ def import_(args: Namespace) -> None:
             champion = registry.champion(args.key)
             model = ModelRef(args.pipeline, args.key, number=version.number)
             lines.append(
-                f"to promote it: airflow mlops registry promote {model} "
+                f"to promote it: airflow mlops registry promote {shlex.quote(str(model))} "
                 f"--expected {champion.number if champion else 'none'} --reason …"
             )
-        print(lines[0], *(f"  {line}" for line in lines[1:]), sep="\n", file=out)
+        print("\n  ".join(map(harmless, lines)), file=out)
 
 
 def _listed(text: str | None) -> list[str] | None:
@@ -182,7 +187,7 @@ def gc(args: Namespace) -> None:
 
     with _own_stdout() as out:
         report = collect(MLOpsHook().store(), grace=grace, dry_run=dry_run)
-        print(_json(report.to_dict()) if args.output == "json" else _collected(report, args.grace), file=out)
+        print(readable_json(report.to_dict()) if args.output == "json" else _collected(report, args.grace), file=out)
     if dry_run and (report.trashed or report.deleted or report.restored):
         raise SystemExit(1)
 
@@ -238,10 +243,6 @@ def fsck(args: Namespace) -> None:
     with _own_stdout() as out:
         print(f"reading {store.uri}", file=sys.stderr, flush=True)
         report = check(store, [_known(name, there, hook) for name in names] or None, repair=repair)
-        print(_json(report.to_dict()) if args.output == "json" else harmless_lines(report.text()), file=out)
+        print(readable_json(report.to_dict()) if args.output == "json" else harmless_lines(report.text()), file=out)
     if report.status:
         raise SystemExit(1)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from airflow_mlops.cli.errors import clear_errors
-from airflow_mlops.cli.model_ref import ModelRef
+from airflow_mlops.cli.errors import clear_errors, utf8
+from airflow_mlops.cli.model_ref import ModelRef, version_number
+from airflow_mlops.config.harmless import harmless
 from airflow_mlops.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def tag(args: Namespace) -> None:
 
     changes: dict[str, str | None] = {}
     for text in args.tags:
-        name, equals, value = text.partition("=")
+        name, equals, given = utf8(text, "the tag").partition("=")
         if not name or not equals:
             raise ConfigError(f"{text!r} is no tag", hint="write NAME=VALUE, or --remove NAME")
-        changes[name] = value
+        changes[name] = given
     changes |= dict.fromkeys(args.remove or ())
     if not changes:
         raise ConfigError("there is no tag to set or to remove", hint="write NAME=VALUE, or --remove NAME")
@@ -85,7 +86,7 @@ def tag(args: Namespace) -> None:
     registry = hook.registry(ref.pipeline)
     for name, value in changes.items():
         version = registry.tag(version.number, name, value, op_id=op_id("tag", uuid4().hex), key=ref.key)
-    print(f"{version.name}: " + (", ".join(f"{k}={v}" for k, v in sorted(version.tags.items())) or "no tags"))
+    print(harmless(f"{version.name}: " + (", ".join(f"{k}={v}" for k, v in sorted(version.tags.items())) or "no tags")))
 
 
 def _opened(model: str) -> tuple[MLOpsHook, ModelRef]:
@@ -104,18 +105,18 @@ def _number(hook: MLOpsHook, ref: ModelRef) -> int:
 def _expected(text: str, *, none: bool = False) -> int | None:
     if none and text.lower() == "none":
         return None
-    digits = text.removeprefix("v")
-    if not (digits.isascii() and digits.isdigit() and int(digits)):
+    number = version_number(text)
+    if number is None:
         raise ConfigError(
-            f"--expected {text!r} is no version", hint="the champion's number" + (", or none" if none else "")
+            f"--expected {text[:40]!r} is no version", hint="the champion's number" + (", or none" if none else "")
         )
-    return int(digits)
+    return number
 
 
 def _reason(args: Namespace) -> str:
     if not args.reason.strip():
         raise ConfigError("--reason is empty", hint="say why; it is kept in the registry")
-    return str(args.reason).strip()
+    return utf8(str(args.reason).strip(), "--reason")
 
 
 def _make(args: Namespace, hook: MLOpsHook, ref: ModelRef, change: Change) -> None:
@@ -144,9 +145,14 @@ def _through_airflow(hook: MLOpsHook, pipeline: str, change: Change, *, wait: bo
     wanted = f"registry__{change.action}__{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{secrets.token_hex(2)}"
     run_id = scheduler.trigger(dag_id, wanted, asdict(change), by=user)
     if not wait:
-        print(f"{name}: started\n  by {user}, the run {run_id} of {dag_id}")
+        print(harmless(f"{name}: started"))
+        print(f"  by {user}, the run {run_id} of {dag_id}")
         return
-    scheduler.wait(dag_id, run_id)
+    try:
+        scheduler.wait(dag_id, run_id)
+    except KeyboardInterrupt:
+        print(f"\nStopped waiting. The run {run_id} of {dag_id} goes on in Airflow.", file=sys.stderr)
+        raise SystemExit(130) from None
     # What the run has done is what its operation has committed.
     operation = op_id(dag_id, run_id, TASK, -1, change.action, change.version, change.expected, change.key)
     entry = hook.registry(pipeline).log.find(operation)
@@ -155,7 +161,7 @@ def _through_airflow(hook: MLOpsHook, pipeline: str, change: Change, *, wait: bo
             f"the run {run_id} of {dag_id} has ended and changed nothing in {hook.store_uri}",
             hint="look at its task in Airflow; do its worker and this machine have the same [mlops] store?",
         )
-    print(_told(name, change, entry.payload["version"]))
+    print(harmless(_told(name, change, entry.payload["version"])))
     print(f"  by {user}, in the run {run_id} of {dag_id}")
 
 
@@ -167,7 +173,7 @@ def _directly(hook: MLOpsHook, ref: ModelRef, change: Change) -> None:
     said: dict[str, Any] = {"op_id": op_id("break-glass", uuid4().hex), "reason": change.reason, "by": by}
     version = _commit(registry, change, said)
     hook.mirror(registry, version, change.action, change.key)
-    print(_told(model_name(ref.pipeline, ref.key), change, version))
+    print(harmless(_told(model_name(ref.pipeline, ref.key), change, version)))
     print(f"  by {by}")
     if change.action == "retire":
         lost = "No notification was sent."

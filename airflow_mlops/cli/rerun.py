@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from argparse import Namespace
@@ -14,6 +13,7 @@ from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.cli.model_ref import ModelRef
 from airflow_mlops.config.harmless import harmless_lines
 from airflow_mlops.exceptions import ConfigError
+from airflow_mlops.store.content import readable_json
 
 if TYPE_CHECKING:
     from airflow_mlops.ml.rerun import Rerun
@@ -53,7 +53,7 @@ def rerun(args: Namespace) -> None:
             log=lambda text, *values: tell("  " + (text % values if values else text)),
             folder=Path(args.folder) if args.folder else None,
         )
-        shown = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if args.output == "json" else render(result)
+        shown = readable_json(result.to_dict()) if args.output == "json" else render(result)
         print(shown if args.output == "json" else harmless_lines(shown), file=out)
     if result.failed is not None or (args.verify and not result.verified):
         raise SystemExit(1)

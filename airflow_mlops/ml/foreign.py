@@ -61,16 +61,17 @@ def take_in(
     :raises ConfigError: its format, its target or its columns are not known.
     :raises TrainingError: it is no estimator, or cannot predict the sample.
     """
-    format = _format(path)
+    format, verifier = _format(path), verifier or Verifier()
     known = _newest(registry, key)
     target = _target(target, known, path.name)
+    verifier.check_signer(signer)
     if format in PICKLES:
-        info, model = _pickle(registry, path, format, signer, verifier or Verifier(), key)
+        info, model = _pickle(registry, path, format, signer, verifier, key)
     else:
         model = load_model(path, trusted=trusted_types)
         info = store_foreign(registry.store, path, format, signer, pipeline=registry.pipeline, key=key)
     task = _task(model, path.name)
-    features = _hidden(_features(model, path.name, sample, target, known), _private(private, known))
+    features = _hidden(_features(model, path.name, sample, target, known), private, known, sample)
     classes = _classes(model, path.name) if task == "classification" else None
     schema = _schema(features, target, classes, positive)
     if sample is not None:
@@ -123,19 +124,14 @@ def take_in_from_mlflow(
     """
     known, verifier = _newest(registry, key), verifier or Verifier()
     column = _target(target, known, source)
+    verifier.check_signer(signer)
 
     def schema(found: Found) -> dict[str, Any]:
-        if found.model is None and (signer is None or signer.public not in verifier.keys):
-            raise UntrustedArtifact(
-                f"{source} is a pickle file, which is loaded only where a trusted key signed it, and "
-                + ("there is no key to sign with" if signer is None else f"the key {signer.key_id} is not trusted"),
-                hint="set [mlops] signing_key_file or signing_key_conn_id"
-                if signer is None
-                else f"add it to [mlops] trusted_keys: {signer.public}",
-            )
+        if found.model is None:
+            _answered_for(source, "pickle", signer, verifier)
         enough = sample is not None and (found.model is not None or found.signature is None)
         said = [] if enough else [Feature.from_dict(f) for f in found.features()]
-        features = _hidden(_features(found.model, source, sample, column, known, said), _private(private, known))
+        features = _hidden(_features(found.model, source, sample, column, known, said), private, known, sample)
         told = None if found.classes is None else tuple(plain(c) for c in found.classes)
         made = _schema(features, column, told, positive)
         if sample is not None and found.model is not None:
@@ -165,8 +161,20 @@ def _target(target: str | None, known: FeatureSchema | None, name: str) -> str:
     return found
 
 
-def _private(private: Collection[str], known: FeatureSchema | None) -> set[str]:
-    return {*private, *(known.private if known else ())}
+def _answered_for(name: str, format: str, signer: Signer | None, verifier: Verifier) -> None:
+    """Refuse a file that runs code where nobody whose signature counts here would answer for it.
+
+    :raises UntrustedArtifact: there is no key to sign with, or it is not trusted.
+    """
+    if signer is not None and signer.public in verifier.keys:
+        return
+    raise UntrustedArtifact(
+        f"{name} is a {format} file, which is loaded only where a trusted key signed it, and "
+        + ("there is no key to sign with" if signer is None else f"the key {signer.key_id} is not trusted"),
+        hint="set [mlops] signing_key_file or signing_key_conn_id"
+        if signer is None
+        else f"add it to [mlops] trusted_keys: {signer.public}",
+    )
 
 
 def _schema(
@@ -189,12 +197,30 @@ def _format(path: Path) -> str:
         raise ConfigError(
             f"{path.name} is no model file by its name", hint=f"its ending is one of {', '.join(ENDINGS)}"
         )
-    if not path.is_file():
-        raise ConfigError(f"there is no file {path}", hint="check the path")
+    try:
+        path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+        raise ConfigError(f"there is no file {path}", hint="check the path") from e
+    except OSError as e:
+        raise ConfigError(f"{path} cannot be read: {e.strerror}", hint="check the rights on it") from e
     return ENDINGS[path.suffix.lower()]
 
 
 def _newest(registry: Registry, key: str | None) -> FeatureSchema | None:
+    """The schema of the newest version, if there is one.
+
+    :raises ConfigError: the key is empty, given for a pipeline with one model, or missing for a fleet.
+    """
+    if key == "":
+        raise ConfigError("the key is empty", hint="name the model of a fleet, or give no key")
+    keys = registry.keys()
+    if keys and (keys == [None]) != (key is None):
+        raise ConfigError(
+            f"{registry.pipeline} is no fleet: it has one model, without a key"
+            if key
+            else f"{registry.pipeline} has a model for each of its keys, and no key is given",
+            hint="leave --key out, or name another pipeline" if key else "name the model: --key KEY",
+        )
     versions = registry.versions(key)
     return FeatureSchema.from_dict(versions[-1].record["schema"]) if versions else None
 
@@ -207,7 +233,7 @@ def _pickle(
             f"{path.name} is a {format} file, which runs code when it is loaded",
             hint="save it as skops (skops.io.dump); or, if you trust it, set [mlops] allow_pickle and a signing key",
         )
-    verifier.check_signer(signer)
+    _answered_for(path.name, format, signer, verifier)
     info = store_foreign(registry.store, path, format, signer, pipeline=registry.pipeline, key=key)
     return info, open_model(path, info, verifier=verifier, pipeline=registry.pipeline, key=key)
 
@@ -261,6 +287,11 @@ def _features(
         if not set(names) <= before.keys() | stated.keys() and _has_kinds(model):
             raise ConfigError(f"which columns of {name} hold text is not known", hint=_SAMPLE_HINT)
         found = tuple(before.get(n) or stated.get(n) or Feature(n, "number") for n in names)
+    if target in names:
+        raise ConfigError(
+            f"{name} reads the column {target}, so it cannot be what it predicts",
+            hint="name the other: --target COLUMN",
+        )
     wanted = getattr(model, "n_features_in_", len(found))
     if wanted != len(found):
         raise DataError(
@@ -271,8 +302,19 @@ def _features(
     return found
 
 
-def _hidden(features: tuple[Feature, ...], private: set[str]) -> tuple[Feature, ...]:
-    """The features with the private ones marked."""
+def _hidden(
+    features: tuple[Feature, ...], named: Collection[str], known: FeatureSchema | None, sample: pd.DataFrame | None
+) -> tuple[Feature, ...]:
+    """The features with the private ones marked: those that are named, and those private in the newest version.
+
+    :raises DataError: a name is that of no column, so that it would hide nothing; or private text is read.
+    """
+    there = {f.name for f in features} | ({str(c) for c in sample.columns} if sample is not None else set())
+    if lost := sorted({*named} - there):
+        raise DataError(
+            f"there is no column {', '.join(lost)} to keep private", hint=f"the columns are {', '.join(sorted(there))}"
+        )
+    private = {*named, *(known.private if known else ())}
     text = [f.name for f in features if f.name in private and f.kind == "category"]
     if text:
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,7 +14,7 @@ from airflow_mlops.registry.provenance import bare
 from airflow_mlops.registry.signing import Verifier
 from airflow_mlops.registry.version import Version, model_name
 from airflow_mlops.store.base import Store
-from airflow_mlops.store.content import get_blob
+from airflow_mlops.store.content import get_blob, readable_json
 
 _ENDINGS = {"pickle": "pkl"}
 _CARDS = {"markdown": "card.md", "html": "card.html"}
@@ -80,7 +79,7 @@ def export_version(store: Store, version: Version, folder: Path, *, verifier: Ve
         fetch_model_file(
             store, info, made / f"model.{ending}", verifier=verifier, pipeline=version.pipeline, key=version.key
         )
-        record = json.dumps(told(version), indent=2, ensure_ascii=False)
+        record = readable_json(told(version))
         (made / "record.json").write_text(record + "\n", "utf-8")
         for kind, digest in card_of(version).items():
             try:

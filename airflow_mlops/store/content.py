@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from airflow_mlops.store.base import Store
 from airflow_mlops.store.trash import recovering
 
 _ATTEMPTS = 5
+_UNUSUAL = re.compile(r"[^\n -~]")
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -24,6 +26,20 @@ def canonical_json(obj: Any) -> bytes:
     :raises TypeError: for anything that is not plain Python.
     """
     return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def readable_json(value: Any) -> str:
+    """Return ``value`` as JSON for people: indented, and escaped only where a terminal would obey or not show it.
+
+    What somebody else wrote into a record may hold control characters, or half a character, which is no UTF-8.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return _UNUSUAL.sub(lambda found: found[0] if found[0].isprintable() else _escaped(found[0]), text)
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def put_blob(store: Store, data: bytes) -> str:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 from argparse import Namespace
 from pathlib import Path
@@ -56,6 +58,40 @@ def test_a_key_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         keys.new(Namespace(out=str(tmp_path / "no" / "folder")))
     assert "cannot be written: No such file" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_a_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, mode: str) -> None:
+        os.close(descriptor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "key.pem"
+    with monkeypatch.context() as patch:
+        patch.setattr(keys.os, "fdopen", full)
+        with pytest.raises(SystemExit):
+            keys.new(Namespace(out=str(path)))
+    assert f"{path} cannot be written: No space left on device" in capsys.readouterr().err
+    assert not path.exists()
+    keys.new(Namespace(out=str(path)))
+
+
+def test_a_file_that_may_not_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(SystemExit) as ended:
+        keys.show(Namespace(file=str(tmp_path / "key.pem")))
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert (
+        said
+        == f"airflow mlops: {tmp_path}/key.pem: Permission denied\n  What to do: check the path, and the rights on it\n"
+    )
 
 
 def test_show_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,80 @@ def imported(registry_store: LocalStore, name: str = "churn") -> Registry:
 # --- import ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--pipeline", "churn", "--key", "LGA"), "churn is no fleet"),
+        (("--pipeline", "delays"), "delays has a model for each of its keys, and no key is given"),
+        (("--pipeline", "delays", "--key", ""), "the key is empty"),
+        (("--pipeline", "churn", "--private", "aeg"), "there is no column aeg to keep private"),
+        (("--pipeline", "churn", "--target", "age"), "reads the column age, so it cannot be what it predicts"),
+        (("--pipeline", "delays", "--key", "\udcff"), "is not UTF-8"),
+    ],
+)
+def test_what_an_import_refuses(
+    registry_store: LocalStore, run: Run, numbers: Path, words: tuple[str, ...], message: str
+) -> None:
+    run("import", str(numbers), "--pipeline", "churn", "--target", "left")
+    run("import", str(numbers), "--pipeline", "delays", "--key", "LGA", "--target", "left")
+    before = [Registry(registry_store, name).history() for name in ("churn", "delays")]
+    done = run("import", str(numbers), *words)
+    assert (done.code, done.out) == (1, "")
+    assert message in done.err
+    assert [Registry(registry_store, name).history() for name in ("churn", "delays")] == before
+    assert run("import", str(numbers), "--pipeline", "delays", "--key", "JFK", "--target", "left").code == 0
+
+
+def test_no_model_is_imported_that_could_not_be_loaded(
+    registry_store: LocalStore, run: Run, numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = Signer.generate()
+    monkeypatch.setenv("AIRFLOW__MLOPS__TRUSTED_KEYS", signer.public)
+    words = ("import", str(numbers), "--pipeline", "churn", "--target", "left")
+    done = run(*words)
+    assert (done.code, "there is no key to sign with" in done.err) == (1, True)
+    assert [*registry_store.list("")] == []
+    key = tmp_path / "key.pem"
+    key.write_bytes(signer.pem())
+    key.chmod(0o600)
+    monkeypatch.setenv("AIRFLOW__MLOPS__SIGNING_KEY_FILE", str(key))
+    assert run(*words).code == 0
+    pickled = tmp_path / "model.joblib"
+    joblib.dump(load_model(numbers), pickled)
+    monkeypatch.setenv("AIRFLOW__MLOPS__ALLOW_PICKLE", "True")
+    monkeypatch.setenv("AIRFLOW__MLOPS__TRUSTED_KEYS", Signer.generate().public)
+    monkeypatch.setenv("AIRFLOW__MLOPS__ALLOW_UNSIGNED", "True")
+    done = run("import", str(pickled), "--pipeline", "churn", "--target", "left")
+    assert (done.code, f"the key {signer.key_id} is not trusted" in done.err) == (1, True)
+
+
+def test_a_model_that_may_not_be_read(registry_store: LocalStore, run: Run, tmp_path: Path) -> None:
+    done = run("import", str(tmp_path / "no" / "m.skops"), "--pipeline", "churn", "--target", "left")
+    assert (done.code, "there is no file" in done.err) == (1, True)
+
+
+def test_what_others_wrote_is_shown_and_exported_harmlessly(
+    registry_store: LocalStore, run: Run, numbers: Path, tmp_path: Path
+) -> None:
+    key = "\x1b[31mLGA"
+    done = run("import", str(numbers), "--pipeline", "delays", "--key", key, "--target", "left")
+    Registry(registry_store, "delays").tag(1, "half", "\udcff\x9b\x7fü🎉", op_id="t", key=key)
+    assert done.code == 0
+    shown = run("show", f"delays[{key}]:1")
+    exported = run("export", f"delays[{key}]:1", "-o", str(tmp_path / "out"))
+    for ended in (done, shown, exported):
+        assert ended.code == 0, ended.err
+        assert "\x1b" not in ended.out
+    (record,) = (tmp_path / "out").rglob("record.json")
+    told = run("show", f"delays[{key}]:1", "--output", "json").out
+    for text in (record.read_text("utf-8"), told):
+        text.encode()
+        assert "\x9b" not in text
+        assert "\x7f" not in text
+        assert json.loads(text)["tags"] == {"half": "\udcff\x9b\x7fü🎉"}
+    assert "ü🎉" in told
+
+
 def test_a_model_that_names_its_columns_becomes_a_version(registry_store: LocalStore, run: Run, numbers: Path) -> None:
     done = run("import", str(numbers), "--pipeline", "churn", "--target", "left", "--positive", "yes")
     assert done.code == 0, done.err
@@ -120,7 +194,7 @@ def test_a_file_becomes_a_version_of_one_model_of_a_fleet(registry_store: LocalS
     done = run("import", str(numbers), "--pipeline", "delays", "--key", "LGA", "--target", "left")
     assert done.code == 0, done.err
     assert done.out.startswith("delays[LGA] v1: taken in from numbers.skops, candidate\n")
-    assert "promote delays[LGA]:1 --expected none" in done.out
+    assert "promote 'delays[LGA]:1' --expected none" in done.out  # fit for a shell
     # The same bytes for another key are another model's version.
     assert run("import", str(numbers), "--pipeline", "delays", "--key", "JFK", "--target", "left").code == 0
     registry = imported(registry_store, "delays")

@@ -147,6 +147,10 @@ def test_a_run_that_changed_another_store_is_noticed(
         (("rollback", "churn[LGA]", "--expected", "2", "--reason", "x"), "churn is no fleet"),
         (("rollback", "chrun", "--expected", "2", "--reason", "x"), "did you mean churn?"),
         (("retire", "churn:3", "--reason", "x", "--break-glass", "--no-wait"), "starts no run"),
+        (("rollback", "churn", "--expected", "9" * 5000, "--reason", "x"), "is no version"),
+        (("retire", f"churn:{'9' * 5000}", "--reason", "x"), "is no version"),
+        (("rollback", "churn", "--expected", "2", "--reason", "\udcff"), "is not UTF-8"),
+        (("tag", "churn:3", "stage=\udcff"), "is not UTF-8"),
         (("tag", "churn:3"), "there is no tag"),
         (("tag", "churn:3", "stage"), "'stage' is no tag"),
     ],
@@ -189,3 +193,31 @@ def test_tags(churn: Registry, run: Run) -> None:
     assert run("tag", "churn:3", "note=c", "--remove", "stage").out == "churn v3: note=c\n"
     assert run("tag", "churn:3", "--remove", "note").out == "churn v3: no tags\n"
     assert churn.get(3).tags == {}
+
+
+def test_who_stops_waiting_is_told_that_the_run_goes_on(
+    scheduler: type[FakeScheduler], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: FakeScheduler, dag_id: str, run_id: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scheduler, "wait", interrupted)
+    done = run("rollback", "churn", "--expected", "2", "--reason", "x")
+    ((_, run_id, _, _),) = scheduler.started
+    assert (done.code, done.out) == (130, "")
+    assert f"The run {run_id} of churn__registry goes on in Airflow." in done.err
+
+
+def test_a_database_that_is_not_there(churn: Registry, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.jobs import job
+    from sqlalchemy.exc import OperationalError
+
+    def gone(job_type: str) -> None:
+        raise OperationalError("SELECT job.id", {}, Exception("no such table: job"))
+
+    monkeypatch.setattr(job, "most_recent_job", gone)
+    done = run("rollback", "churn", "--expected", "2", "--reason", "x")
+    assert (done.code, done.out) == (1, "")
+    assert "Airflow's database cannot be used: no such table: job" in done.err
+    assert "airflow db check" in done.err
+    assert "Traceback" not in done.err
