@@ -72,7 +72,7 @@ class TestNew:
         run(data="a.csv", level="1")
         result = Pipeline.from_yaml("mine.yaml").run(sample=100, say=lambda line: None)
         with result:
-            assert result.verdict in ("no_baseline", "rejected")
+            assert result.verdict == "inconclusive"  # 20 rows held out are too few to judge
 
     def test_below_the_data_root_the_path_is_relative(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (here / "data" / "in").mkdir()
