@@ -486,6 +486,11 @@ class Drift(_Model):
         0.05, description="False alarms per check, all columns together."
     )
     correction: Literal["bonferroni", "bh"] = Field("bonferroni", description="Correction over columns.")
+    independent_rows: StrictBool = Field(
+        False,
+        description="true: every row counts in full, also one that is like its neighbours; alarms sooner, and without "
+        "drift too where rows hang together.",
+    )
     multivariate: StrictBool = Field(
         False, description="Also ask whether a classifier tells current rows from training rows by all columns."
     )
@@ -496,7 +501,9 @@ class Drift(_Model):
 
     @model_validator(mode="after")
     def _engine(self) -> Drift:
-        own = [f"`{n}`" for n in ("alpha", "correction", "multivariate") if n in self.model_fields_set]
+        own = [
+            f"`{n}`" for n in ("alpha", "correction", "independent_rows", "multivariate") if n in self.model_fields_set
+        ]
         if self.engine == "evidently" and own:
             raise ValueError(f"`engine: evidently` has no test: {', '.join(own)} belong to `engine: calibrated`")
         return self

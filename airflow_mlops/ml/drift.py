@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -177,21 +177,24 @@ def _decide(
     if min(rows) < config.min_rows:
         return not_enough(rows, config.min_rows)
     sides = {name: counter.finish() for name, counter in counters.items()}
+    known = {name: reference.columns[name] for name in sides}
+    if config.independent_rows:
+        sides = {name: side.independent() for name, side in sides.items()}
+        known = {name: replace(column, side=column.side.independent()) for name, column in known.items()}
     found: dict[str, list[Signal]] = {}
     for name, side in sides.items():
-        known = reference.columns[name]
         # As many rows as were asked for, and as many independent ones as the tests need in any case.
-        enough = min(known.side.values, side.values) >= config.min_rows
+        enough = min(known[name].side.values, side.values) >= config.min_rows
         least = FEWEST if enough else math.inf
         found[name] = column_signals(
-            known, side, effect=config.effect, missing_points=MISSING_POINTS, min_rows=least
+            known[name], side, effect=config.effect, missing_points=MISSING_POINTS, min_rows=least
         )  # fmt: skip
     together = _together(*samples(), kinds, config) if samples is not None else []
     if samples is not None:
         found[TOGETHER] = together
     limit = critical_p([s.p_value for signals in found.values() for s in signals], config.alpha, config.correction)
     columns = tuple(
-        _judge(name, kinds[name], signals, limit, _worth(reference.columns[name].side, sides[name]))
+        _judge(name, kinds[name], signals, limit, _worth(known[name].side, sides[name]))
         if name in sides
         else _judge(name, "together", signals, limit, "")
         for name, signals in found.items()

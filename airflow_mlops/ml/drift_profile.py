@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,10 @@ class Numbers:
         """How many are not missing."""
         return self.rows - self.missing
 
+    def independent(self) -> Numbers:
+        """The same, with every row counted in full."""
+        return replace(self, factor=1.0, gap_factor=1.0)
+
 
 @dataclass(frozen=True)
 class Categories:
@@ -166,6 +170,10 @@ class Categories:
     def values(self) -> int:
         """How many are not missing."""
         return self.rows - self.missing
+
+    def independent(self) -> Categories:
+        """The same, with every row counted in full."""
+        return replace(self, factor=1.0, gap_factor=1.0, factors={})
 
 
 @dataclass(frozen=True)
@@ -207,14 +215,25 @@ class NumberCounter:
         self._below, self._upto = np.zeros(k, np.int64), np.zeros(k, np.int64)
         self._between = np.zeros(k + 1)
 
-    def add(self, numbers: np.ndarray) -> None:
-        """Take the next rows as :func:`to_numbers` gives them, shape (n,)."""
+    def add(self, numbers: np.ndarray, ordered: np.ndarray | None = None) -> None:
+        """Take the next rows as :func:`to_numbers` gives them, shape (n,).
+
+        :param ordered: the same values sorted, without the missing ones, where somebody has sorted them already.
+        """
         for first in range(0, len(numbers), BATCH_ROWS):
             batch = numbers[first : first + BATCH_ROWS]
             missing = np.isnan(batch)
             values = self._scale.scaled(batch[~missing] if missing.any() else batch)
             self._gaps.see(missing, values)
-            values = np.sort(values)
+            if ordered is None:
+                self._count(np.sort(values))
+        if ordered is not None:
+            for first in range(0, len(ordered), BATCH_ROWS):
+                self._count(self._scale.scaled(ordered[first : first + BATCH_ROWS]))
+
+    def _count(self, values: np.ndarray) -> None:
+        """Count scaled values, sorted."""
+        if len(values):
             below, upto = np.searchsorted(values, self._at, "left"), np.searchsorted(values, self._at, "right")
             self._below += below
             self._upto += upto
@@ -377,9 +396,11 @@ def column_profile(values: pd.Series, kind: str) -> ColumnProfile:
             categories.add(batch)
         return ColumnProfile(kind, categories.finish())
     numbers = to_numbers(values, kind)
-    scale = _scale(np.sort(numbers[~np.isnan(numbers)]))
+    ordered = np.sort(numbers)  # missing ones last
+    ordered = ordered[: len(ordered) - int(np.isnan(numbers).sum())]
+    scale = _scale(ordered)
     counter = NumberCounter(scale)
-    counter.add(numbers)
+    counter.add(numbers, ordered)
     return ColumnProfile(kind, counter.finish(), scale)
 
 

@@ -100,3 +100,12 @@ def test_a_shift_of_correlated_rows_is_found_and_what_they_are_worth_is_said() -
     few = check_drift(pd.DataFrame({"x": a}), pd.DataFrame({"x": b[:200]}), {"x": "number"}, Drift())
     assert few.verdict == "not_enough_data"
     assert few.sentence == "not enough data; too few independent values to compare: x"
+
+
+def test_rows_can_be_counted_in_full() -> None:
+    rng = np.random.default_rng(5)
+    a, b = correlated(rng, 5000), correlated(rng, 5000)
+    assert check_drift(a, b, KINDS, Drift()).verdict == "no_drift"
+    report = check_drift(a, b, KINDS, Drift(independent_rows=True))
+    assert report.verdict == "drift"
+    assert not any("are worth" in c.sentence for c in report.columns)
