@@ -104,8 +104,6 @@ def train_before(
 
     check_command(config.train.command, allowed=allow_commands)
     _load_libraries()
-    # Recorded behaviour is no comparison, and its file may be one of the change.
-    evaluate = evaluate.model_copy(update={"gates": [g for g in evaluate.gates if g.behaviours is None]})
     split = {name: getattr(data, name) for name in _SPLIT} | {"min_rows": 1}
     data = config.data.model_copy(update=split)
     # What is recorded of the pipeline after is asked of that one alone.
