@@ -13,7 +13,7 @@ from airflow_mlops.cli.columns import LocalColumns
 from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.config.harmless import harmless
 from airflow_mlops.config.writing import write_whole
-from airflow_mlops.delivery.record import Check
+from airflow_mlops.delivery.record import Check, count
 
 
 @clear_errors
@@ -63,7 +63,7 @@ def ci(args: Namespace) -> None:
 
 
 def _print(found: Check, args: Namespace) -> None:
-    state = f", and {len(found.uncommitted)} uncommitted changes" if found.uncommitted else ""
+    state = f", and {count(len(found.uncommitted), 'uncommitted change')}" if found.uncommitted else ""
     print(harmless(f"{found.project} at {found.repository.head[:12]}{state}"))
     if found.base:
         print(f"compared with {found.base[:12]}")

@@ -20,6 +20,11 @@ EXIT_CODES = {"lint": 3, "test": 4, "build": 5, "train": 6, "gates": 7, "contrac
 """Stage, in the order of the stages → exit code of the command where it fails."""
 
 
+def count(number: int, noun: str) -> str:
+    """``1 gate``, ``2 gates``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 @dataclass(frozen=True)
 class Case:
     """One thing that a stage looked at: a file, a test, a pipeline."""

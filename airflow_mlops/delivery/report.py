@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from airflow_mlops.delivery.record import Check, Stage, Trial
+from airflow_mlops.delivery.record import Check, Stage, Trial, count
 from airflow_mlops.delivery.stages import metric_names
 from airflow_mlops.delivery.trial import same_features
 from airflow_mlops.factory.outline import mermaid, outline
@@ -103,7 +103,8 @@ def _page(check: Check, *, graphs: bool) -> Iterator[str]:
         yield ""
         more = f" and {len(check.uncommitted) - 10} more" if len(check.uncommitted) > 10 else ""
         listed = ", ".join(_code(line) for line in check.uncommitted[:10])
-        yield f"⚠️ **Not this commit alone**: {len(check.uncommitted)} uncommitted changes, too: {listed}{more}."
+        many = count(len(check.uncommitted), "uncommitted change")
+        yield f"⚠️ **Not this commit alone**: {many}, too: {listed}{more}."
     yield ""
     yield "| Stage | | | s |"
     yield "|---|---|---|---:|"

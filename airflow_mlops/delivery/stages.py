@@ -29,7 +29,7 @@ from airflow_mlops.delivery.project import (
     read_pipelines,
     syntax_errors,
 )
-from airflow_mlops.delivery.record import Asked, Case, Check, Stage, Trial
+from airflow_mlops.delivery.record import Asked, Case, Check, Stage, Trial, count
 from airflow_mlops.delivery.repository import Repository
 from airflow_mlops.delivery.tasks import SHOWN, clean, environment_of, error_lines, run_task, tail
 from airflow_mlops.delivery.tree import TreeFile, write_tree
@@ -62,7 +62,7 @@ def check(asked: Asked, say: Callable[[str], None] = lambda text: None) -> Check
             found.base = repository.base(asked.since)
             found.files_before = repository.files_at(found.base)
         if found.uncommitted:
-            say(f"the work tree has {len(found.uncommitted)} uncommitted changes: they are checked, too")
+            say(f"the work tree has {count(len(found.uncommitted), 'uncommitted change')}: checked, too")
         write_tree(found.files, found.tree)
         write_tree(found.files_before, found.work / "before")
         _read(found)
@@ -107,8 +107,9 @@ def _lint(found: Check, say: Callable[[str], None]) -> Stage:
         told.append(f"{path}:{number}:1: error: this is not Python: {message}")
         cases.setdefault(path, []).append(told[-1])
     bad = sum(map(len, cases.values()))
-    counts = f"{len(found.pipelines)} pipelines, {sum(path.endswith('.py') for path in found.files)} Python files"
-    told = [f"{bad} errors" if bad else counts, *told[:SHOWN]]
+    code = sum(path.endswith(".py") for path in found.files)
+    counts = f"{count(len(found.pipelines), 'pipeline')}, {count(code, 'Python file')}"
+    told = [count(bad, "error") if bad else counts, *told[:SHOWN]]
     each = tuple(Case(p, "failed" if m else "passed", "\n".join(m)) for p, m in sorted(cases.items()))
     return Stage("lint", "failed" if bad else "passed", tuple(told), each)
 
@@ -174,9 +175,8 @@ def _test(found: Check, say: Callable[[str], None]) -> Stage:
         )
         return Stage("test", "failed", (what, *tail(found, ended)), tuple(cases))
     skipped = sum(case.status == "skipped" for case in cases)
-    return Stage(
-        "test", "passed", (f"{len(cases)} tests" + (f", {skipped} of them skipped" if skipped else ""),), tuple(cases)
-    )
+    told = count(len(cases), "test") + (f", {skipped} of them skipped" if skipped else "")
+    return Stage("test", "passed", (told,), tuple(cases))
 
 
 # --- build ---------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def _build(found: Check, say: Callable[[str], None]) -> Stage:
     found.signed_by = bundle.signed_by
     signed = f"signed by {bundle.signed_by}" if bundle.signed_by else "not signed"
     told = [
-        f"{len(dags)} DAGs with {sum(dags.values())} tasks",
+        f"{count(len(dags), 'DAG')} with {count(sum(dags.values()), 'task')}",
         f"bundle {bundle.digest[:12]}, {len(found.files)} files, {len(data):,} bytes, {signed}",
         f"content {bundle.content}",
     ]
@@ -338,7 +338,7 @@ def _gates(found: Check, say: Callable[[str], None]) -> Stage:
     )
     told = [f"{t.change.name}: {g['verdict']}: {g['sentence']}" for t, g in judged]
     bad = [line for line, case in zip(told, cases, strict=True) if case.status == "failed"]
-    counts = [f"{len(judged)} gates, {len(bad)} rejected"]
+    counts = [f"{count(len(judged), 'gate')}, {len(bad)} rejected"]
     return Stage("gates", "failed" if bad else "passed", (*counts, *told), cases)
 
 

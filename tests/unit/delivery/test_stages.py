@@ -339,9 +339,9 @@ def test_a_dirty_work_tree_is_checked_and_said(project: Make, only: Only) -> Non
     said: list[str] = []
     found = check(asked(made), said.append)
     assert found.failed is not None
-    assert said[0] == "the work tree has 1 uncommitted changes: they are checked, too"
+    assert said[0] == "the work tree has 1 uncommitted change: checked, too"
     assert as_json(found)["uncommitted"] == [" M pipelines/churn.yaml"]
-    assert "**Not this commit alone**: 1 uncommitted changes, too: `M pipelines/churn.yaml`" in markdown(found)
+    assert "**Not this commit alone**: 1 uncommitted change, too: `M pipelines/churn.yaml`" in markdown(found)
 
 
 class TestReport:
@@ -374,6 +374,35 @@ class TestReport:
         page = markdown(check(asked(made, since="HEAD~2")))
         assert len(page) < 65_536
         assert page.count("left out, for this report is long") == 60
+
+    def test_what_differs_in_data_features_and_cost(self, project: Make, only: Only) -> None:
+        only("lint")
+        made = project()
+        made.commit(**{"pipelines/churn.yaml": CHURN.replace("weekly", "daily")})
+        found = check(asked(made, since="HEAD^"))
+        tried = {"snapshot": {"rows": 1200, "fingerprint": "f" * 64}, "rows": {"train": 900, "holdout": 300}}
+        tried |= {"columns": ["a", "b`|"], "features": {"a": "number", "b`|": "category"}, "gates": [], "metrics": {}}
+        tried |= {"warnings": ["<b> is | constant"], "model": {"bytes": 3000}}
+        tried["cost"] = {"wall_seconds": 3.0, "cpu_seconds": 0.5}
+        then = {
+            "data": {"rows": 1000, "there": 1000, "columns": ["a", "c"]},
+            "features": {"a": "boolean", "c": "number"},
+        }
+        then |= {"model": {"bytes": 2000}, "cost": {"wall_seconds": 2.0, "cpu_seconds": 0.0}}
+        (trial,) = found.trials
+        trial.after, trial.before, trial.not_compared = tried, then, "other rows"
+        for line in (
+            "Not compared with the pipeline before: other rows.",
+            "- Other data than before: 1,000 rows then; columns: + `` b`\\| ``, − `c`.",
+            "- Features of the model: `` + b`\\| (category) ``, `− c (number)`, `a: boolean → number` (2).",
+            "- ⚠️ \\<b\\> is \\| constant",
+            "| wall-clock time, s | 2.00 | 3.00 | +50% |",
+            "| processor time, s | 0.00 | 0.50 | – |",
+            "| model file, kB | 2.00 | 3.00 | +50% |",
+        ):
+            assert line in markdown(found).splitlines()
+        then["data"] = {"problem": "there is no file"}
+        assert "- The data of before cannot be read here: there is no file" in markdown(found).splitlines()
 
     def test_a_secret_is_not_told(self, project: Make, only: Only) -> None:
         only("lint")
@@ -458,7 +487,7 @@ class TestCommand:
         bundle = read_bundle(tmp_path / "b.zip", verifier=Verifier((key.public,)))
         assert (bundle.signed_by, bundle.manifest["uncommitted"]) == (key.key_id, True)
         assert f"bundle {bundle.digest} in {tmp_path}/b.zip" in told
-        assert "and 1 uncommitted changes" in told
+        assert "and 1 uncommitted change" in told
         assert ", and 0" not in told
 
 
