@@ -43,7 +43,17 @@ svg { display: block; }
 {% if report.holdout %}This holdout has decided {{ report.holdout.decided }} of {{ report.holdout.limit }} times
 {%- if report.holdout.share %};
 {{ "%.2g" | format(100 * report.holdout.share) }} % of each comparison's error probability {{ "is" if report.holdout.use
-else "was" }} spent on {{ "this decision" if report.holdout.use else "the last one" }}{% endif %}.{% endif %}</p>
+else "was" }} spent on {{ "this decision" if report.holdout.use else "the last one" }}{% endif %}.{% endif %}
+{% if evaluation.block_count %}
+Rows of one block may depend on each other: intervals stand on {{ "{:,}".format(evaluation.block_count[0]) }}
+{{ evaluation.blocks or "blocks" }}.
+{% endif %}
+{% if evaluation.reference %}
+Losses are counted from v{{ evaluation.reference.version }}
+{%- if evaluation.reference.since %}, champion since {{ evaluation.reference.since[:10] }}{% endif %}
+{%- if evaluation.reference.problem %}, which cannot be scored on these rows: {{ evaluation.reference.problem }}
+{%- endif %}.
+{% endif %}</p>
 <h2>Gates</h2>
 {% if report.results %}<table><thead><tr><th>Gate</th><th>Verdict</th><th class="n">Value</th><th class="n">Limit</th>
 <th>Interval</th><th>In words</th></tr></thead><tbody>
