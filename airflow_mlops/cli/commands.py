@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
 import sys
@@ -69,8 +68,6 @@ def backfill(args: Namespace) -> None:
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.registry.checks import read_checks
 
-    # Airflow logs every run it creates; the lines here say it shorter.
-    logging.getLogger("airflow.serialization.definitions.dag").setLevel(logging.WARNING)
     config = _pipeline(args)
     todo = windows(args.start, args.end, args.step, config.dag.timezone)
     hook = MLOpsHook()

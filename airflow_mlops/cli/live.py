@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -113,13 +115,14 @@ class LiveScheduler:
                 return name
             attempt += 1
             name = f"{run_id}__{attempt}"
-        trigger_dag(
-            dag_id,
-            triggered_by=DagRunTriggeredByType.CLI,
-            triggering_user_name=by,
-            run_id=name,
-            conf=dict(conf),
-        )
+        with log_to_stderr():
+            trigger_dag(
+                dag_id,
+                triggered_by=DagRunTriggeredByType.CLI,
+                triggering_user_name=by,
+                run_id=name,
+                conf=dict(conf),
+            )
         return name
 
     def wait(self, dag_id: str, run_id: str) -> None:
@@ -277,6 +280,23 @@ class LiveScheduler:
         while (run := self.run_started_by(event, dag_id)) is None and time.monotonic() < deadline:
             time.sleep(POLL)
         return run
+
+
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Keep what Airflow logs out of standard output, which is for the command's own lines.
+
+    Its logger writes to the file itself, whatever ``sys.stdout`` is, and goes by no level that can be set.
+    """
+    sys.stdout.flush()
+    out = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(out, 1)
+        os.close(out)
 
 
 @contextmanager

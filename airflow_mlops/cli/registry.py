@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import textwrap
 from argparse import Namespace
@@ -14,7 +15,7 @@ from airflow_mlops.cli.model_ref import ModelRef, _near
 from airflow_mlops.cli.registry_show import addresses, minute, said, value_text
 from airflow_mlops.cli.tables import NONE, grid
 from airflow_mlops.config.harmless import harmless, harmless_lines
-from airflow_mlops.exceptions import VersionNotFound
+from airflow_mlops.exceptions import ConfigError, VersionNotFound
 from airflow_mlops.store.content import readable_json
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def list_(args: Namespace) -> None:
             found = overview(store)
             print(readable_json([asdict(s) for s in found]) if as_json else _pipelines(found, store), file=out)
             return
-        ref = ModelRef.parse(name)
+        ref = _whole(name, "show")
         known = models(store, ref.pipeline)
         if not known:
             there = [s.pipeline for s in overview(store)]
@@ -60,6 +61,18 @@ def list_(args: Namespace) -> None:
         if not versions:
             ref.find(store)  # says which keys there are
         print(readable_json([*map(_row, versions)]) if as_json else _versions(versions), file=out)
+
+
+def _whole(name: str, instead: str) -> ModelRef:
+    """A pipeline, or one model of a fleet, all versions of it.
+
+    :param instead: the command that tells of one version.
+    """
+    ref = ModelRef.parse(name)
+    if ref.number is not None or "@" in name.rpartition("]")[2]:
+        command = f"airflow mlops {'registry ' if instead == 'show' else ''}{instead} {shlex.quote(name)}"
+        raise ConfigError(f"{name!r} names one version, and this is about all of them", hint=f"try `{command}`")
+    return ref
 
 
 def _pipelines(found: Sequence[Summary], store: Store) -> str:
@@ -139,10 +152,17 @@ def history(args: Namespace) -> None:
 
     with _own_stdout() as out:
         store = MLOpsHook().store()
-        rows = Registry(store, name).history()
+        ref = _whole(name, "lineage")
+        rows = Registry(store, ref.pipeline).history()
         if not rows:
             there = [s.pipeline for s in overview(store)]
-            raise VersionNotFound(f"{name} has no versions in {store.uri}", hint=_near(name, there, "pipeline"))
+            raise VersionNotFound(
+                f"{ref.pipeline} has no versions in {store.uri}", hint=_near(ref.pipeline, there, "pipeline")
+            )
+        if ref.key is not None:
+            rows = [row for row in rows if row["key"] == ref.key]
+            if not rows:
+                ref.find(store)  # says which keys there are
         left = [row for row in rows if notes or row["action"] != "annotate" or row["kind"] == "approval"]
         if as_json:
             print(readable_json(left), file=out)
@@ -152,9 +172,9 @@ def history(args: Namespace) -> None:
             (
                 minute(r["at"]),
                 _what(r),
-                (f"{model_name(name, r['key'])} " if fleet else "") + _moved(r),
+                (f"{model_name(ref.pipeline, r['key'])} " if fleet else "") + _moved(r),
                 r["by"] or NONE,
-                r["reason"] or (str(r["kind"]) if r["action"] == "tag" else NONE),
+                _why(r),
             )
             for r in left
         ]
@@ -165,6 +185,12 @@ def _what(row: Mapping[str, Any]) -> str:
     if row["action"] != "annotate":
         return str(row["action"])
     return "approval" if row["kind"] == "approval" else f"note {row['kind']}"
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    if row["action"] == "tag":
+        return f"{row['kind']} removed" if row["reason"] is None else f"{row['kind']}={row['reason']}"
+    return row["reason"] or NONE
 
 
 def _moved(row: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pwd
 import secrets
@@ -83,6 +82,11 @@ def tag(args: Namespace) -> None:
     if not changes:
         raise ConfigError("there is no tag to set or to remove", hint="write NAME=VALUE, or --remove NAME")
     version = ref.find(hook.store())
+    if lost := sorted({*(args.remove or ())} - version.tags.keys()):
+        raise ConfigError(
+            f"{version.name} has no tag {', '.join(lost)}",
+            hint="its tags: " + (", ".join(sorted(version.tags)) or "none"),
+        )
     registry = hook.registry(ref.pipeline)
     for name, value in changes.items():
         version = registry.tag(version.number, name, value, op_id=op_id("tag", uuid4().hex), key=ref.key)
@@ -97,9 +101,10 @@ def _opened(model: str) -> tuple[MLOpsHook, ModelRef]:
 
 
 def _number(hook: MLOpsHook, ref: ModelRef) -> int:
+    found = ref.find(hook.store())
     if ref.number is None and ref.alias == "champion":
         raise ConfigError(f"{ref} is the champion already", hint=f"name a version, such as {ref.pipeline}:7")
-    return ref.find(hook.store()).number
+    return found.number
 
 
 def _expected(text: str, *, none: bool = False) -> int | None:
@@ -133,8 +138,6 @@ def _through_airflow(hook: MLOpsHook, pipeline: str, change: Change, *, wait: bo
     from airflow_mlops.registry.entry import op_id
     from airflow_mlops.registry.version import model_name
 
-    # Airflow logs every run it creates; the lines here say it shorter.
-    logging.getLogger("airflow.serialization.definitions.dag").setLevel(logging.WARNING)
     name = model_name(pipeline, change.key)
     scheduler = LiveScheduler(
         lambda text: print(f"  {text}", file=sys.stderr, flush=True),
@@ -143,15 +146,15 @@ def _through_airflow(hook: MLOpsHook, pipeline: str, change: Change, *, wait: bo
     dag_id, user = f"{pipeline}__registry", os_user()
     scheduler.require(dag_id)
     wanted = f"registry__{change.action}__{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{secrets.token_hex(2)}"
-    run_id = scheduler.trigger(dag_id, wanted, asdict(change), by=user)
-    if not wait:
-        print(harmless(f"{name}: started"))
-        print(f"  by {user}, the run {run_id} of {dag_id}")
-        return
     try:
+        run_id = scheduler.trigger(dag_id, wanted, asdict(change), by=user)
+        if not wait:
+            print(harmless(f"{name}: started"))
+            print(f"  by {user}, the run {run_id} of {dag_id}")
+            return
         scheduler.wait(dag_id, run_id)
     except KeyboardInterrupt:
-        print(f"\nStopped waiting. The run {run_id} of {dag_id} goes on in Airflow.", file=sys.stderr)
+        print(f"\nStopped. The run {wanted} of {dag_id}, once started, goes on in Airflow.", file=sys.stderr)
         raise SystemExit(130) from None
     # What the run has done is what its operation has committed.
     operation = op_id(dag_id, run_id, TASK, -1, change.action, change.version, change.expected, change.key)

@@ -62,7 +62,8 @@ REGISTRY = GroupCommand(
             "registry",
             "history",
             "Every change of a pipeline's registry: what, when, by whom, why",
-            "Registrations, answers of people, promotions, rollbacks, retirements, tags.",
+            "Registrations, answers of people, promotions, rollbacks, retirements, tags. One model of a fleet as "
+            "churn[KEY].",
             _PIPELINE,
             Arg(("--notes",), action="store_true", help="Notes too: evaluations, gates, cards, costs, …"),
             _TABLE_OR_JSON,

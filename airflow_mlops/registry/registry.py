@@ -225,7 +225,7 @@ class Registry(FleetWrites):
         ``seq, at, action, key, version, replaced, kind, reason, by, window, op_id``; ``action`` is
         ``register``, ``annotate``, ``promote``, ``rollback``, ``retire``, ``tag`` or ``challenger``;
         ``replaced`` the champion before; ``kind`` that of a note, or a tag's name. Of a note ``approval``, ``reason``
-        is the answer. A commit for a fleet is a row for each model.
+        is the answer; of a tag its value, None where it was removed. A commit for a fleet is a row for each model.
         """
         return [
             {
@@ -284,7 +284,9 @@ class Registry(FleetWrites):
 
 
 def _said(body: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Who did it and why; or who answered, and what."""
+    """Who did it and why; or who answered, and what; or the value of a tag."""
+    if "value" in body:
+        return None, None if body["value"] is None else str(body["value"])
     if body.get("kind") == "approval":
         return body["note"].get("by"), ", ".join(map(str, body["note"].get("answer") or ()))
     return body.get("by"), body.get("reason")

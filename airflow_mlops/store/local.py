@@ -238,7 +238,14 @@ class LocalStore:
                     _fsync_folder(file.parent)
                 finally:
                     tmp.unlink(missing_ok=True)
-            except (NotADirectoryError, IsADirectoryError) as e:
+            except FileNotFoundError as e:
+                raise StoreError(
+                    f"cannot write {key!r} in the store {self.uri}: {e.filename}: {e.strerror}",
+                    hint="check [mlops] store: its folder cannot be made, or was taken away",
+                ) from e
+            except (NotADirectoryError, IsADirectoryError, FileExistsError) as e:
+                if isinstance(e, FileExistsError) and not file.is_dir():
+                    raise
                 raise StoreError(
                     f"cannot write {key!r} in the store {self.uri}: a file is where a folder should be, or a folder "
                     "where a file should be",

@@ -132,3 +132,37 @@ def test_a_wrong_name_ends_with_1_and_pure_output(churn: Registry, run: Run, wor
     done = run(*words)
     assert (done.code, done.out) == (1, "")
     assert "What to do" in done.err
+
+
+def test_history_tells_tags_and_one_model_of_a_fleet(registry_store: LocalStore, run: Run) -> None:
+    fleet = Registry(registry_store, "delays")
+    fleet.register_many({"LGA": {"model": {}}, "JFK": {"model": {}}}, op_id="r")
+    fleet.tag(1, "stage", "prod", op_id="t1", key="LGA")
+    fleet.tag(1, "stage", None, op_id="t2", key="LGA")
+    fleet.tag(1, "stage", 0, op_id="t3", key="JFK")
+    shown = run("history", "delays[LGA]")
+    assert shown.code == 0, shown.err
+    assert "JFK" not in shown.out
+    assert [line.split("–")[-1].strip() for line in shown.out.splitlines() if " tag " in line] == [
+        "stage=prod",
+        "stage removed",
+    ]
+    rows = json.loads(run("history", "delays", "--output", "json").out)
+    assert [(r["key"], r["kind"], r["reason"]) for r in rows if r["action"] == "tag"] == [
+        ("LGA", "stage", "prod"), ("LGA", "stage", None), ("JFK", "stage", "0"),
+    ]  # fmt: skip
+    assert "delays has no model for 'LGB'" in run("history", "delays[LGB]").err
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (("list", "churn:2"), "`airflow mlops registry show churn:2`"),
+        (("list", "churn@champion"), "`airflow mlops registry show churn@champion`"),
+        (("history", "churn:2"), "`airflow mlops lineage churn:2`"),
+    ],
+)
+def test_one_version_is_not_a_list(churn: Registry, run: Run, words: tuple[str, ...], instead: str) -> None:
+    done = run(*words)
+    assert (done.code, done.out) == (1, "")
+    assert instead in done.err

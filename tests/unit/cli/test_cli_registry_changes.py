@@ -151,6 +151,7 @@ def test_a_run_that_changed_another_store_is_noticed(
         (("retire", f"churn:{'9' * 5000}", "--reason", "x"), "is no version"),
         (("rollback", "churn", "--expected", "2", "--reason", "\udcff"), "is not UTF-8"),
         (("tag", "churn:3", "stage=\udcff"), "is not UTF-8"),
+        (("tag", "churn:3", "--remove", "stage"), "churn v3 has no tag stage"),
         (("tag", "churn:3"), "there is no tag"),
         (("tag", "churn:3", "stage"), "'stage' is no tag"),
     ],
@@ -205,7 +206,7 @@ def test_who_stops_waiting_is_told_that_the_run_goes_on(
     done = run("rollback", "churn", "--expected", "2", "--reason", "x")
     ((_, run_id, _, _),) = scheduler.started
     assert (done.code, done.out) == (130, "")
-    assert f"The run {run_id} of churn__registry goes on in Airflow." in done.err
+    assert f"The run {run_id} of churn__registry, once started, goes on in Airflow." in done.err
 
 
 def test_a_database_that_is_not_there(churn: Registry, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,3 +222,16 @@ def test_a_database_that_is_not_there(churn: Registry, run: Run, monkeypatch: py
     assert "Airflow's database cannot be used: no such table: job" in done.err
     assert "airflow db check" in done.err
     assert "Traceback" not in done.err
+
+
+def test_no_champion_is_not_called_the_champion(registry_store: LocalStore, run: Run) -> None:
+    Registry(registry_store, "new").register({"model": {}}, op_id="r")
+    done = run("promote", "new", "--expected", "none", "--reason", "x")
+    assert (done.code, "new has no champion" in done.err, "already" in done.err) == (1, True, False)
+
+
+def test_what_airflow_logs_is_no_output(capfd: pytest.CaptureFixture[str]) -> None:
+    with live.log_to_stderr():
+        os.write(1, b"creating dag run\n")
+    print("done")
+    assert capfd.readouterr() == ("done\n", "creating dag run\n")

@@ -137,3 +137,17 @@ def test_one_of_many_threads_takes_a_key(tmp_path: Path) -> None:
         t.join()
     assert sorted(i for i, _ in won) == list(range(20))
     assert all(store.get(f"k/{i}") == str(me).encode() for i, me in won)
+
+
+def test_a_store_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"cannot write 'a' in the store file:///proc/none: .*No such file") as raised:
+        LocalStore("/proc/none").put("a", b"x")
+    assert "check [mlops] store" in (raised.value.hint or "")
+
+
+def test_a_folder_in_the_place_of_an_object_is_no_object(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(StoreError, match="a folder where a file should be") as raised:
+        store.put_if_absent("a", b"x")
+    assert not isinstance(raised.value, ObjectExists)
