@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.config.keys import all_keys
@@ -230,4 +230,5 @@ def test_hiding_is_done_once(text: str) -> None:
 @given(st.from_regex(r"[a-z]{2,5}://[\w.%+-]{1,8}:[\w.%+$!*()-]{1,12}@[a-z]{1,9}/[a-z/]{0,9}", fullmatch=True))
 def test_no_uri_keeps_its_user(uri: str) -> None:
     scheme, rest = uri.split("://")
+    assume(not looks_secret(scheme))  # then all of it is hidden
     assert masked_text(f"see {uri} there") == f"see {scheme}://{rest.rpartition('@')[2]} there"

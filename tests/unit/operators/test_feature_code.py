@@ -27,10 +27,10 @@ def new(frame):
 
 @pytest.fixture(autouse=True)
 def _own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "house_features.py").write_text(CODE)
+    (tmp_path / "ward_features.py").write_text(CODE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("AIRFLOW__MLOPS__ALLOWED_IMPORTS", "house_features")
-    monkeypatch.delitem(sys.modules, "house_features", raising=False)
+    monkeypatch.setenv("AIRFLOW__MLOPS__ALLOWED_IMPORTS", "ward_features")
+    monkeypatch.delitem(sys.modules, "ward_features", raising=False)
 
 
 def _train(execute, run_id: str, code: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -44,10 +44,10 @@ def _train(execute, run_id: str, code: str) -> tuple[dict[str, Any], dict[str, A
 
 
 def test_champion_and_candidate_each_get_their_own_features(lake, execute) -> None:
-    first, alone = _train(execute, "manual__1", "house_features:old")
+    first, alone = _train(execute, "manual__1", "ward_features:old")
     decision = {"version": first["version"], "champion": None, "sentence": "for the test"}
     execute(PromoteOperator(task_id="promote", pipeline="people", decision=decision))
-    _, beside = _train(execute, "manual__2", "house_features:new")
+    _, beside = _train(execute, "manual__2", "ward_features:new")
     # The champion scores the same holdout as when it was the candidate, and gets the same number.
     assert beside["metrics"]["roc_auc"]["champion"] == pytest.approx(alone["metrics"]["roc_auc"]["candidate"])
     scored = execute(BatchPredictOperator(task_id="predict", pipeline="people", data=DATA))
