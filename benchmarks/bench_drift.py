@@ -325,7 +325,7 @@ def measured(way: str, rows: int, path: str) -> dict[str, float]:
 
 def batches(path: Path) -> Iterator[pd.DataFrame]:
     """The rows of a Parquet file."""
-    with pq.ParquetFile(path) as parquet:
+    with pq.ParquetFile(path, pre_buffer=False) as parquet:
         for batch in parquet.iter_batches(2**16):
             yield batch.to_pandas()
 

@@ -161,9 +161,10 @@ def _told(value: float, times: bool) -> str:
 def category_signal(ref: Categories, cur: Categories, threshold: float) -> Signal:
     """Largest change of any category's share (L∞), and the test of its 2 × 2 table.
 
-    The p-value is multiplied by the number of categories that could have changed by ``threshold``: those whose
-    two shares add up to it, at most 2/``threshold``. However many categories there are, the rest cannot alarm.
-    (A χ² test over all categories loses a large change of one category among the chances of the others.)
+    Its p-value is corrected for having chosen the category: for each one the chance is added that it changes as
+    significantly, or that it changes by ``threshold`` at all where that is smaller (S. Bernstein's inequality). However
+    many rare categories there are, on many rows they add nothing. (A χ² test over all categories loses a large
+    change of one of them among the chances of the others.)
     """
     n, m = ref.values, cur.values
     names = sorted({*ref.counts, *cur.counts})
@@ -173,31 +174,46 @@ def category_signal(ref: Categories, cur: Categories, threshold: float) -> Signa
         return Signal("L∞", 0.0, threshold, 1.0, "too many categories to compare shares")
     change = np.abs(first / n - second / m)
     worst = int(change.argmax())
-    possible = int((first / n + second / m >= threshold).sum())
-    tests = 1 if len(names) == 2 else max(possible, 1)
     name = names[worst]
     factors = ref.factors.get(name, ref.factor), cur.factors.get(name, cur.factor)
     p = share_test((first[worst], second[worst]), (n, m), factors)
+    if len(names) > 2:
+        pooled = (first + second) / (n + m)
+        spread = pooled * (1 - pooled) * (ref.factor / n + cur.factor / m)
+        most = max(ref.factor / n, cur.factor / m)
+        possible = 2 * np.exp(-(threshold**2) / (2 * (spread + threshold * most / 3)))
+        p = float(np.minimum(p, possible).sum())
     name = name if len(name) <= _LABEL_LENGTH else name[: _LABEL_LENGTH - 1] + "…"
     text = f"share of {name!r} {first[worst] / n:.1%} → {second[worst] / m:.1%}"
-    return Signal("L∞", float(change[worst]), threshold, min(p * tests, 1.0), text)
+    return Signal("L∞", float(change[worst]), threshold, min(p, 1.0), text)
 
 
 def unseen_signal(ref: Categories, cur: Categories, threshold: float) -> Signal | None:
-    """Share of current rows in categories the reference never saw, beyond what its singletons foretell.
+    """Share of current rows in categories the reference never saw, beyond what chance foretells.
 
-    The chance that a row is of an unseen category is estimated by Good and Turing: categories seen
-    once, over rows (I. J. Good, 1953). It catches a vocabulary that was replaced although no single
-    category is large. None if every category was seen. Where the reference has more categories than a
-    profile names, those it does not name count as unseen, and the estimate is that of both.
+    It catches a vocabulary that was replaced although no single category is large. None if every category was seen.
+    Were the rows dealt out at random, a category of c rows would be current alone with probability q = (m/N)^c, m of
+    all N rows being current; expectation and variance of such rows follow, and Cantelli's inequality bounds the
+    p-value whatever the distribution: where one side is small, a single large category can be missed by chance.
+
+    Where the reference has more categories than a profile names, those it does not name count as unseen. Then the
+    expectation is Good and Turing's (I. J. Good, 1953), with the normal distribution.
     """
     n, m = ref.values, cur.values
     fresh = cur.others + sum(count for name, count in cur.counts.items() if name not in ref.counts)
     if not fresh:
         return None
-    share, expected = fresh / m, ref.rare / n
-    variance = max(share * (1 - share), 1 / m) / m * cur.factor + ref.rare_variance / n**2 * ref.factor
-    p = float(stats.norm.sf((share - expected) / math.sqrt(variance)))
+    share = fresh / m
+    if ref.others:
+        expected = ref.rare / n
+        variance = max(share * (1 - share), 1 / m) / m * cur.factor + ref.rare_variance / n**2 * ref.factor
+        p = float(ndtr((expected - share) / math.sqrt(variance)))
+    else:
+        counts = np.array([ref.counts.get(name, 0) + cur.counts.get(name, 0) for name in {*ref.counts, *cur.counts}])
+        alone = (m / (n + m)) ** (counts / max(ref.factor, cur.factor))
+        expected = float((counts * alone).sum()) / m
+        variance = float((counts.astype(float) ** 2 * alone * (1 - alone)).sum()) / m**2
+        p = variance / (variance + (share - expected) ** 2) if share > expected else 1.0
     text = f"rows of categories new to it {share:.1%}, expected {expected:.1%}"
     return Signal("new categories", max(share - expected, 0.0), threshold, p, text)
 

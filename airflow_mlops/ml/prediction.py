@@ -470,7 +470,7 @@ def capture_batches(store: Store, ref: dict[str, Any] | str) -> Iterator[pd.Data
         path = Path(folder, "capture.parquet")
         get_blob_file(store, manifest["file"], path)
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as parquet:
                 for batch in parquet.iter_batches(2**16):
                     rows += batch.num_rows
                     yield batch.to_pandas()

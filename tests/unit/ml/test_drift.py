@@ -349,9 +349,21 @@ def test_any_floats_give_a_finite_distance(a, b):
         assert 0 <= signal.p_value <= 1
 
 
-def test_unseen_share_expects_what_singletons_foretell():
+def test_unseen_categories_that_chance_foretells_are_none():
     reference = Categories(100, 0, 1.0, 1.0, {f"{i}": 1 for i in range(50)} | {"many": 50}, 0, 50, 50.0, {})
     seen = Categories(60, 0, 1.0, 1.0, {"many": 60}, 0, 0, 0.0, {})
-    half = Categories(60, 0, 1.0, 1.0, {"many": 30, "new": 30}, 0, 0, 0.0, {})
+    alike = Categories(60, 0, 1.0, 1.0, {"many": 30} | {f"new{i}": 1 for i in range(30)}, 0, 0, 0.0, {})
+    other = Categories(600, 0, 1.0, 1.0, {f"new{i}": 60 for i in range(10)}, 0, 0, 0.0, {})
     assert unseen_signal(reference, seen, 0.05) is None
-    assert unseen_signal(reference, half, 0.05).effect == 0
+    assert unseen_signal(reference, alike, 0.05).p_value > 0.05
+    assert unseen_signal(Categories(600, 0, 1.0, 1.0, {"many": 600}, 0, 0, 0.0, {}), other, 0.05).p_value < 1e-6
+
+
+def test_a_small_side_that_missed_a_category_is_no_drift():
+    rng = np.random.default_rng(16)
+    alarms = 0
+    for _ in range(60):
+        few, many = (rng.choice([*"abcdefghij"], n, p=[0.55, *[0.05] * 9]) for n in (30, 3000))
+        alarms += one(few, many, "category").verdict == "drift"
+        alarms += one(many, few, "category").verdict == "drift"
+    assert alarms <= 12
