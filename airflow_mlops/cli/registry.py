@@ -91,7 +91,9 @@ def _pipelines(found: Sequence[Summary], store: Store) -> str:
 
 
 def _fleet(found: Sequence[ModelSummary]) -> str:
-    rows = [(str(m.key), _number(m.champion), _number(m.challenger), f"{m.versions:,}") for m in found]
+    rows = [
+        (NONE if m.key is None else m.key, _number(m.champion), _number(m.challenger), f"{m.versions:,}") for m in found
+    ]
     return grid(("key", "champion", "challenger", "versions"), rows, width=_columns())
 
 

@@ -24,6 +24,7 @@ from airflow_mlops.registry.mlflow_import import Found, import_model
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.registry.version import Version
+from airflow_mlops.store.content import file_digest
 
 ENDINGS = {".skops": FORMAT, ".joblib": "joblib", ".pkl": "pickle", ".pickle": "pickle"}
 _ROWS = 5
@@ -68,8 +69,14 @@ def take_in(
     if format in PICKLES:
         info, model = _pickle(registry, path, format, signer, verifier, key)
     else:
+        digest = file_digest(path)
         model = load_model(path, trusted=trusted_types)
         info = store_foreign(registry.store, path, format, signer, pipeline=registry.pipeline, key=key)
+        if info["digest"] != digest:
+            raise UntrustedArtifact(
+                f"{path.name} was changed while it was read",
+                hint="take it in from a folder where nobody else may write",
+            )
     task = _task(model, path.name)
     features = _hidden(_features(model, path.name, sample, target, known), private, known, sample)
     classes = _classes(model, path.name) if task == "classification" else None

@@ -64,7 +64,7 @@ def export_version(store: Store, version: Version, folder: Path, *, verifier: Ve
     :raises ConfigError: it is there already, or cannot be written.
     :raises CorruptObject, UntrustedArtifact: as :func:`~airflow_mlops.registry.artifacts.fetch_model_file`.
     """
-    name = quote(model_name(version.pipeline, version.key), safe="[] ")
+    name = quote(model_name(version.pipeline, version.key), safe="[] ", errors="surrogatepass")
     place = folder / f"{name}-v{version.number}"
     if place.exists():
         raise ConfigError(f"{place} is there already", hint="remove it, or choose another folder with -o")

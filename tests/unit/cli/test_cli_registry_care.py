@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+from airflow_mlops.ml import foreign
 from airflow_mlops.registry import Registry
 from airflow_mlops.registry.artifacts import dump_model, fetch_model, load_model
 from airflow_mlops.registry.signing import Signer, Verifier
@@ -106,6 +107,20 @@ def test_no_model_is_imported_that_could_not_be_loaded(
     assert (done.code, f"the key {signer.key_id} is not trusted" in done.err) == (1, True)
 
 
+def test_a_file_that_changes_while_it_is_read(
+    registry_store: LocalStore, run: Run, numbers: Path, mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swapped(path: Path, **given: Any) -> Any:
+        model = load_model(path, **given)
+        path.write_bytes(mixed.read_bytes())
+        return model
+
+    monkeypatch.setattr(foreign, "load_model", swapped)
+    done = run("import", str(numbers), "--pipeline", "churn", "--target", "left")
+    assert (done.code, "numbers.skops was changed while it was read" in done.err) == (1, True)
+    assert Registry(registry_store, "churn").history() == []
+
+
 def test_a_model_that_may_not_be_read(registry_store: LocalStore, run: Run, tmp_path: Path) -> None:
     done = run("import", str(tmp_path / "no" / "m.skops"), "--pipeline", "churn", "--target", "left")
     assert (done.code, "there is no file" in done.err) == (1, True)
@@ -131,6 +146,10 @@ def test_what_others_wrote_is_shown_and_exported_harmlessly(
         assert "\x7f" not in text
         assert json.loads(text)["tags"] == {"half": "\udcff\x9b\x7fü🎉"}
     assert "ü🎉" in told
+    fleet = Registry(registry_store, "delays")
+    fleet.register({**fleet.get(1, key).record}, op_id="half", key="\udcff")
+    assert run("export", "delays", "-o", str(tmp_path / "all")).code == 0
+    assert len([*(tmp_path / "all").iterdir()]) == 2
 
 
 def test_a_model_that_names_its_columns_becomes_a_version(registry_store: LocalStore, run: Run, numbers: Path) -> None:

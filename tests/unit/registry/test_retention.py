@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import random
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from airflow_mlops.exceptions import DataNotFound, ObjectNotFound
+from airflow_mlops.exceptions import DataNotFound, ObjectNotFound, RegistryError
 from airflow_mlops.ml.prediction import find_capture, write_capture
 from airflow_mlops.ml.snapshot import Snapshot, write_snapshots
 from airflow_mlops.registry import Registry, op_id
 from airflow_mlops.registry.checks import write_check
 from airflow_mlops.registry.fsck import check
 from airflow_mlops.registry.gc import collect
+from airflow_mlops.registry.log import Log
 from airflow_mlops.registry.retention import expire
+from airflow_mlops.registry.salvage import fold
 from airflow_mlops.store import LocalStore, get_json, layout, put_blob
 from airflow_mlops.window import Window
 
@@ -288,3 +292,29 @@ def test_the_rows_a_rollback_needs_are_kept_after_one_between_was_retired(
     clear(store)
     assert readable(store, 1)
     assert registry.rollback(expected=2, op_id=op_id("f"), reason="bad").number == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_fold_of_a_check_is_that_of_the_registry(tmp_path: Path, seed: int) -> None:
+    store, draw = LocalStore(tmp_path), random.Random(seed)
+    registry = Registry(store, "churn")
+    for n in range(1, 5):
+        registry.register({}, op_id=op_id(n))
+    for step in range(16):
+        champion, version, operation = registry.champion(), draw.randint(1, 4), op_id("step", step)
+        with suppress(RegistryError):  # refused: nothing is written
+            match draw.choice(("promote", "promote", "rollback", "retire", "challenger")):
+                case "promote":
+                    now = champion.number if champion else None
+                    registry.promote(version, expected=now, op_id=operation, reason="x")
+                case "rollback" if champion:
+                    registry.rollback(expected=champion.number, op_id=operation, reason="x")
+                case "retire" if draw.random() < 0.3:
+                    registry.retire(version, op_id=operation, reason="x")
+                case "challenger":
+                    registry.set_challenger(version, op_id=operation)
+        found, wrong = fold(store, Log(store, layout.log_prefix("churn")).entries())
+        model = registry.log.view(lambda state: state.model(None))
+        assert (found.champions.get(None), found.before(None), wrong) == (model.champion, model.before, {})
+        serving = {model.champion, model.challenger, *model.before[-1:]} - {None}
+        assert found.needed() == {(None, number) for number in serving}
