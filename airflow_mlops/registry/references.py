@@ -43,13 +43,23 @@ def references(store: Store, known: Known, released: set[bytes]) -> Iterator[Ref
         yield Referenced("snapshot", snapshot, "list of contents of the snapshot")
         if bytes.fromhex(snapshot) not in released:
             yield from _parts(store, snapshot)
+    reference = record.get("snapshot")
+    validation = reference.get("validation") if isinstance(reference, dict) else None
+    if digest := digest_in(validation, "result"):
+        yield Referenced("evidence", digest, "result of the validation")
+    if digest := digest_in(validation, "report"):
+        yield Referenced("page", digest, "report (validation)", page="reports/")
     if digest := digest_in(record, "trials"):
         yield Referenced("evidence", digest, "record of the search")
     for kind, note in known.notes:
         if kind == "evaluation":
-            for name in ("evaluation", "sample", "expected", "reference", "behaviours"):
+            for name in ("evaluation", "sample", "expected", "reference", "importance", "behaviours"):
                 if digest := digest_in(note, name):
                     yield Referenced("evidence", digest, f"evaluation ({name})", "run the evaluation again")
+        if kind == "card":
+            for name in ("markdown", "html"):
+                if digest := digest_in(note, name):
+                    yield Referenced("evidence", digest, f"model card ({name})", "run the gates again")
         if digest := digest_in(note, "report"):
             yield Referenced("page", digest, f"report ({kind})", page="reports/")
         if digest := digest_in(note, "bundle"):

@@ -57,7 +57,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     for n in (1, 2, 3, 4):
         (snapshot,) = write_snapshots(store, "churn", [(rows(n),)], rows(n).schema, window=WINDOW, sources=[{}])
         model = {"format": "skops", "digest": put_blob(store, b"PK\x03\x04 model %d" % n)}
-        record = {"model": model, "snapshot": snapshot.to_ref(), "trials": put_json(store, [n])}
+        validation = {"validation": {"result": put_json(store, {"checks": n})}}
+        record = {"model": model, "snapshot": snapshot.to_ref() | validation, "trials": put_json(store, [n])}
         registry.register(record, op_id=op_id("r", n))
         digests = {name: put_blob(store, f"PAR1 {name} {n}".encode()) for name in ("evaluation", "sample", "expected")}
         registry.annotate(n, "evaluation", digests, op_id=op_id("e", n))
@@ -155,6 +156,11 @@ BLOBS: list[tuple[Callable[[LocalStore], str], str, str]] = [
         "The evaluation (sample) of churn v1 is",
         "v1 can be loaded",
     ),
+    (
+        lambda s: record(s, 1)["snapshot"]["validation"]["result"],
+        "The result of the validation of churn v1 is",
+        "v1 can be loaded",
+    ),
     (lambda s: Registry(s, "fleet").get(1, "LGA").record["model"]["digest"], "The model of fleet[LGA] v1, which", ""),
 ]
 
@@ -170,6 +176,17 @@ def test_blobs(store: LocalStore, find: Callable, what: str, sound: str, how: Ca
     assert ("missing" in finding.what) == (how is LocalStore.delete)
     assert sound in finding.sound
     assert "backup" in finding.do
+
+
+@pytest.mark.parametrize("kind", ["markdown", "html"])
+def test_model_cards(store: LocalStore, kind: str) -> None:
+    card = {name: put_blob(store, f"{name} card".encode()) for name in ("markdown", "html")}
+    Registry(store, "churn").annotate(1, "card", card, op_id=op_id("card"))
+    assert [f for f in check(store).findings if f.severity == "damage"] == []
+    damage(store, layout.blob(card[kind]))
+    (finding,) = [f for f in check(store).findings if f.severity == "damage"]
+    assert finding.what.startswith(f"The model card ({kind}) of churn v1 is damaged")
+    assert (finding.sound, "or run the gates again" in finding.do) == ("churn v1 can be loaded", True)
 
 
 def test_rows_kept_with_a_capture(store: LocalStore) -> None:
