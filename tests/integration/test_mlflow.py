@@ -1005,7 +1005,7 @@ def test_private_holds_for_the_python_way_too(
 def test_command_imports_for_one_model_of_a_fleet(registry: Registry, take: Any, churn_model: str) -> None:
     code, out, err = take(churn_model, "--target", "leaves", "--key", "LGA")
     assert code == 0, err
-    assert f"promote {registry.pipeline}[LGA]:1 --expected none" in out
+    assert f"promote '{registry.pipeline}[LGA]:1' --expected none" in out
     assert registry.keys() == ["LGA"]
 
 
