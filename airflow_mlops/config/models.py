@@ -365,15 +365,21 @@ class Gate(_Model):
             if not isfinite(getattr(self, name)):
                 raise ValueError(f"`{name}` must be a finite number")
         gap = bool(self.by) or self.max_gap is not None
+        sliced = bool(self.slices or self.slice_values)
+        if not self.columns and self.min_rows != Gate.model_fields["min_rows"].default:
+            raise ValueError(
+                "`min_rows` is for the parts of the holdout that `slices` or `by` make, and there is neither"
+            )
         if self.behaviours is not None:
             others = (self.metric, self.value, self.serving, self.versus, self.at_most, self.confidence)
-            if relative or self.slices or gap or any(other is not None for other in others):
+            if relative or sliced or gap or any(other is not None for other in others):
                 raise ValueError("a `behaviours` gate takes `at_least` and nothing else")
             if self.at_least is not None and not 0 < self.at_least <= 1:
                 raise ValueError("`at_least` of `behaviours` is a share, above 0 and at most 1")
             return self
         if self.serving:
-            if self.metric or self.value or absolute or relative or self.versus or self.slices or gap:
+            score = (self.metric, self.value, self.versus, self.confidence)
+            if absolute or relative or sliced or gap or any(other is not None for other in score):
                 raise ValueError("a `serving` gate stands alone")
             return self
         if (self.metric is None) == (self.value is None):

@@ -301,8 +301,7 @@ def evaluate(
     for column, values in (slices or {}).items():
         if len(values) != n:
             raise EvaluationError(f"slice column {column!r} has {len(values)} rows and the holdout {n}")
-        text = pd.Series(np.asarray(values, dtype=object)).astype(object)
-        columns[_SLICE + column] = text.where(text.notna(), "(missing)").astype(str).to_numpy(dtype=object)
+        columns[_SLICE + column] = _names(values)
 
     found = Evaluation(
         task,
@@ -325,6 +324,18 @@ def evaluate(
             against = f", champion {m.champion:.6g}" if m.champion is not None else ""
             log(f"{m.name} on {n:,} holdout rows: candidate {m.candidate:.6g}{against}")
     return result
+
+
+def _names(values: pd.Series) -> np.ndarray:
+    """What a slice column's values are called, shape (n,)."""
+    text = pd.Series(np.asarray(values, dtype=object)).astype(object)
+    present = text.notna()
+    if pd.api.types.is_float_dtype(values.dtype):
+        numbers = text[present].to_numpy(dtype=float)
+        # Missing values turn a column of integers into floats; the file and its `slice_values` still say 3, not 3.0.
+        if (np.isfinite(numbers) & (numbers == np.trunc(numbers)) & (np.abs(numbers) < 2**53)).all():
+            text[present] = [int(number) for number in numbers]
+    return text.where(present, "(missing)").astype(str).to_numpy(dtype=object)
 
 
 def _value(evaluation: Evaluation, metric: Metric) -> MetricValue:

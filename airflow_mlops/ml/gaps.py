@@ -21,6 +21,8 @@ from airflow_mlops.ml.paired import Estimate
 from airflow_mlops.ml.slices import Part, by_value, named, parts, remarks
 from airflow_mlops.ml.thresholds import printed_bounds
 
+_ORDER: tuple[Verdict, ...] = ("rejected", "inconclusive", "passed")
+
 
 @dataclass(frozen=True)
 class _Gap:
@@ -54,10 +56,11 @@ def gap(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
         verdict = "rejected"
     elif "inconclusive" in verdicts or alone or unsure or len(gaps) < len(pairs):
         verdict = "inconclusive"
-    widest = max(gaps, key=lambda g: (g.verdict == "rejected", g.value), default=None)
+    # Of the gaps that decide, the widest: a wider one between larger groups may be shown to be small enough.
+    widest = min(gaps, key=lambda g: (_ORDER.index(g.verdict), -g.value), default=None)
     said = []
     if widest is not None:
-        said.append(_of_the_widest(gate, metric, widest, verdict, most))
+        said.append(_of_the_widest(gate, metric, widest, most))
     said += [f"{metric.name} by {c}: there are no two groups to compare" for c in alone]
     if unsure:
         said.append(f"{len(unsure)} not to be judged: {named(unsure)}")
@@ -112,7 +115,7 @@ def difference_bounds(
     return value - math.hypot(*down), value + math.hypot(*up)
 
 
-def _of_the_widest(gate: Gate, metric: Metric, widest: _Gap, verdict: Verdict, most: float) -> str:
+def _of_the_widest(gate: Gate, metric: Metric, widest: _Gap, most: float) -> str:
     parts_of = (widest.high_part, widest.low_part)
     values = [metric.printed(p.found.value) for p in parts_of if p.found is not None]
     d = decimals(values[0], most, (widest.high - widest.low) / 2)
@@ -120,7 +123,7 @@ def _of_the_widest(gate: Gate, metric: Metric, widest: _Gap, verdict: Verdict, m
         "passed": f"it is at most {number(most)}",
         "rejected": f"it is more than {number(most)}",
         "inconclusive": f"cannot show it is at most {number(most)}",
-    }[verdict]
+    }[widest.verdict]
     return (
         f"{metric.name} gap {number(widest.value, d)} between {parts_of[0].name} ({number(values[0], d)}, "
         f"{parts_of[0].rows:,} rows) and {parts_of[1].name} ({number(values[1], d)}, {parts_of[1].rows:,} rows), "
@@ -130,11 +133,10 @@ def _of_the_widest(gate: Gate, metric: Metric, widest: _Gap, verdict: Verdict, m
 
 def _groups(metric: Metric, judged: Sequence[Part], gaps: Sequence[_Gap], each: float) -> list[SliceResult]:
     """Each group with its interval, and the worst that one of its gaps came to."""
-    order: tuple[Verdict, ...] = ("rejected", "inconclusive", "passed")
     results = []
     for part in judged:
         mine = [g.verdict for g in gaps if part in (g.high_part, g.low_part)]
-        verdict: Verdict = min(mine, key=order.index, default="inconclusive")
+        verdict: Verdict = min(mine, key=_ORDER.index, default="inconclusive")
         base = SliceResult(part.column, part.value_of, part.rows, None, verdict, why=part.why)
         if part.found is not None:
             low, high = printed_bounds(metric, part.found.bounds(each)) or (None, None)

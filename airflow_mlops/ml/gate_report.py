@@ -29,6 +29,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid var(--line); }
 th { overflow-wrap: normal; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.w { white-space: nowrap; }
 .banner { border-left: .4rem solid; padding: .6rem 1rem; }
 .dim { color: var(--dim); }
 .passed { color: var(--passed); } .rejected { color: var(--rejected); }
@@ -82,14 +83,15 @@ no difference; other intervals show the value itself. The dashed line is the lim
 <td><b class="v {{ s.verdict }}">{{ words[s.verdict] }}</b>{% if s.why %}: {{ s.why }}{% endif %}</td></tr>
 {% endfor %}</tbody></table>
 <p class="dim">Intervals are those of all slices together.
-{% if r.slices_too_small %}{{ r.slices_too_small }} smaller slices were not judged.{% endif %}
+{% if r.slices_too_small %}{{ r.slices_too_small }} smaller
+{{ "slice was" if r.slices_too_small == 1 else "slices were" }} not judged.{% endif %}
 {% if r.slices_missing %}Known from training and not in the holdout: {{ r.slices_missing | join(", ") }}.{% endif %}</p>
 {% endfor %}
 {% for r in report.results if r.behaviours and r.behaviours.cases %}
 <h2>Behaviours that do not hold: {{ r.behaviours.file }}</h2>
 <table><thead><tr><th>Line</th><th>Kind</th><th>Behaviour</th><th class="n">Rows</th><th class="n">Hold</th>
 <th>Example</th></tr></thead><tbody>
-{% for c in r.behaviours.cases %}<tr><td class="n">{{ c.line }}</td><td>{{ c.kind }}</td><td>{{ c.name }}</td>
+{% for c in r.behaviours.cases %}<tr><td class="n">{{ c.line }}</td><td class="w">{{ c.kind }}</td><td>{{ c.name }}</td>
 <td class="n">{{ c.rows }}</td><td class="n">{{ "%.1f" | format(100 * c.share) }} %</td><td>{{ c.told }}</td></tr>
 {% endfor %}</tbody></table>
 <p class="dim">Digest of the file: {{ r.behaviours.digest[:12] }}</p>

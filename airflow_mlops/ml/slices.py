@@ -138,12 +138,15 @@ def sliced(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
     failed = [r for r in results if r.verdict == "rejected"]
     unsure = [r for r in results if r.verdict == "inconclusive"]
     verdict: Verdict = "rejected" if failed else "inconclusive" if unsure or not results else "passed"
-    valued = [(r, r.value) for r in results if r.value is not None]
-    worst = min(valued, key=lambda v: -v[1] if metric.lower_is_better else v[1], default=None)
+    # Of a rejection, the sentence tells a slice that fails: a smaller one may lie lower, and not be shown to.
+    worst, lowest = _worst(metric, failed or results), _worst(metric, results)
     said = []
     if worst is not None:
-        said.append(_of_the_worst(metric, threshold, *worst))
-        said.append(f"{len(failed)} of {len(results)} slices fail" if failed else f"{len(results)} slices judged")
+        said.append(
+            _of_the_worst(metric, threshold, *worst, of="worst slice" if worst == lowest else "worst slice that fails")
+        )
+        many = f"{len(results)} slice{'s' if len(results) > 1 else ''}"
+        said.append(f"{len(failed)} of {many} fail" if failed else f"{many} judged")
     elif not results:
         said.append(f"{metric.name} by {', '.join(gate.slices)}: no slice has {gate.min_rows} rows")
     if unsure:
@@ -175,13 +178,19 @@ def _judged(gate: Gate, metric: Metric, threshold: float, part: Part, each: floa
     return SliceResult(part.column, part.value_of, part.rows, value, verdict, *ends)
 
 
-def _of_the_worst(metric: Metric, threshold: float, worst: SliceResult, value: float) -> str:
+def _worst(metric: Metric, results: Sequence[SliceResult]) -> tuple[SliceResult, float] | None:
+    """The slice with the worst value; ``None`` where none has a value."""
+    valued = [(r, r.value) for r in results if r.value is not None]
+    return min(valued, key=lambda v: -v[1] if metric.lower_is_better else v[1], default=None)
+
+
+def _of_the_worst(metric: Metric, threshold: float, worst: SliceResult, value: float, *, of: str) -> str:
     d = decimals(value, value - threshold)
     interval = ""
     if worst.low is not None and worst.high is not None:
         interval = f", {number(worst.low, d)}…{number(worst.high, d)} with all slices in mind"
     return (
-        f"{metric.name} {number(value, d)} of the worst slice, {worst.column} = {worst.value_of} ({worst.rows:,} rows"
+        f"{metric.name} {number(value, d)} of the {of}, {worst.column} = {worst.value_of} ({worst.rows:,} rows"
         f"{interval}), {relation(metric, reaches(metric, value, threshold))} {number(threshold)}"
     )
 

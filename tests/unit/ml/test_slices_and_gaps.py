@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score, roc_auc_score
 
 from airflow_mlops.config.models import Gate
 from airflow_mlops.exceptions import EvaluationError
-from airflow_mlops.ml.evaluation import Evaluation
+from airflow_mlops.ml.evaluation import Evaluation, evaluate
 from airflow_mlops.ml.gaps import difference_bounds
+from airflow_mlops.ml.gate_report import gate_report_html
 from airflow_mlops.ml.gates import decide
 from airflow_mlops.ml.metrics import Metric, Predictions
 from airflow_mlops.ml.paired import estimate
@@ -191,3 +193,78 @@ def test_groups_that_share_blocks_have_the_wider_interval():
     alone, shared = difference_bounds(*found, 0.95), difference_bounds(*found, 0.95, dependent=True)
     assert shared[0] < alone[0]
     assert shared[1] > alone[1]
+
+
+def test_a_rejection_tells_a_slice_that_fails_and_not_a_lower_one_that_is_too_small_to_tell():
+    found = evaluation([4000, 4000, 100], [1.5, 0.1, 0.0])
+    result = one(found, **AUC | {"at_least": 0.55})
+    assert [s.verdict for s in result.slices] == ["passed", "rejected", "inconclusive"]
+    assert result.slices[2].value < result.slices[1].value
+    assert "of the worst slice that fails, group = g1" in result.sentence
+    assert result.value == result.slices[1].value
+
+
+def shares(**groups):
+    """An evaluation whose groups have exactly these recalls: name → (positives, those found, negatives)."""
+    frames = []
+    for name, (positives, hits, negatives) in groups.items():
+        y = np.repeat([1, 0], [positives, negatives])
+        label = (np.arange(len(y)) < hits).astype(int)
+        frames.append(pd.DataFrame({"y": y, "candidate_label": label, "slice:group": name}))
+    return Evaluation("classification", (0, 1), (), pd.concat(frames, ignore_index=True), False)
+
+
+def test_an_unsure_gap_tells_the_two_groups_that_are_unsure():
+    wide = shares(a=(6000, 4800, 100), b=(6000, 4200, 100))
+    assert one(wide, **RECALL | {"max_gap": 0.12}).verdict == "passed"
+    result = one(shares(a=(6000, 4800, 100), b=(6000, 4200, 100), c=(100, 76, 100)), **RECALL | {"max_gap": 0.12})
+    assert result.verdict == "inconclusive"
+    assert "recall gap 0.060 between group = c" in result.sentence
+    assert result.sentence.endswith("cannot show it is at most 0.12")
+
+
+def test_a_gap_that_holds_is_not_called_unsure_because_of_a_group_that_cannot_be_judged():
+    result = one(shares(a=(6000, 4800, 100), b=(6000, 4500, 100), c=(20, 15, 180)), **RECALL)
+    assert result.verdict == "inconclusive"
+    assert "it is at most 0.1; 1 not to be judged: group = c" in result.sentence
+    assert "cannot show" not in result.sentence
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"), [([500, 50], "1 smaller slice was"), ([500, 50, 40], "2 smaller slices were")]
+)
+def test_the_page_counts_the_smaller_slices(sizes, told):
+    found = evaluation(sizes, [1.5] * len(sizes))
+    page = gate_report_html(decide([Gate(**AUC)], found), found)
+    assert f"{told} not judged." in " ".join(page.split())
+
+
+def test_min_rows_needs_parts_and_a_serving_gate_takes_no_confidence():
+    with pytest.raises(ValidationError, match="min_rows"):
+        Gate(metric="roc_auc", at_least=0.6, min_rows=20)
+    with pytest.raises(ValidationError, match="stands alone"):
+        Gate(serving={}, confidence=0.9)
+    kept = Gate(metric="roc_auc", at_least=0.6)
+    assert Gate.model_validate(kept.model_dump()) == kept
+
+
+def test_integers_beside_missing_values_keep_their_names():
+    y = np.tile([0, 1], 300)
+    inputs = pd.DataFrame({"x": y + np.sin(np.arange(600))})
+    route = pd.Series(np.where(np.arange(600) % 100 == 0, np.nan, np.arange(600) // 2 % 3))
+    half = pd.Series(np.arange(600) % 3 / 2)
+    found = evaluate(
+        candidate=(LogisticRegression().fit(inputs, y), inputs),
+        champion=None,
+        y=pd.Series(y),
+        task="classification",
+        metrics=["accuracy"],
+        classes=[0, 1],
+        gate_metrics=[],
+        slices={"route": route, "half": half},
+    )
+    assert set(found.slices["route"]) == {"0", "1", "2", "(missing)"}
+    assert set(found.slices["half"]) == {"0.0", "0.5", "1.0"}
+    wanted = one(found, metric="accuracy", at_least=0.5, slices=["route"], slice_values={"route": [1, 2]})
+    assert [s.value_of for s in wanted.slices] == ["1", "2"]
+    assert wanted.verdict == "passed"
