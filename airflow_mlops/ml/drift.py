@@ -226,14 +226,25 @@ def _worth(ref: Numbers | Categories, cur: Numbers | Categories) -> str:
     return "; " + ", ".join(told) if told else ""
 
 
-def summarised(columns: tuple[ColumnDrift, ...], rows: tuple[int, int], skipped: Sequence[str]) -> DriftReport:
-    """The report on columns that have been judged: ``drift`` where one has drifted."""
+def summarised(
+    columns: tuple[ColumnDrift, ...],
+    rows: tuple[int, int],
+    skipped: Sequence[str],
+    *,
+    few: str = "too few independent values to compare",
+) -> DriftReport:
+    """The report on columns that have been judged: ``drift`` where one has drifted.
+
+    :param few: what the sentence says of columns without a statistic.
+    """
     drifted = sorted((c for c in columns if c.drifted), key=lambda c: (c.p_value or 0.0, -c.effect))
-    few = [c.name for c in columns if c.statistic == "none"]
+    none = [c.name for c in columns if c.statistic == "none"]
     verdict: Verdict = "drift" if drifted else "no_drift"
-    if columns and len(few) == len(columns):
+    if columns and len(none) == len(columns):
         verdict = "not_enough_data"
-    return DriftReport(verdict, columns, _summary(drifted, len(columns), skipped, few), rows, tuple(skipped))
+    tail = f"; {few}: {_listed(none)}" if none else ""
+    tail += f"; dates not compared: {', '.join(skipped)}" if skipped else ""
+    return DriftReport(verdict, columns, _summary(drifted, len(columns), len(none), tail), rows, tuple(skipped))
 
 
 def critical_p(p_values: Sequence[float], alpha: float, correction: str) -> float:
@@ -273,9 +284,8 @@ def _judge(name: str, kind: str, signals: list[Signal], limit: float, worth: str
         return ColumnDrift(name, kind, "none", 0.0, 1.0, False, f"{name}: too few values to compare{worth}")
     alarms = [s for s in signals if s.effect >= s.threshold and s.p_value <= limit]
     shown = max(alarms, key=lambda s: s.effect / s.threshold) if alarms else signals[0]
-    texts = "; ".join(s.text for s in alarms) if alarms else shown.text
-    verdict = "drifted" if alarms else "no drift"
-    sentence = f"{name}: {verdict}, {texts} (limit {shown.threshold:.3g}, {_p(shown.p_value)}){worth}"
+    texts = "; ".join(f"{s.text} (limit {s.threshold:.3g}, {_p(s.p_value)})" for s in alarms or [shown])
+    sentence = f"{name}: {'drifted' if alarms else 'no drift'}, {texts}{worth}"
     return ColumnDrift(name, kind, shown.statistic, float(shown.effect), float(shown.p_value), bool(alarms), sentence)
 
 
@@ -283,13 +293,11 @@ def _p(value: float) -> str:
     return f"p {value:.1g}" if value >= 1e-16 else "p < 1e-16"
 
 
-def _summary(drifted: list[ColumnDrift], count: int, skipped: Sequence[str], few: Sequence[str]) -> str:
-    tail = f"; too few independent values to compare: {_listed(few)}" if few else ""
-    tail += f"; dates not compared: {', '.join(skipped)}" if skipped else ""
-    if count and len(few) == count:
+def _summary(drifted: list[ColumnDrift], count: int, none: int, tail: str) -> str:
+    if count and none == count:
         return f"not enough data{tail}"
     if not drifted:
-        return f"no drift in {count - len(few)} columns{tail}"
+        return f"no drift in {count - none} columns{tail}"
     units = {"W1": "W1 {:.2g} σ"}
     parts = [
         f"{c.name} ({units.get(c.statistic, c.statistic + ' {:.2g}').format(c.effect)}"

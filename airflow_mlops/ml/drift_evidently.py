@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from airflow_mlops.config.models import Drift
@@ -17,6 +18,7 @@ from airflow_mlops.ml.drift_profile import label, to_numbers
 
 METHODS = {"number": "wasserstein", "category": "jensenshannon"}
 """Wasserstein distance in σ of the reference; Jensen–Shannon distance."""
+TOO_CLOSE = "the values lie too close together for their size"
 
 
 class Pair(NamedTuple):
@@ -51,6 +53,19 @@ def run(pairs: Mapping[str, Pair]) -> Any:
     return Report(metrics).run(current, reference)
 
 
+def binned(pair: Pair) -> bool:
+    """Whether Evidently can cut the values of either side into its ten bins, as it does whatever the method.
+
+    It fails where numbers lie closer together than float64 can divide at their size: a constant of 1e17.
+    """
+    try:
+        for side in (pair.reference, pair.current) if pair.kind == "number" else ():
+            np.histogram(side.dropna(), bins=10)
+    except ValueError:
+        return False
+    return True
+
+
 def scores(pairs: Mapping[str, Pair]) -> dict[str, float]:
     """Evidently's score of each column: a distance, larger for larger changes."""
     found = run(pairs).dict()["metrics"]
@@ -67,23 +82,28 @@ def check_by_evidently(
     """
     if min(rows) < config.min_rows:
         return not_enough(rows, config.min_rows)
-    pairs = {}
+    pairs, why = {}, {}
     for name, kind in kinds.items():
         ref, cur = (as_numbers(f[name]) if kind == "number" else as_texts(f[name], kind) for f in (reference, current))
-        if ref.notna().any() and cur.notna().any():
-            pairs[name] = Pair("number" if kind == "number" else "category", ref, cur, config.effect)
+        pair = Pair("number" if kind == "number" else "category", ref, cur, config.effect)
+        if not (ref.notna().any() and cur.notna().any()):
+            why[name] = "a side has no values"
+        elif not binned(pair):
+            why[name] = TOO_CLOSE
+        else:
+            pairs[name] = pair
     found = scores(pairs) if pairs else {}
     columns = []
     for name, kind in kinds.items():
         if name not in found:
-            columns.append(ColumnDrift(name, kind, "none", 0.0, None, False, f"{name}: a side has no values"))
+            columns.append(ColumnDrift(name, kind, "none", 0.0, None, False, f"{name}: {why[name]}"))
             continue
         score, method = found[name], METHODS[pairs[name].kind]
         drifted = score >= config.effect
         said = f"Evidently's {method} {score:.3g} (limit {config.effect:.3g})"
         sentence = f"{name}: {'drifted' if drifted else 'no drift'}, {said}"
         columns.append(ColumnDrift(name, kind, method, score, None, drifted, sentence))
-    return summarised(tuple(columns), rows, [])
+    return summarised(tuple(columns), rows, [], few="not compared")
 
 
 def as_numbers(values: pd.Series) -> pd.Series:

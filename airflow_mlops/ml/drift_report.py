@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from airflow_mlops.ml.drift import TOGETHER, ColumnDrift, DriftReport
-from airflow_mlops.ml.drift_evidently import Pair, as_texts, run
+from airflow_mlops.ml.drift_evidently import TOO_CLOSE, Pair, as_texts, binned, run
 from airflow_mlops.ml.drift_profile import NUMBER_KINDS, core, to_numbers
 
 SAMPLE_ROWS = 20_000
@@ -46,7 +46,8 @@ def drift_html(reference: pd.DataFrame, current: pd.DataFrame, report: DriftRepo
     """
     sides = [_sample(frame, seed + i) for i, frame in enumerate((reference, current))]
     drawn: dict[str, Pair] = {}
-    left_out = []
+    left_out: list[str] = []
+    too_close: list[str] = []
     for column in report.columns:
         name = column.name
         if name == TOGETHER:
@@ -56,14 +57,18 @@ def drift_html(reference: pd.DataFrame, current: pd.DataFrame, report: DriftRepo
             continue
         draw = _numbers if column.kind in NUMBER_KINDS else _categories
         ref, cur = draw(sides[0][name], sides[1][name], column.kind)
-        if ref.notna().any() and cur.notna().any():
-            # The threshold makes Evidently's headline repeat our verdict; without a correction over columns it has
-            # none to add.
-            kind, threshold = "number" if column.kind in NUMBER_KINDS else "category", 0.0 if column.drifted else 1e9
-            drawn[_safe(name)] = Pair(kind, ref, cur, threshold)
-        else:
+        # The threshold makes Evidently's headline repeat our verdict; without a correction over columns it has
+        # none to add.
+        kind, threshold = "number" if column.kind in NUMBER_KINDS else "category", 0.0 if column.drifted else 1e9
+        pair = Pair(kind, ref, cur, threshold)
+        if not (ref.notna().any() and cur.notna().any()):
             left_out.append(name)
-    header = _header(report, left_out, [len(side) for side in sides])
+        elif not binned(pair):
+            too_close.append(name)
+        else:
+            drawn[_safe(name)] = pair
+    undrawn = {"a side has no values": left_out, TOO_CLOSE: too_close}
+    header = _header(report, undrawn, [len(side) for side in sides])
     if not drawn:
         title = "<!DOCTYPE html><html lang='en'><head><meta charset='UTF-8'><title>Drift</title>"
         return f"{title}{_HEAD}</head><body>{header}</body></html>".encode()
@@ -124,7 +129,7 @@ def _why(column: ColumnDrift) -> str:
     return re.sub("^(drifted|no drift), ", "", column.sentence.removeprefix(f"{column.name}: "))
 
 
-def _header(report: DriftReport, left_out: list[str], drawn_rows: list[int]) -> str:
+def _header(report: DriftReport, undrawn: dict[str, list[str]], drawn_rows: list[int]) -> str:
     verdict = {"drift": "Drift", "no_drift": "No drift", "not_enough_data": "Not enough data"}[report.verdict]
     notes = [f"Decided on {report.rows[0]:,} reference and {report.rows[1]:,} current rows."]
     if report.columns:
@@ -132,8 +137,7 @@ def _header(report: DriftReport, left_out: list[str], drawn_rows: list[int]) -> 
             f"The pictures below, by Evidently, show {drawn_rows[0]:,} and {drawn_rows[1]:,} of them and repeat this "
             "verdict; the scores there are Evidently's."
         )
-    if left_out:
-        notes.append(f"Not drawn, because a side has no values: {', '.join(left_out)}.")
+    notes += [f"Not drawn, because {why}: {', '.join(names)}." for why, names in undrawn.items() if names]
     rows = "".join(
         f"<tr><td>{html.escape(c.name)}</td><td>{html.escape(c.kind)}</td>"
         f"<td class='{'yes' if c.drifted else 'no'}'>{'drift' if c.drifted else 'no drift'}</td>"

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from airflow_mlops.config.models import Data, Evaluate, Labels, Performance
-from airflow_mlops.exceptions import ConfigError, EvaluationError
+from airflow_mlops.exceptions import ConfigError, DataNotFound, EvaluationError
 from airflow_mlops.ml.blocks import block_codes
 from airflow_mlops.ml.data import read_batches
 from airflow_mlops.ml.estimated_performance import estimate_performance
@@ -74,6 +74,7 @@ def performance(
     """Score captured predictions by their outcomes, against the score at promotion.
 
     The checks ``drift`` and ``skew`` of the capture's window, where they have a result, tell the cause of a drop.
+    Where there is no file or row of outcomes yet, the verdict is ``pending_labels``, and its sentence names the path.
 
     :param evaluate: its ``block`` says which rows may depend on each other, as on the holdout.
     :param rehearsal: whose checks these are, as in :func:`labelled_capture`.
@@ -103,10 +104,21 @@ def performance(
     needed = data.split.column if data.split.by == "group" else data.timestamp
     blocked = evaluate is not None and needed is not None and needed in predicted
     source = Data(source=labels.source, target=data.target, private=data.private)
-    outcomes = read_batches(source, files=files, window=None, columns=[labels.join_on, data.target])
+    try:
+        outcomes = read_batches(source, files=files, window=None, columns=[labels.join_on, data.target])
+        known = [batch.to_pandas() for batch in outcomes]
+    except DataNotFound as e:
+        # A file that is written when its outcomes are known is not there before: that is no broken run.
+        sentence = f"labels are pending: {e.message}"
+        return {
+            "verdict": "pending_labels",
+            "sentence": sentence,
+            "version": version.number,
+            "window": capture["window"],
+        }
     report = check_performance(
         predicted,
-        pd.concat([batch.to_pandas() for batch in outcomes], ignore_index=True),
+        pd.concat(known, ignore_index=True),
         metric=metric,
         baseline=measured[metric]["candidate"],
         config=config,

@@ -113,7 +113,8 @@ def drift(
         "data": [c.name for c in report.drifted if c.name not in predictions],
         "prediction": [c.name for c in report.drifted if c.name in predictions],
     }
-    report = _told(report, skew, schema.private)
+    lost = [n for n in schema.names if n not in manifest["columns"] and n not in schema.private]
+    report = _told(report, skew, schema.private, lost)
     page = drift_html(reference.sample[list(kinds)], drawn.frame(), report, seed=_SEED)
     result = {
         "verdict": report.verdict,
@@ -127,7 +128,7 @@ def drift(
     return result, page
 
 
-def _told(report: DriftReport, skew: dict[str, list[str]], private: Sequence[str]) -> DriftReport:
+def _told(report: DriftReport, skew: dict[str, list[str]], private: Sequence[str], lost: Sequence[str]) -> DriftReport:
     """The report with the skew called by its name, and with what was not looked at."""
     sentence = report.sentence
     if report.verdict == "drift":
@@ -135,6 +136,8 @@ def _told(report: DriftReport, skew: dict[str, list[str]], private: Sequence[str
         sentence = f"distribution skew ({names}): {sentence}"
     if private:
         sentence = f"{sentence}; not checked, because private: {', '.join(private)}"
+    if lost:
+        sentence = f"{sentence}; not captured, so not checked: {', '.join(lost)}"
     return replace(report, sentence=sentence)
 
 

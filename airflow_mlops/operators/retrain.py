@@ -51,6 +51,7 @@ class RequestRetrainOperator(MLOpsOperator):
     def _found(self, scope: RunScope) -> tuple[dict[str, Checked], dict[str, str]]:
         """What this pipeline retrains on: the checks that came to a result, and the sentences of those that alarmed."""
         from airflow_mlops.ml.retrain_state import Checked
+        from airflow_mlops.ml.staleness import model_age
 
         end = scope.required_window.end
         checked: dict[str, Checked] = {}
@@ -70,9 +71,9 @@ class RequestRetrainOperator(MLOpsOperator):
         champion = (
             self.hook.registry(self.pipeline).champion() if max_age and "staleness" in self.retrain.when else None
         )
-        trained_on = ((champion.record["snapshot"].get("window") or {}) if champion else {}).get("end")
-        if max_age and champion and trained_on:
-            age = end - Window.of(trained_on, end).start
+        # Below zero where a newer champion is in place by now: a window of the past that is checked again.
+        age = model_age(champion, end) if champion else None
+        if max_age and champion and age is not None:
             checked["staleness"] = Checked(f"v{champion.number}", end)
             if age > max_age:
                 alarms["staleness"] = f"the champion's data ends {age.days} days before this window's end"

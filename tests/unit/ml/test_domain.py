@@ -85,3 +85,12 @@ def test_threshold_samples_and_bounds() -> None:
     )
     assert report.verdict == "no_drift"
     assert report.columns[-1].name == TOGETHER
+
+
+def test_a_column_that_is_filled_at_the_end_only_is_no_error() -> None:
+    rng = np.random.default_rng(4)
+    reference = pd.DataFrame({"x": rng.normal(size=400), "late": np.nan})
+    current = pd.DataFrame({"x": rng.normal(size=400), "late": [np.nan] * 350 + [1.0] * 50})
+    signal = domain_signal(reference, current, {"x": "number", "late": "number"}, 0.1, 30)
+    assert signal is not None
+    assert 0 <= signal.p_value <= 1

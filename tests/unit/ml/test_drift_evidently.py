@@ -62,3 +62,17 @@ def test_keys_that_it_does_not_have_are_refused() -> None:
     with pytest.raises(ValidationError, match="`alpha`, `multivariate` belong to `engine: calibrated`"):
         Drift(engine="evidently", alpha=0.01, multivariate=True)
     assert Drift(engine="evidently", effect=0.2).engine == "evidently"
+
+
+def test_numbers_that_it_cannot_cut_into_bins_are_named_and_not_drawn() -> None:
+    batch = pd.DataFrame({"stamp": np.full(200, 1.7e18), "x": np.arange(200.0)})
+    kinds = {"stamp": "number", "x": "number"}
+    with pytest.raises(ValueError, match="Too many bins"):
+        scores({"stamp": Pair("number", batch["stamp"], batch["stamp"], 0.1)})
+    judged = check_by_evidently(batch, batch, kinds, Drift(engine="evidently"), (200, 200))
+    assert judged.sentence == "no drift in 1 columns; not compared: stamp"
+    assert judged.columns[0].sentence == "stamp: the values lie too close together for their size"
+    ours = check_drift(batch, batch, kinds, Drift())
+    assert ours.sentence == "no drift in 2 columns"
+    page = drift_html(batch, batch, ours, seed=7).decode()
+    assert "Not drawn, because the values lie too close together for their size: stamp." in page

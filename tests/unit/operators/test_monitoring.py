@@ -149,6 +149,28 @@ def test_rows_of_one_day_count_together_where_the_capture_tells_the_day(
 
 
 @pytest.mark.usefixtures("champion")
+def test_outcomes_that_have_not_come_are_pending(execute: Any, people: pd.DataFrame, lake: Any) -> None:
+    predict(execute, people, lake)
+    result = execute(performance(labels=LABELS | {"source": "outcomes/2013-02-01.csv"}), **FEB)
+    assert result["verdict"] == "pending_labels"
+    assert "labels are pending: " in result["sentence"]
+    assert "outcomes/" in result["sentence"]
+    people[["id", "target"]][:0].to_csv(lake / "outcomes.csv", index=False)
+    assert execute(performance(labels=LABELS), **FEB)["verdict"] == "pending_labels"
+
+
+@pytest.mark.usefixtures("champion")
+def test_features_that_were_not_captured_are_told(execute: Any, people: pd.DataFrame) -> None:
+    def some() -> pd.DataFrame:
+        return people[["area"]]
+
+    drifted = execute(decorated(some, check="drift"), **FEB)
+    assert drifted["verdict"] == "no_drift"
+    assert "not captured, so not checked: " in drifted["sentence"]
+    assert "area" not in drifted["sentence"]
+
+
+@pytest.mark.usefixtures("champion")
 def test_an_estimate_stands_in_while_outcomes_are_to_come(execute: Any, people: pd.DataFrame, lake: Any) -> None:
     predict(execute, people, lake)
     with pytest.raises(AirflowSkipException, match=r"no monitor\.labels"):

@@ -169,3 +169,23 @@ def test_a_claim_that_is_held_back_is_told_too(ask: Any) -> None:
     with pytest.raises(AirflowSkipException, match="is closed"):
         claim("b", extra, calm, ("suppressed",))
     assert len(told) == 1  # nothing was held back: the event came twice
+
+
+@pytest.mark.parametrize(
+    ("trained_until", "asked"), [("2013-06-03", False), ("2013-06-09", False), ("2013-05-01", True)]
+)
+def test_the_age_of_a_champion_that_is_newer_than_the_window_is_no_alarm(
+    monkeypatch: pytest.MonkeyPatch, trained_until: str, asked: bool
+) -> None:
+    snapshot = {"window": {"start": "2013-01-01T00:00:00+00:00", "end": f"{trained_until}T00:00:00+00:00"}}
+    registry = SimpleNamespace(champion=lambda: SimpleNamespace(number=2, record={"snapshot": snapshot}))
+    monkeypatch.setattr(MLOpsHook, "registry", lambda self, pipeline: registry)
+    operator = RequestRetrainOperator(
+        task_id="request", pipeline="churn", checks={}, retrain={"when": ["staleness"]}, monitor={"max_age": "20d"},
+        outlets=[RETRAIN],
+    )  # fmt: skip
+    if asked:
+        assert operator.execute(context("run 2", **window(2)))["reasons"] == ["staleness"]  # type: ignore[arg-type]
+    else:
+        with pytest.raises(AirflowSkipException, match="no alarm"):
+            operator.execute(context("run 2", **window(2)))  # type: ignore[arg-type]
