@@ -476,7 +476,9 @@ class Deploy(_Model):
 class Labels(_Model):
     """The outcomes that tell, later, how good the predictions were."""
 
-    source: Template = Field(description="Path, URI or glob with the id and the target.")
+    source: Template = Field(
+        description="Path, URI or glob with the id and the target; window is that of the predictions that are judged."
+    )
     join_on: Column = Field(description="Column that names the row in both.")
     delay: Duration | None = Field(None, description="How long after the window's end labels are complete.")
 

@@ -11,6 +11,7 @@ from airflow_mlops.config.models import Data, Evaluate, Monitor, Validate, lengt
 from airflow_mlops.exceptions import DataNotFound, EvaluationError
 from airflow_mlops.links.reports import DriftReportLink, SkewReportLink, ValidationReportLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -160,12 +161,9 @@ class PerformanceCheckOperator(CheckOperator):
     :param evaluate: the ``evaluate`` section as in YAML, for the default metric.
     """
 
-    template_fields: Sequence[str] = (*CheckOperator.template_fields, "labels_source")
-
     def __init__(self, *, evaluate: Evaluate | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.evaluate = section(Evaluate, evaluate)
-        self.labels_source = self.monitor.labels.source if self.monitor.labels else None
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Join outcomes to predictions and compare with the score at promotion; estimate what has none."""
@@ -173,14 +171,14 @@ class PerformanceCheckOperator(CheckOperator):
         if self.monitor.labels is None and not config.estimate:
             raise AirflowSkipException("the pipeline has no monitor.labels: performance cannot be known")
         own, version = self._capture(scope)
-        result = self._measured(scope, own)
+        result = self._measured(scope, own, context)
         if result["verdict"] == "drop":
             self.tell(context, scope, "performance", f"{self.pipeline}: {result['sentence']}")
         if config.estimate:
             result |= self._estimated(own, version, result["sentence"])
         return self._record(scope, "performance", result)
 
-    def _measured(self, scope: RunScope, own: dict[str, Any]) -> dict[str, Any]:
+    def _measured(self, scope: RunScope, own: dict[str, Any], context: Context) -> dict[str, Any]:
         from airflow_mlops.ml.outcomes import labelled_capture, performance
 
         labels = self.monitor.labels
@@ -192,16 +190,19 @@ class PerformanceCheckOperator(CheckOperator):
         if capture is None:
             sentence = f"no predictions are older than the label delay of {labels.delay}"
             return {"verdict": "pending_labels", "sentence": sentence}
+        # With a delay an earlier window is judged; `window` in the source is that one's.
+        judged: Any = {**context, "window": Window.from_dict(capture["window"])}
+        source = self.render_template(labels.source, judged)
         return performance(
             store,
             capture,
             self.hook.registry(self.pipeline).get(capture["version"]),
             data=self.data,
-            labels=labels.model_copy(update={"source": self.labels_source}),
+            labels=labels.model_copy(update={"source": source}),
             config=self.monitor.performance,
             metrics=self.evaluate.metrics,
             evaluate=self.evaluate,
-            files=self.hook.files(self.labels_source),
+            files=self.hook.files(source),
             rehearsal=rehearsal,
         )
 

@@ -43,10 +43,10 @@ def champion(lake: Any, execute: Any) -> int:
     return number
 
 
-def predict(execute: Any, people: pd.DataFrame, lake: Any, **arguments: Any) -> None:
+def predict(execute: Any, people: pd.DataFrame, lake: Any, window: Any = FEB, **arguments: Any) -> None:
     people.drop(columns="target").to_csv(lake / "new.csv", index=False)
     batch = {"source": "new.csv", "output": "out"}
-    execute(BatchPredictOperator(task_id="predict", batch=batch, **COMMON, **{"data": DATA} | arguments), **FEB)
+    execute(BatchPredictOperator(task_id="predict", batch=batch, **COMMON, **{"data": DATA} | arguments), **window)
 
 
 def check(**monitor: Any) -> FeatureSkewCheckOperator:
@@ -157,6 +157,20 @@ def test_outcomes_that_have_not_come_are_pending(execute: Any, people: pd.DataFr
     assert "outcomes/" in result["sentence"]
     people[["id", "target"]][:0].to_csv(lake / "outcomes.csv", index=False)
     assert execute(performance(labels=LABELS), **FEB)["verdict"] == "pending_labels"
+
+
+@pytest.mark.usefixtures("champion")
+def test_outcomes_are_those_of_the_window_that_is_judged(execute: Any, people: pd.DataFrame, lake: Any) -> None:
+    march = {"window_start": "2013-03-01", "window_end": "2013-04-01"}
+    predict(execute, people, lake)
+    predict(execute, people, lake, window=march)
+    people[["id", "target"]].to_csv(lake / "outcomes-2013-02-01.csv", index=False)
+    labels = LABELS | {"source": "outcomes-{{ window.start }}.csv"}
+    # At the end of March with a delay of a month, February's predictions are the newest that can be judged.
+    result = execute(performance(labels=labels | {"delay": "30d"}), **march)
+    assert (result["verdict"], result["window"]["start"][:10]) == ("ok", "2013-02-01")
+    result = execute(performance(labels=labels), **march)
+    assert (result["verdict"], "outcomes-2013-03-01.csv" in result["sentence"]) == ("pending_labels", True)
 
 
 @pytest.mark.usefixtures("champion")
