@@ -139,8 +139,7 @@ def estimate(
     :param blocks: shape (n,), whole numbers from 0: rows of one block may depend on each other; ``None``: none do.
     :raises EvaluationError: when the metric cannot be computed, see :meth:`Metric.score`.
     """
-    same = champion is not None and candidate.same_as(champion)
-    if blocks is None and not same and (found := _counts(metric, y, candidate, champion, n_classes)):
+    if blocks is None and (found := _counts(metric, y, candidate, champion, n_classes)):
         return found
     value, values = influence(metric, y, candidate, n_classes)
     pair = None
@@ -157,7 +156,7 @@ def estimate(
             scarcest = min(positives, len(y) - positives)
         result = _by_influence(metric, values, value, scarcest, blocks)
     result = replace(result, pair=pair)
-    if champion is None or same or result.se is None or result.se > 0:
+    if champion is None or result.se is None or result.se > 0:
         return result
     units = len(y) if blocks is None else max(int(result.blocks or 1), 1)
     if blocks is None and n_classes is not None and not metric.is_row_mean:

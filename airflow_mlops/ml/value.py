@@ -90,7 +90,7 @@ class ValueMetric(Metric):
         have been missed with the probability of the "rule of three", and may be worth as much as the widest row of
         the matrix, or as the values seen are apart.
         """
-        if champion is None or candidate.same_as(champion):
+        if champion is None:
             return found
         mine, theirs = self.row_scores(y, candidate), self.row_scores(y, champion)
         if np.ptp(mine - theirs) > 0:

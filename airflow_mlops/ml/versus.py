@@ -61,7 +61,8 @@ def versus(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
         sentence = f"{metric.name} {number(mine, decimals(mine))}: there is no champion to compare with"
         return GateResult(**base, verdict="no_baseline", sentence=sentence, value=None)
     reference = evaluation.reference if tolerant else None
-    if evaluation.same_model or evaluation.same_predictions:
+    # Two models that say the same of these rows may differ on others, so that a loss has to be bounded in any case.
+    if evaluation.same_model or (evaluation.same_predictions and not tolerant):
         how = (
             "the candidate is the champion, byte for byte, so "
             if evaluation.same_model

@@ -180,6 +180,25 @@ def test_no_champion_and_same_champion():
     assert "byte for byte" in decide([Gate(**NOT_WORSE)], same).sentence
 
 
+def test_agreement_on_a_small_holdout_shows_nothing_of_rare_rows():
+    gate = {"metric": "accuracy", "versus": "champion", "not_worse_by": 0.005}
+    rng = np.random.default_rng(3)
+    passed = 0
+    for _ in range(200):
+        y = rng.integers(0, 2, 200)
+        champion = np.where(y, 2.0, -2.0)
+        candidate = np.where(rng.random(200) < 0.005, -champion, champion)  # exactly at the margin
+        passed += one(gate, evaluation(candidate, champion, y=y)).verdict == "passed"
+    assert passed <= 0.06 * 200
+    few = one(gate, evaluation(champion[:40], champion[:40], y=y[:40]))
+    assert (few.verdict, "more rows would decide" in few.sentence) == ("inconclusive", True)
+    y = np.tile(y, 20)
+    same = decide([Gate(**gate)], evaluation(np.tile(champion, 20), np.tile(champion, 20), y=y))
+    assert (same.verdict, "predicts exactly what the champion does" in same.sentence) == ("passed", True)
+    better = one(gate | {"not_worse_by": None, "better_by": 0.0}, evaluation(champion, champion, y=y[:200]))
+    assert better.verdict == "rejected"
+
+
 def test_overall_verdict_is_the_worst():
     y, a, b = models(300, -0.1)
     passes, fails = Gate(metric="roc_auc", at_least=0.1), Gate(metric="roc_auc", at_least=0.99)
