@@ -38,6 +38,7 @@ def test_each_link_has_its_own_name_and_xcom_key() -> None:
         "Data profile",
         "Gate report",
         "Drift report",
+        "Feature skew report",
         "Model card",
         "Handover bundle",
     }
