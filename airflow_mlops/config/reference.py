@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from airflow_mlops.config import models
+from airflow_mlops.config import types as values
 from airflow_mlops.config.json_schema import ENVIRONMENTS, EXTENDS
 from airflow_mlops.config.keys import models_in
 from airflow_mlops.config.layers import MAX_FILES
@@ -136,11 +136,11 @@ A connection may begin {locations}, and is looked up by the task.
 
 # A list: the aliases hold pydantic fields and cannot be hashed.
 _NAMES: list[tuple[Any, str]] = [
-    (models.Duration, "duration"), (models.PositiveDuration, "duration"),
-    (models.Block, "duration, `none`"), (models.Template, "text, template"),
-    (models.DottedPath, "dotted path"), (models.BehavioursFile, "file name"),
-    (models.CallablePath, "module:function"), (models.Day, "date"),
-    (models.Cron, "cron"), (models.TimeZone, "time zone"), (models.Expectation, "expectation"),
+    (values.Duration, "duration"), (values.PositiveDuration, "duration"),
+    (values.Block, "duration, `none`"), (values.Template, "text, template"),
+    (values.DottedPath, "dotted path"), (values.BehavioursFile, "file name"),
+    (values.CallablePath, "module:function"), (values.Day, "date"),
+    (values.Cron, "cron"), (values.TimeZone, "time zone"), (values.Expectation, "expectation"),
     (str, "text"), (int, "whole number"), (float, "number"), (bool, "true, false"), (Any, "anything"),
 ]  # fmt: skip
 

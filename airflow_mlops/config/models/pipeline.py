@@ -1,0 +1,114 @@
+"""The whole file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, StrictStr, model_validator
+
+from airflow_mlops.config.models.base import Model, Resources
+from airflow_mlops.config.models.dag import Dag
+from airflow_mlops.config.models.data import Data, Features, Retention, Validate
+from airflow_mlops.config.models.deploy import Deploy
+from airflow_mlops.config.models.evaluate import Approve, Evaluate
+from airflow_mlops.config.models.monitor import Monitor, Retrain, Skew
+from airflow_mlops.config.models.notify import Notify
+from airflow_mlops.config.models.train import Train
+from airflow_mlops.config.types import Level, refuse, whole
+
+
+class PipelineConfig(Model):
+    """One ML pipeline."""
+
+    schema_: Annotated[Literal[1], BeforeValidator(whole)] = Field(
+        1, alias="schema", description="Version of this vocabulary."
+    )
+    pipeline: Annotated[StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]{0,99}$")] = Field(
+        description="Name; the DAG ids start with it."
+    )
+    level: Level = Field(
+        description="0 manual, 1 continuous training; or in another model's words: {microsoft: 2}, {aws: repeatable}."
+    )
+    description: StrictStr | None = Field(
+        None, description="What the model is for; shown on the DAGs and the model card."
+    )
+    owner: StrictStr = Field("airflow", description="Who answers for it.")
+    task: Literal["classification", "regression"] | None = Field(
+        None, description="Default: follows from the estimator."
+    )
+    dag: Dag = Field(default_factory=Dag, description="Settings of the DAGs.")
+    resources: Resources | None = Field(None, description="For every task; a section's own resources go before.")
+    data: Data = Field(description="What a run reads.")
+    validate_: Validate = Field(default_factory=Validate, alias="validate", description="Checks of the data.")
+    features: Features | None = Field(None, description="Feature code.")
+    train: Train = Field(description="How a candidate is made.")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="How it is judged.")
+    approve: Approve = Field(default_factory=Approve, description="A person's yes.")
+    deploy: Deploy = Field(default_factory=Deploy, description="How it is used.")
+    monitor: Monitor | None = Field(None, description="What is watched; level 1.")
+    retrain: Retrain | None = Field(None, description="What starts training; level 1.")
+    retention: Retention | None = Field(
+        None, description="When old rows are given up; never those of the champion and the one before."
+    )
+    notify: Notify = Field(default_factory=Notify, description="Who is told.")
+
+    @property
+    def _skew(self) -> Skew | None:
+        return self.monitor.skew if self.monitor is not None else None
+
+    @model_validator(mode="after")
+    def _level_has_what_it_needs(self) -> PipelineConfig:
+        watched = set(self.retrain.when if self.retrain else ()) & {"drift", "performance", "staleness"}
+        no_start = self.retrain is not None and not self.retrain.schedule and not self.retrain.when
+        by_person = "needs `level: 1`; level 0 is started by a person"
+        sliced = {column for gate in self.evaluate.gates for column in gate.columns}
+        private = sorted(sliced & set(self.data.private))
+        blocked = self.evaluate.block not in (None, "none")
+        refuse(
+            {
+                "`evaluate.block` is a duration and needs `data.timestamp`": blocked and self.data.timestamp is None,
+                "`evaluate.block` cannot be a duration with `split.by: group`: its groups are the blocks": blocked
+                and self.data.split.by == "group",
+                f"`evaluate.gates` slice by {', '.join(private)}, which `data.private` lists: a report would show "
+                "its values": bool(private),
+                f"`monitor` {by_person}": self.level == 0 and self.monitor is not None,
+                f"`retrain` {by_person}": self.level == 0 and self.retrain is not None,
+                f"`deploy.batch.schedule` {by_person}": self.level == 0 and self.deploy.batch.schedule is not None,
+                f"`data.watch` {by_person}": self.level == 0 and self.data.watch is not None,
+            }
+        )
+        if self.level == 0:
+            return self
+        refuse(
+            {
+                "`level: 1` needs `retrain`: at least a `schedule` or `when` in it": self.retrain is None,
+                "`retrain` needs a `schedule` or `when` in it": no_start,
+                "`level: 1` needs `evaluate.gates`: they decide about promotion": not self.evaluate.gates,
+                f"`retrain.when: [{', '.join(sorted(watched))}]` needs `monitor`": (
+                    bool(watched) and self.monitor is None
+                ),
+                "`retrain.when: [performance]` needs `monitor.labels`": (
+                    "performance" in watched and self.monitor is not None and self.monitor.labels is None
+                ),
+                "`monitor.labels` needs `data.id`: outcomes are joined to predictions by it": self.monitor is not None
+                and self.monitor.labels is not None
+                and self.data.id is None,
+                "`monitor.skew` needs `data.id`: served rows are joined to replayed ones by it": self._skew is not None
+                and self.data.id is None,
+                "`monitor.skew` needs `source`: private columns are not kept with what was scored, and the feature "
+                "code may need them": self._skew is not None
+                and self._skew.source is None
+                and bool(self.data.private)
+                and self.features is not None,
+                "`data.watch` needs `retrain.when: [new_data]`": self.data.watch is not None
+                and self.retrain is not None
+                and "new_data" not in self.retrain.when,
+                "`retrain.confirm` needs drift, performance or staleness in `retrain.when`": (
+                    self.retrain is not None and self.retrain.confirm is not None and not watched
+                ),
+                "`retrain.when: [staleness]` needs `monitor.max_age`": (
+                    "staleness" in watched and self.monitor is not None and self.monitor.max_age is None
+                ),
+            }
+        )
+        return self
