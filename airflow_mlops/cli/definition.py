@@ -56,7 +56,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
             subcommands=(
                 ActionCommand(
                     name="backfill",
-                    help="Replay a pipeline of level 1 over past windows, in order, through the live scheduler",
+                    help="Replay a pipeline of level 1 or 2 over past windows, in order, through the live scheduler",
                     description="For each window: predict with the champion, monitor, retrain where the pipeline "
                     "would have. The same command again goes on where an interrupted one stopped.",
                     func=lazy_load_command(f"{_COMMANDS}.backfill"),
@@ -91,7 +91,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     "With --from, names, types, candidates for the target and first expectations are read from the "
                     "data; without it the file works on example data.",
                     Arg(("name",), metavar="NAME", help="Name of the pipeline"),
-                    Arg(("--level",), metavar="N", default="0", help="0 or 1 (default: 0)"),
+                    Arg(("--level",), metavar="N", default="0", help="0, 1 or 2 (default: 0)"),
                     Arg(("--from",), dest="data", metavar="DATA", default=None, help="A CSV or Parquet file or glob"),
                     Arg(("--target",), metavar="COLUMN", default=None, help="The column to predict"),
                     Arg(("-o", "--out"), metavar="FILE", default=None, help="Default: NAME.yaml here"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.config.loader import load_text
-from airflow_mlops.config.maturity import AVAILABLE, level_number
+from airflow_mlops.config.maturity import level_number
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.starter import Findings, scalar, starter
 from airflow_mlops.config.writing import exists, write_whole
@@ -82,12 +82,9 @@ def _name(name: str) -> str:
 
 def _level(value: str) -> int:
     try:
-        level = level_number(value)
+        return level_number(value)
     except ValueError as e:
-        raise ConfigError(str(e), hint="--level 0 or --level 1") from e
-    if level not in AVAILABLE:
-        raise ConfigError(f"level {level} is not in this version", hint="--level 0 or --level 1")
-    return level
+        raise ConfigError(str(e), hint="--level 0, 1 or 2") from e
 
 
 def _source(given: str, root: str) -> str:

@@ -14,7 +14,7 @@ from airflow_mlops.cli.describe import entry, level_names, read, starts, width
 from airflow_mlops.cli.errors import clear_errors
 from airflow_mlops.cli.issue_list import shorten
 from airflow_mlops.config.catalogue import catalogue, estimator
-from airflow_mlops.config.maturity import AVAILABLE, LEVELS, VOCABULARIES, Term, level_number, vocabularies
+from airflow_mlops.config.maturity import LEVELS, VOCABULARIES, level_number, vocabularies
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.origins import origin_of
 from airflow_mlops.config.yaml_source import Source, parse
@@ -77,8 +77,6 @@ def plan(args: Namespace) -> None:
         raise ConfigError(f"--level: {e}") from e
     config, source, _ = read(args)
     as_json = args.output == "json"
-    if then not in AVAILABLE:
-        _unavailable(config, then, as_json)
     planned = plan_level(config, source, then)
     if as_json:
         print(json.dumps(_plain(planned), indent=2, ensure_ascii=False))
@@ -87,10 +85,10 @@ def plan(args: Namespace) -> None:
 
 
 def plan_level(config: PipelineConfig, source: Source, then: int) -> Plan:
-    """Plan the change of ``config``, which was read from ``source``, to the level ``then`` of this version."""
+    """Plan the change of ``config``, which was read from ``source``, to the level ``then``."""
     if then == config.level:
         return Plan(config.pipeline, then, then, (), (), (), ())
-    missing, optional = (_missing(config), _optional(config)) if then else ((), ())
+    missing, optional = (_missing(config), _optional(config)) if then and not config.level else ((), ())
     remove = () if then else tuple(_removals(config, source))
     hypothetical = copy.deepcopy(source.data) | {"level": then}
     for removal in remove:
@@ -103,8 +101,8 @@ def plan_level(config: PipelineConfig, source: Source, then: int) -> Plan:
 
 
 def _missing(config: PipelineConfig) -> tuple[Addition, ...]:
-    """What level 1 needs and a file of level 0 lacks."""
-    why = "level 1 trains by itself: say when; `when: [new_data, drift, …]` trains on events too"
+    """What the levels above need and a file of level 0 lacks."""
+    why = "from level 1 it trains by itself: say when; `when: [new_data, drift, …]` trains on events too"
     found = [Addition("retrain", why, 'retrain:\n  schedule: "@weekly"\n')]
     if not config.evaluate.gates:
         metric, least = _metric(config)
@@ -115,7 +113,7 @@ def _missing(config: PipelineConfig) -> tuple[Addition, ...]:
 
 
 def _optional(config: PipelineConfig) -> tuple[Addition, ...]:
-    """What level 1 can do with keys that a file of level 0 may not have, or is better with."""
+    """What the levels above can do with keys that a file of level 0 may not have, or are better with."""
     found = []
     if config.data.timestamp is None:
         why = "the column that says which rows belong to a run's window, and how much history training reads"
@@ -208,25 +206,7 @@ def _difference(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[tuple[str, 
 def _plain(planned: Plan) -> dict[str, Any]:
     data = dataclasses.asdict(planned)
     data["now"], data["then"] = level_names(planned.now), level_names(planned.then)
-    return {"changes": planned.now != planned.then, "available": True} | data
-
-
-def _unavailable(config: PipelineConfig, then: int, as_json: bool) -> None:
-    """Say what a level that this version has not asks for, and end with 1."""
-    asked: dict[str, tuple[Term, ...]] = vocabularies(then)
-    if as_json:
-        asks = {name: [dataclasses.asdict(term) for term in terms] for name, terms in asked.items()}
-        data = {"pipeline": config.pipeline, "now": level_names(config.level), "then": level_names(then)}
-        print(json.dumps({"changes": False, "available": False} | data | {"asks": asks}, indent=2, ensure_ascii=False))
-        raise SystemExit(1)
-    columns = width()
-    lines = [f"level {then} is not available in this version; {config.pipeline} has level {config.level}.", ""]
-    lines.append(f"What level {then} asks for:")
-    for name, terms in asked.items():
-        for term in terms:
-            lines += entry("  -", f"{VOCABULARIES[name]} {term}: {term.asks}", columns)
-        lines += entry("   ", terms[0].source, columns)
-    raise ConfigError("\n".join(lines), hint=f"plan for one of the levels {', '.join(map(str, AVAILABLE))}")
+    return {"changes": planned.now != planned.then} | data
 
 
 def _text(planned: Plan, source: Source, columns: int) -> Iterator[str]:

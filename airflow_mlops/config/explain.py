@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from airflow_mlops.config.keys import all_keys, description_of, fields_of, model_at
-from airflow_mlops.config.maturity import level_number
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.yaml_source import Source
 
@@ -201,10 +199,6 @@ def _value(source: Source, path: Path, details: list[ErrorDetails]) -> tuple[str
     detail, value = details[0], source.resolve(path)[1]
     kind, context = detail["type"], detail.get("ctx", {})
     name = _dots(path)
-    if path == ("level",) and kind == "literal_error" and not isinstance(value, (str, bool, float)):
-        with suppress(ValueError):
-            number = level_number(value)
-            return f"level {number} is not available in this version; 0 and 1 are", "write `level: 1`"
     if kind == "value_error":
         return f"`{name}`: {context['error']}", _quote(source, path, value) if "YYYY" in str(context["error"]) else None
     if kind == "literal_error":

@@ -21,9 +21,6 @@ AWS = (
     "mlops-foundation-roadmap-for-enterprises-with-amazon-sagemaker/"
 )  # fmt: skip
 
-AVAILABLE: tuple[int, ...] = (0, 1)
-"""The levels of this version; the others are only named."""
-
 
 @dataclass(frozen=True)
 class Term:
@@ -41,11 +38,6 @@ class Term:
     asks: str
     source: str
     level: int
-
-    @property
-    def available(self) -> bool:
-        """Whether this version has the level."""
-        return self.level in AVAILABLE
 
     def __str__(self) -> str:
         return f"{self.word} {self.name}" if self.word != self.name else self.name
@@ -100,6 +92,18 @@ LEVELS: dict[int, MaturityLevel] = {
         adds=("retrain", "monitor", "deploy.batch.schedule"),
         anchor="mlops_level_1_ml_pipeline_automation",
     ),
+    2: MaturityLevel(
+        number=2,
+        name="CI/CD pipeline automation",
+        start="as at level 1; the pipeline itself by a commit",
+        promotion="gates decide; approval is optional",
+        monitoring="as at level 1",
+        delivery="of the pipeline and of the model",
+        dags=("__train", "__predict", "__monitor", "__registry"),
+        requires=(),
+        adds=(),
+        anchor="mlops_level_2_cicd_pipeline_automation",
+    ),
 }
 
 VOCABULARIES: dict[str, str] = {"google": "Google Cloud", "microsoft": "Microsoft", "aws": "AWS"}
@@ -119,7 +123,7 @@ TERMS: tuple[Term, ...] = (
     Term(
         "google", "2", "CI/CD pipeline automation",
         "A commit builds, tests and deploys the pipeline itself.",
-        f"{SOURCE}#mlops_level_2_cicd_pipeline_automation", 2,
+        LEVELS[2].source, 2,
     ),
     Term(
         "microsoft", "0", "No MLOps",
@@ -182,7 +186,7 @@ def vocabularies(level: int) -> dict[str, tuple[Term, ...]]:
 
 
 def level_number(value: object) -> int:
-    """Return the level that ``value`` names: 0, 1 or 2, whether this version has it or not.
+    """Return the level that ``value`` names: 0, 1 or 2.
 
     :param value: a number or its text, ``{"microsoft": 3}``, or ``"aws:reliable"`` as on the command line.
     :raises ValueError: it names no level.

@@ -135,6 +135,7 @@ def starter(name: str, level: int, source: str, found: Findings, head: Sequence[
 _LEVELS = {
     0: "0: a person starts training and approves the model",
     1: "1: trains, promotes and watches by itself",
+    2: "2: and its own code is delivered by CI/CD",
 }
 
 

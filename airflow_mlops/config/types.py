@@ -206,7 +206,7 @@ def _level(value: Any) -> Any:
 
 def _level_schema(schema: dict[str, Any]) -> None:
     number = {key: schema.pop(key) for key in ("enum", "type") if key in schema}
-    words = {name: [t.word for t in TERMS if t.vocabulary == name and t.available] for name in VOCABULARIES}
+    words = {name: [t.word for t in TERMS if t.vocabulary == name] for name in VOCABULARIES}
     named = {
         "type": "object",
         "properties": {
@@ -245,4 +245,4 @@ Cron = Annotated[StrictStr, AfterValidator(_cron), Field(max_length=100)]
 TimeZone = Annotated[StrictStr, AfterValidator(_zone)]
 Column = Annotated[StrictStr, Field(min_length=1)]
 Expectation = Annotated[dict[StrictStr, dict[StrictStr, Any]], AfterValidator(_expectation)]
-Level = Annotated[Literal[0, 1], BeforeValidator(_level), Field(json_schema_extra=_level_schema)]
+Level = Annotated[Literal[0, 1, 2], BeforeValidator(_level), Field(json_schema_extra=_level_schema)]

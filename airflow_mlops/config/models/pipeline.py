@@ -27,7 +27,8 @@ class PipelineConfig(Model):
         description="Name; the DAG ids start with it."
     )
     level: Level = Field(
-        description="0 manual, 1 continuous training; or in another model's words: {microsoft: 2}, {aws: repeatable}."
+        description="0 manual, 1 continuous training, 2 CI/CD of the pipeline; or in another model's words: "
+        "{microsoft: 2}, {aws: repeatable}."
     )
     description: StrictStr | None = Field(
         None, description="What the model is for; shown on the DAGs and the model card."
@@ -81,9 +82,9 @@ class PipelineConfig(Model):
             return self
         refuse(
             {
-                "`level: 1` needs `retrain`: at least a `schedule` or `when` in it": self.retrain is None,
+                f"`level: {self.level}` needs `retrain`: at least a `schedule` or `when` in it": self.retrain is None,
                 "`retrain` needs a `schedule` or `when` in it": no_start,
-                "`level: 1` needs `evaluate.gates`: they decide about promotion": not self.evaluate.gates,
+                f"`level: {self.level}` needs `evaluate.gates`: they decide about promotion": not self.evaluate.gates,
                 f"`retrain.when: [{', '.join(sorted(watched))}]` needs `monitor`": (
                     bool(watched) and self.monitor is None
                 ),

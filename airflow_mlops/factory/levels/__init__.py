@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from airflow_mlops.config.models import PipelineConfig
-from airflow_mlops.factory.levels import continuous_training, manual
+from airflow_mlops.factory.levels import continuous_training, manual, pipeline_delivery
 from airflow_mlops.factory.levels.spec import DagSpec, Step
 
-LEVELS: dict[int, tuple[DagSpec, ...]] = {0: manual.LEVEL, 1: continuous_training.LEVEL}
+LEVELS: dict[int, tuple[DagSpec, ...]] = {0: manual.LEVEL, 1: continuous_training.LEVEL, 2: pipeline_delivery.LEVEL}
 
 
 def dag_specs(config: PipelineConfig) -> tuple[DagSpec, ...]:

@@ -19,6 +19,7 @@ from airflow_mlops.cli.commands import schema
 from airflow_mlops.cli.new import new
 from airflow_mlops.cli.upgrade import upgrade
 from airflow_mlops.config import load_pipeline
+from airflow_mlops.config.maturity import level_number
 from airflow_mlops.pipeline import Pipeline
 
 ROWS = 120
@@ -53,13 +54,13 @@ def rows(**columns: Any) -> pd.DataFrame:
 
 
 class TestNew:
-    @pytest.mark.parametrize("level", ["0", "1", "microsoft:2"])
+    @pytest.mark.parametrize("level", ["0", "1", "2", "microsoft:2"])
     def test_without_data_it_works_on_an_example(
         self, level: str, here: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         run(level=level)
         config = load_pipeline(here / "mine.yaml")
-        assert config.level == (0 if level == "0" else 1)
+        assert config.level == level_number(level)
         assert config.data.source == str(here / "mine_example.csv")
         told = capsys.readouterr().out
         assert "airflow mlops lint mine.yaml\n  airflow mlops run mine.yaml\n  airflow mlops describe mine.yaml" in told
@@ -106,7 +107,7 @@ class TestNew:
             ({"name": "a b"}, "cannot be a pipeline's name"),
             ({"name": "../a"}, "cannot be a pipeline's name"),
             ({"name": "a\n"}, "cannot be a pipeline's name"),
-            ({"level": "2"}, "level 2 is not in this version"),
+            ({"level": "3"}, "is not a level"),
             ({"level": "x"}, "is not a level"),
             ({"target": "y"}, "--target names a column of your data"),
             ({"data": "none.csv"}, "the path starts in the current folder"),

@@ -178,25 +178,31 @@ def test_the_same_level_changes_nothing(capsys: pytest.CaptureFixture[str], leve
 
 
 @pytest.mark.parametrize("level", ["2", "microsoft:3", "microsoft:4", "aws:reliable", "aws:scalable"])
-def test_level_2_is_not_there_and_is_said_to_ask_for_what(capsys: pytest.CaptureFixture[str], level: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        _run(capsys, FLIGHTS, level)
-    assert ended.value.code == 1
-    message = capsys.readouterr().err
-    assert "level 2 is not available in this version" in message
-    assert "A commit builds, tests and deploys the pipeline itself." in " ".join(message.split())
-    assert message.count("https://") == 3
-    with pytest.raises(SystemExit) as ended:
-        _run(capsys, FLIGHTS, level, "json")
-    assert ended.value.code == 1
-    data = json.loads(capsys.readouterr().out)
-    assert (data["available"], data["then"]["number"]) == (False, 2)
-    assert set(data["asks"]) == {"google", "microsoft", "aws"}
+def test_level_2_needs_nothing_that_level_1_has_not(capsys: pytest.CaptureFixture[str], level: str) -> None:
+    data = json.loads(_run(capsys, FLIGHTS, level, "json"))
+    assert (data["changes"], data["then"]["number"], data["missing"], data["remove"]) == (True, 2, [], [])
+    assert "1 ML pipeline automation → 2 CI/CD pipeline automation" in " ".join(_run(capsys, FLIGHTS, level).split())
+
+
+def test_from_level_0_to_2_needs_what_level_1_needs(tmp_path: Path) -> None:
+    config, source = _read(tmp_path, LEVEL_0.replace("ESTIMATOR", "Ridge"))
+    planned = plan_level(config, source, 2)
+    assert [a.key for a in planned.missing] == ["retrain", "evaluate.gates"]
+    data = _pasted((tmp_path / "churn.yaml").read_text(), [a.snippet for a in planned.missing], 2, [])
+    assert load_text(yaml.safe_dump(data)).level == 2
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_down_from_level_2(tmp_path: Path, level: int) -> None:
+    text = FLIGHTS.read_text().replace("level: 1", "level: 2")
+    planned = plan_level(*_read(tmp_path, text), level)
+    assert planned.missing == planned.optional == ()
+    assert load_text(yaml.safe_dump(_pasted(text, [], level, [r.key for r in planned.remove]))).level == level
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     data = json.loads(_run(capsys, CANCER, "1", "json"))
-    assert (data["changes"], data["available"]) == (True, True)
+    assert data["changes"] is True
     assert data["now"] == {
         "number": 0, "google": ["0 manual process"], "microsoft": ["0 No MLOps", "1 DevOps but no MLOps"],
         "aws": ["initial"],

@@ -102,11 +102,10 @@ def test_a_wrong_value_behind_an_alias_is_shown_where_it_is_written() -> None:
         ("target: late", "tagret: late", (8, 3), "unknown key `tagret` in `data`", "did you mean `target`?"),
         ("  timestamp: at", "  gates: []", (9, 3), "unknown key `gates` in `data`", "it belongs to `evaluate.gates`"),
         ("  timestamp: at", "  wibble: []", (9, 3), "unknown key `wibble` in `data`", "known keys are source"),
-        ("level: 1", "level: 2", (2, 8), "level 2 is not available in this version; 0 and 1 are", "level: 1"),
-        ("level: 1", "level: {microsoft: 3}", (2, 8), "level 2 is not available in this version", "level: 1"),
+        ("level: 1", "level: 3", (2, 8), "`level` must be 0, 1 or 2, not the number 3", None),
         ("level: 1", "level: {aws: relyable}", (2, 1), "is not a level; possible are 0, 1, 2", None),
-        ("level: 1", "level: 7", (2, 8), "`level` must be 0 or 1, not the number 7", None),
-        ("level: 1", 'level: "1"', (2, 8), "`level` must be 0 or 1, not the text '1'", "remove the quotes"),
+        ("level: 1", "level: 7", (2, 8), "`level` must be 0, 1 or 2, not the number 7", None),
+        ("level: 1", 'level: "1"', (2, 8), "`level` must be 0, 1 or 2, not the text '1'", "remove the quotes"),
         ("level: 1", "level: true", (2, 8), "expected a whole number, got true or false", None),
         ("pipeline: flights", "pipeline: my flights", (1, 11), "`pipeline` is not a name", "use letters"),
         ("pipeline: flights", "pipeline: 1.10", (1, 11), "must be text, not the number 1.1", 'quote it: "1.10"'),
@@ -235,7 +234,7 @@ def test_a_position_counts_characters() -> None:
 
 @pytest.mark.parametrize("end", ["\r\n", "\r", "\u2028"])
 def test_any_line_end_counts(end: str) -> None:
-    assert at(one(MANUAL.replace("level: 0", "level: 2").replace("\n", end))) == (2, 8)
+    assert at(one(MANUAL.replace("level: 0", "level: 3").replace("\n", end))) == (2, 8)
 
 
 def test_a_byte_order_mark_does_not_move_columns(tmp_path: Path) -> None:
@@ -273,7 +272,7 @@ def test_checks_across_keys_say_nothing_about_keys_that_are_wrong_themselves() -
     assert [i.path for i in issues(CONTINUOUS.replace('"in/{{ window.start }}.parquet"', "3"))] == ["data.source"]
     assert [i.path for i in issues(CONTINUOUS.replace('"@weekly"', "3"))] == ["retrain.schedule"]
     assert [i.path for i in issues(CONTINUOUS.replace("at_least: 0.6", "at_least: a"))] == ["evaluate.gates.0.at_least"]
-    assert [i.path for i in issues(CONTINUOUS.replace("level: 1", "level: 2"))] == ["level"]
+    assert [i.path for i in issues(CONTINUOUS.replace("level: 1", "level: 3"))] == ["level"]
 
 
 def test_the_message_shows_the_line_a_caret_and_what_to_do() -> None:

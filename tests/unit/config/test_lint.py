@@ -95,7 +95,7 @@ MISTAKES = {
     "open quote": ("churn.csv", '"churn.csv', 3, "the quote that opens here is not closed", "close the quote"),
     "open bracket": ("churned}", "churned", 4, "',' or '}'", "close the bracket of line 3"),
     "decimal comma": ("0.6", "0,6", 5, "`6` is not text", "decimal number with a point"),
-    "level in words": ("level: 1", "level: one", 2, "must be 0 or 1, not the text 'one'", None),
+    "level in words": ("level: 1", "level: one", 2, "must be 0, 1 or 2, not the text 'one'", None),
     "no such day": ("level: 1", "level: 1\ndag: {start_date: 2024-13-01}", 3, "is not a day of the calendar", None),
     "unknown alias": ("level: 1", "level: 1\nowner: *me", 3, "not defined before this line", "write the values out"),
     "name with a space": ("pipeline: churn", "pipeline: my churn", 1, "is not a name", "letters, digits"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_mlops.config.maturity import AVAILABLE, LEVELS, TERMS, VOCABULARIES, level_number, vocabularies
+from airflow_mlops.config.maturity import LEVELS, TERMS, VOCABULARIES, level_number, vocabularies
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,6 @@ def test_every_level_is_said_in_all_three_vocabularies_and_back(level: int) -> N
         assert terms
         for term in terms:
             assert level_number({name: term.word}) == level_number(f"{name}:{term.word}") == level
-            assert term.available == (level in AVAILABLE)
     assert [t.word for t in said["google"]] == [str(level)]
 
 
@@ -79,7 +78,8 @@ def test_there_are_no_more_levels(level: int) -> None:
 
 
 def test_the_table_is_complete() -> None:
-    assert tuple(sorted(LEVELS)) == AVAILABLE
+    assert sorted(LEVELS) == [0, 1, 2]
+    assert {t.level for t in TERMS} == {*LEVELS}
     assert len({(t.vocabulary, t.word) for t in TERMS}) == len(TERMS)
     for name in VOCABULARIES:
         terms = [t for t in TERMS if t.vocabulary == name]
@@ -96,8 +96,7 @@ def test_the_documentation_has_the_same_table() -> None:
     page = (Path(__file__).parents[3] / "docs" / "explanation" / "levels.md").read_text(encoding="utf-8")
     for level in (0, 1, 2):
         google, microsoft, aws = ("; ".join(map(str, terms)) for terms in vocabularies(level).values())
-        absent = "" if level in AVAILABLE else " (not in this version)"
-        assert f"| {google}{absent} | {microsoft} | {aws} |" in page
+        assert f"| {google} | {microsoft} | {aws} |" in page
     assert all(term.source.partition("#")[0] in page for term in TERMS)
 
 

@@ -90,7 +90,7 @@ def test_what_is_said_in_comments_can_be_taken_over() -> None:
     assert load_text(below).deploy.batch.source == "rows_to_score.csv"
 
 
-@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("complete", [True, False])
 def test_regression_and_little_data(level: int, complete: bool) -> None:
     bar = Bar("r2", 0.0, "a model that always predicts the mean")

@@ -273,3 +273,11 @@ def test_later_resources_go_before_earlier_ones() -> None:
 
     merged = airflow_resources(Resources(pool="a", timeout="1h"), None, Resources(pool="b", executor_config={"x": 1}))
     assert merged == {"pool": "b", "executor_config": {"x": 1}, "execution_timeout": timedelta(hours=1)}
+
+
+def test_flight_delays_goes_to_level_2_by_its_level_alone() -> None:
+    file = Path(__file__).parents[3] / "dags" / "pipelines" / "flight_delays.yaml"
+    text = file.read_text(encoding="utf-8")
+    before, after = (build_pipeline(load_text(t)) for t in (text, text.replace("level: 1", "level: 2")))
+    assert set(before) <= set(after)
+    assert all("level-2" in dag.tags for dag in after.values())
