@@ -138,3 +138,34 @@ class VersionNotFound(RegistryError):
 
 class PromotionConflict(RegistryError):
     """The champion is not the one the decision was made against; evaluate again."""
+
+
+# --- delivery ----------------------------------------------------------------------------------
+
+
+class DeliveryError(MLOpsError):
+    """A bundle cannot be brought into an environment, or out of it, as it was asked."""
+
+
+class DeploymentConflict(DeliveryError):
+    """Somebody else has deployed to the environment since it was looked at; look again before you repeat it."""
+
+
+class BranchChanged(DeliveryError):
+    """A branch or tag is not what was left there: edited by hand, moved or deleted."""
+
+
+class RemoteUnavailable(DeliveryError):
+    """The git remote cannot be reached now; a retry may help, and never deploys twice."""
+
+    retryable = True
+
+
+class AirflowUnavailable(DeliveryError):
+    """The environment's Airflow does not answer now; a retry may help."""
+
+    retryable = True
+
+
+class VerificationFailed(DeliveryError):
+    """The environment's Airflow does not run what was deployed, or a smoke run there was not green."""

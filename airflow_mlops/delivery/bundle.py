@@ -19,7 +19,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.store.content import canonical_json
 
 MANIFEST, SIGNATURE, FILES = "bundle/manifest.json", "bundle/signature.json", "project/"
+DEPLOYED = ".mlops"
+DEPLOYED_MANIFEST, DEPLOYED_SIGNATURE = f"{DEPLOYED}/bundle.json", f"{DEPLOYED}/signature.json"
+"""Where a deployed tree has its manifest and signature, below the top."""
 FORMAT = 1
 _DOMAIN = b"airflow-mlops bundle, statement version 1\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
@@ -46,12 +49,14 @@ class Bundle:
 
     :param digest: sha256 of the file.
     :param signed_by: id of the trusted key that signed it; ``None``: none has, and none had to.
+    :param signature: as it stands in the file, whether or not anybody trusts the key.
     """
 
     digest: str
     manifest: dict[str, Any]
     files: Tree
     signed_by: str | None
+    signature: bytes | None = field(default=None, repr=False)
 
     @property
     def content(self) -> str:
@@ -154,7 +159,7 @@ def read_bundle(source: Path | bytes, *, verifier: Verifier, digest: str | None 
     _compare(name, manifest, tree, entries)
     if _zip(manifest_bytes, signature_bytes, tree) != data:
         raise UntrustedArtifact(f"{name} holds more, or is written otherwise, than its manifest says", hint=_REBUILD)
-    return Bundle(found, manifest, tree, signed_by)
+    return Bundle(found, manifest, tree, signed_by, signature_bytes)
 
 
 def unpack(bundle: Bundle, folder: Path) -> None:
@@ -173,6 +178,30 @@ def unpack(bundle: Bundle, folder: Path) -> None:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as e:
         raise ConfigError(f"{folder} cannot be written: {e.strerror}", hint="name another folder") from e
+
+
+def laid_out(bundle: Bundle) -> Tree:
+    """Return the files as they are deployed: those of the project, and beside them what says whose they are.
+
+    :raises ConfigError: the project has a folder of the name that is needed for that.
+    """
+    if taken := next((path for path in bundle.files if path.partition("/")[0] == DEPLOYED), None):
+        raise ConfigError(f"the project has {taken}, and {DEPLOYED}/ is written by deployments", hint="rename it")
+    beside = {DEPLOYED_MANIFEST: TreeFile(canonical_json(bundle.manifest))}
+    if bundle.signature is not None:
+        beside[DEPLOYED_SIGNATURE] = TreeFile(bundle.signature)
+    return {**bundle.files, **beside}
+
+
+def read_deployed(files: Tree, *, verifier: Verifier, digest: str) -> Bundle:
+    """Check files that are laid out as :func:`laid_out` does; the bundle they were is put together again.
+
+    :raises UntrustedArtifact: they are not those of the bundle ``digest``, or it is not signed as it must be.
+    """
+    tree = dict(files)
+    manifest, signature = tree.pop(DEPLOYED_MANIFEST, None), tree.pop(DEPLOYED_SIGNATURE, None)
+    again = _zip(manifest.content if manifest else b"", signature.content if signature else None, tree)
+    return read_bundle(again, verifier=verifier, digest=digest)
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from airflow_mlops.delivery.git import run_git, said
 from airflow_mlops.delivery.tree import TreeFile, read_tree
 from airflow_mlops.exceptions import ConfigError
-
-_SECONDS = 120
-# Set inside of git's hooks: they would lead to another repository or index than that of the folder.
-_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
 
 
 @dataclass(frozen=True)
@@ -37,13 +33,13 @@ class Repository:
         """
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}", hint="name the project's folder")
-        inside = _git(folder, "rev-parse", "--show-prefix")
+        inside = run_git(folder, "rev-parse", "--show-prefix")
         if inside.returncode:
             raise ConfigError(
-                f"{folder} is not in a git repository: {_said(inside)}",
+                f"{folder} is not in a git repository: {said(inside)}",
                 hint=f"make it one: git init {folder} && cd {folder} && git add -A && git commit -m 'First version'",
             )
-        head = _git(folder, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        head = run_git(folder, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         if head.returncode:
             raise ConfigError(f"{folder} has no commit yet", hint="git add -A && git commit -m 'First version'")
         return cls(folder, os.fsdecode(inside.stdout).rstrip("\n"), head.stdout.decode().strip())
@@ -53,7 +49,7 @@ class Repository:
 
         :raises ConfigError: there is no such commit here.
         """
-        found = _git(self.folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+        found = run_git(self.folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
         if found.returncode or not ref:
             raise ConfigError(
                 f"there is no commit {ref[:100]!r} in this repository",
@@ -61,13 +57,13 @@ class Repository:
                 "or in CI with fetch-depth: 0 (GitHub), GIT_DEPTH: 0 (GitLab)",
             )
         commit = found.stdout.decode().strip()
-        common = _git(self.folder, "merge-base", commit, self.head)
+        common = run_git(self.folder, "merge-base", commit, self.head)
         return common.stdout.decode().split("\n")[0].strip() or commit
 
     def uncommitted(self) -> list[str]:
         """What differs from HEAD, as ``git status`` tells it: `` M path``, ``?? path``."""
-        said = self._must("status", "--porcelain", "-z", "--no-renames", "--", ".")
-        return [line for line in os.fsdecode(said).split("\0") if line]
+        told = self._must("status", "--porcelain", "-z", "--no-renames", "--", ".")
+        return [line for line in os.fsdecode(told).split("\0") if line]
 
     def files(self) -> dict[str, TreeFile]:
         """Read the project's files as they lie there, without those that git ignores.
@@ -85,7 +81,7 @@ class Repository:
         :raises ConfigError: as :meth:`files` does.
         """
         at = f"{commit}:{self.prefix}"
-        if _git(self.folder, "rev-parse", "--verify", "--quiet", at).returncode:
+        if run_git(self.folder, "rev-parse", "--verify", "--quiet", at).returncode:
             return {}
         with tempfile.TemporaryDirectory(prefix="mlops-git-") as scratch:
             environment = {"GIT_INDEX_FILE": f"{scratch}/index"}
@@ -96,9 +92,9 @@ class Repository:
             return read_tree(Path(scratch, "tree"), {path for path in os.fsdecode(listed).split("\0") if path})
 
     def _must(self, *arguments: str, folder: str | None = None, environment: dict[str, str] | None = None) -> bytes:
-        done = _git(Path(folder or self.folder), *arguments, environment=environment)
+        done = run_git(Path(folder or self.folder), *arguments, environment=environment)
         if done.returncode:
-            raise ConfigError(f"git {arguments[0]} failed: {_said(done)}", hint="run `git status` in the project")
+            raise ConfigError(f"git {arguments[0]} failed: {said(done)}", hint="run `git status` in the project")
         return done.stdout
 
 
@@ -108,31 +104,9 @@ def initialise(folder: Path) -> bool:
     :return: whether it was made one.
     :raises ConfigError: git is not installed, or refuses.
     """
-    if _git(folder, "rev-parse", "--show-prefix").returncode == 0:
+    if run_git(folder, "rev-parse", "--show-prefix").returncode == 0:
         return False
-    done = _git(folder, "init", "--quiet", "--initial-branch=main")
+    done = run_git(folder, "init", "--quiet", "--initial-branch=main")
     if done.returncode:
-        raise ConfigError(f"git init failed: {_said(done)}", hint="git 2.28 or newer is needed")
+        raise ConfigError(f"git init failed: {said(done)}", hint="git 2.28 or newer is needed")
     return True
-
-
-def _git(
-    folder: Path, *arguments: str, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    own = {key: value for key, value in os.environ.items() if key not in _ELSEWHERE}
-    settings = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        return subprocess.run(
-            command, capture_output=True, env=own | settings | (environment or {}), timeout=_SECONDS, check=False
-        )
-    except FileNotFoundError as e:
-        raise ConfigError("git is not installed here", hint="install git: a project is a git repository") from e
-    except subprocess.TimeoutExpired as e:
-        raise ConfigError(
-            f"git {arguments[0]} did not end within {_SECONDS} seconds", hint="try it by hand in the project"
-        ) from e
-
-
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    return done.stderr.decode(errors="replace").strip().split("\n")[0][:300] or f"exit code {done.returncode}"

@@ -18,6 +18,10 @@ def _git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "a@example.org")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    # Without syncing to the disk, which takes most of the time of a push.
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.fsync")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "none")
 
 
 @pytest.fixture
