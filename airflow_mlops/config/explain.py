@@ -209,7 +209,8 @@ def _value(source: Source, path: Path, details: list[ErrorDetails]) -> tuple[str
         return f"`{name}` must be {allowed}, not {_kind(value)}", f"did you mean `{close}`?" if close else None
     if kind in _LIMITS:
         words, limit = _LIMITS[kind]
-        return f"`{name}` {words} {context[limit]}, and is {value}", None
+        percent = limit in ("lt", "le") and context[limit] == 1 < value <= 100
+        return f"`{name}` {words} {context[limit]}, and is {value}", f"write {value / 100:g}" if percent else None
     if kind in ("string_too_short", "too_short"):
         return f"`{name}` must not be empty", None
     if kind == "string_too_long":
@@ -272,7 +273,8 @@ def _kind(value: Any) -> str:
 
 def _whole(source: Source, path: Path, details: list[ErrorDetails], failed: _Failed, told: set[str]) -> None:
     for line in {line: None for d in details for line in str(d["ctx"]["error"]).split("\n")}:
-        named = [path + tuple(name.split(".")) for name in re.findall(r"`([a-z_]+(?:\.[a-z_]+)*)", line)]
+        names = re.findall(r"`([a-z_]+(?:\.(?:[a-z_]+|\d+))*)", line)
+        named = [path + tuple(int(step) if step.isdigit() else step for step in name.split(".")) for name in names]
         if any(failed.concerns(n) for n in named):
             continue
         present = [n for n in named if source.resolve(n)[0] == n]

@@ -221,7 +221,9 @@ class _Model:
             if metric:
                 self._gate(gate, metric, ("evaluate", "gates", i))
         self._metric(self.search.get("metric"), ("train", "search", "metric"))
-        self._metric(self.watched.get("metric"), ("monitor", "performance", "metric"))
+        watched = self._metric(self.watched.get("metric"), ("monitor", "performance", "metric"))
+        if watched and seen:
+            self._measured(self.watched["metric"], seen)
         if self.watched.get("estimate") is True and (self.task == "regression" or self._lacks_probabilities()):
             message = "`estimate` needs a classifier's probabilities, and this model gives none"
             advice = "remove it: without outcomes nothing can be said of this model"
@@ -230,6 +232,14 @@ class _Model:
             message = f"`{self.name}` gives no probabilities, and log_loss, a default of `evaluate.metrics`, needs them"
             advice = "set `evaluate.metrics`, such as [roc_auc, accuracy]"
             self.found.add(("train", "estimator"), "metric", message, advice)
+
+    def _measured(self, watched: str, metrics: set[str]) -> None:
+        """Note a watched metric that no evaluation measures: a fall needs the score at promotion to fall from."""
+        gates = [gate.get("metric") for _, gate in _items(self.evaluate, "gates") if isinstance(gate, dict)]
+        if watched not in metrics and watched not in gates:
+            message = f"metric `{watched}` is watched, and no evaluation measures it: there is no score to fall from"
+            advice = f"add it to `evaluate.metrics`, or watch one of {', '.join(sorted(metrics))}"
+            self.found.add(("monitor", "performance", "metric"), "metric", message, advice)
 
     def _lacks_probabilities(self) -> bool:
         return self.estimator is not None and self.estimator.get("probabilities") is False

@@ -11,7 +11,7 @@ independent rows that the sample is worth.
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import chdtri
+from scipy.special import chdtri, ndtr
 
 _HELD = 2**14  # block sums in memory, and first rows looked at for short-range dependence
 _BLOCKS = 32
@@ -72,8 +72,10 @@ class Dependence:
         self._blocks = self._blocks[0::2] + self._blocks[1::2]
         self._length *= 2
 
-    def factor(self) -> float:
+    def factor(self, *, shown: bool = False) -> float:
         """How many rows are worth one independent row, 1.0 or more.
+
+        :param shown: that rows hang together has been shown already.
 
         1.0 unless blocks of some length vary more than independent rows' would. Else the ratio at 32 blocks
         (8 where there are fewer than 256 rows), as the upper end of its 99 % bound: a block that is not much
@@ -88,9 +90,8 @@ class Dependence:
             return 1.0
         first = self._first - self._first.mean()
         blocks = self._blocks - mean * self._length
-        if not _varies(first, 1, float(first @ first) / len(first)) and not (
-            self._length > 1 and _varies(blocks, self._length, variance)
-        ):
+        shown = shown or _varies(first, 1, float(first @ first) / len(first))
+        if not shown and not (self._length > 1 and _varies(blocks, self._length, variance)):
             return 1.0
         return float(inflation(blocks[:, None], self._length, np.array([variance]), self.rows)[0])
 
@@ -108,6 +109,25 @@ def inflation(blocks: np.ndarray, length: int, variance: np.ndarray, rows: int) 
         ratio = np.where(variance > 0, sums.var(axis=0, ddof=1) / (joined * length * variance), 1.0)
     found: np.ndarray = np.maximum(1.0, ratio * (count - 1) / float(chdtri(count - 1, 1 - _BOUND)))
     return found
+
+
+def few_runs(changes: int, counts: np.ndarray) -> bool:
+    """Whether rows of one category stand together more than in a random order.
+
+    The number of runs is held against its distribution over all orders (A. M. Mood, The distribution theory of runs,
+    Ann. Math. Stat. 11, 1940), normal approximation. On few rows it sees what means of blocks cannot.
+
+    :param changes: rows whose category is not that of the row before.
+    :param counts: rows of each category, shape (k,).
+    """
+    sizes = counts.astype(np.float64)
+    n, squares, cubes = float(sizes.sum()), float((sizes**2).sum()), float((sizes**3).sum())
+    if n < 2 * _FEWEST_BLOCKS:
+        return False
+    variance = (squares * (squares + n * (n + 1)) - 2 * n * cubes - n**3) / (n**2 * (n - 1))
+    if variance <= 0:  # one category, or each once
+        return False
+    return bool(ndtr((changes + 1 - (n + 1 - squares / n)) / np.sqrt(variance)) < _EVIDENCE)
 
 
 def _varies(sums: np.ndarray, length: int, variance: float) -> bool:

@@ -297,14 +297,18 @@ def _summary(drifted: list[ColumnDrift], count: int, none: int, tail: str) -> st
     if count and none == count:
         return f"not enough data{tail}"
     if not drifted:
-        return f"no drift in {count - none} columns{tail}"
+        return f"no drift in {_columns(count - none)}{tail}"
     units = {"W1": "W1 {:.2g} σ"}
     parts = [
         f"{c.name} ({units.get(c.statistic, c.statistic + ' {:.2g}').format(c.effect)}"
         f"{'' if c.p_value is None else ', ' + _p(c.p_value)})"
         for c in drifted
     ]
-    return f"drift in {len(drifted)} of {count} columns: {_listed(parts)}{tail}"
+    return f"drift in {len(drifted)} of {_columns(count)}: {_listed(parts)}{tail}"
+
+
+def _columns(count: int) -> str:
+    return "1 column" if count == 1 else f"{count} columns"
 
 
 def _listed(parts: Sequence[str]) -> str:

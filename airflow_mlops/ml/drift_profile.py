@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from airflow_mlops.ml.dependence import Dependence, inflation
+from airflow_mlops.ml.dependence import Dependence, few_runs, inflation
 
 CUTS = 1024
 CATEGORIES = 10_000
@@ -104,14 +104,19 @@ class _Gaps:
         for dependence, series in zip(self._values, values, strict=True):
             dependence.add(series)
 
-    def factors(self, distinct: int = 0) -> tuple[float, float]:
+    def factors(self, counts: np.ndarray | None = None) -> tuple[float, float]:
         """How many rows are worth one independent value, and one independent gap.
 
-        :param distinct: of so many different values each stands in one run if they have been sorted.
+        :param counts: of categories, the rows of each, shape (k,); each stands in one run if they have been sorted.
         """
-        grouped = self._values[0].changes < distinct
-        values = 1.0 if grouped else max(dependence.factor() for dependence in self._values)
-        return values, self._missing.factor() if self.missing else 1.0
+        changes = self._values[0].changes
+        grouped = counts is not None and changes < len(counts)
+        shown = counts is not None and few_runs(changes, counts)
+        values = 1.0 if grouped else max(dependence.factor(shown=shown) for dependence in self._values)
+        if not self.missing:
+            return values, 1.0
+        gaps = np.array([self.missing, self.rows - self.missing])
+        return values, self._missing.factor(shown=few_runs(self._missing.changes, gaps))
 
 
 @dataclass(frozen=True)
@@ -320,7 +325,7 @@ class CategoryCounter:
         others = self._others + int(sizes[sizes <= most].sum())
         rows, next_to, after = max(int(sizes.sum()), 1), *((sizes == most + i).sum() for i in (1, 2))
         variance = others * (1 - others / rows) + (most + 1) * ((most + 1) * next_to + (most + 2) * after)
-        factors = self._gaps.factors(distinct=len(self._counts))
+        factors = self._gaps.factors(sizes)
         return Categories(
             self._gaps.rows,
             self._gaps.missing,

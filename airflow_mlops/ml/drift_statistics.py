@@ -232,9 +232,12 @@ def missing_signal(ref: Numbers | Categories, cur: Numbers | Categories, thresho
 def share_test(hits: tuple[float, float], rows: tuple[int, int], factors: tuple[float, float] = (1.0, 1.0)) -> float:
     """p-value of two shares being one: χ² of the 2 × 2 table, Fisher's exact test where counts are small.
 
-    :param factors: how many rows of a side are worth one independent row.
+    :param factors: how many rows of a side are worth one independent row. A side that has no such row, or no other,
+        does not show how they hang together: there the other side's factor counts, if it is larger.
     """
-    table = np.array([[k / f, (r - k) / f] for k, r, f in zip(hits, rows, factors, strict=True)])
+    alike = [k in (0, r) for k, r in zip(hits, rows, strict=True)]
+    counted = [max(factors) if same else own for same, own in zip(alike, factors, strict=True)]
+    table = np.array([[k / f, (r - k) / f] for k, r, f in zip(hits, rows, counted, strict=True)])
     if not table.sum(axis=0).all():
         return 1.0
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()

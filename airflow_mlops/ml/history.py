@@ -18,7 +18,7 @@ OTHERS = ("prediction", "request", "training", "suppressed", "gates", "promotion
 ALARMS = ("drift", "skew", "drop", "failed", "stale", "alarm")
 CALM = ("no_drift", "no_skew", "ok", "passed", "fresh", "normal")
 UNDECIDED = ("not_enough_data", "pending_labels")
-_NAMED = 3  # columns of an alarm that are named
+_NAMED = 3  # columns or expectations of an alarm that are named
 
 
 @dataclass(frozen=True)
@@ -158,13 +158,14 @@ def _check(name: str, result: Mapping[str, Any]) -> Check:
 
 
 def _short(name: str, verdict: str, alarm: bool | None, result: Mapping[str, Any]) -> str:
-    """A few words: ``drift: wind_speed``, ``performance ok, roc_auc 0.641``."""
+    """A few words: ``drift: wind_speed``, ``quality failed: …``, ``performance ok, roc_auc 0.641``."""
     words = verdict.replace("_", " ")
     head = words if name in verdict else f"{name} {words}"
     if result.get("value") is not None:
         against = f" (at promotion {result['baseline']:.3f})" if alarm and "baseline" in result else ""
         return f"{head}, {result.get('metric', '')} {result['value']:.3f}{against}"
     names = [one["name"] for one in result.get("columns") or () if one.get("drifted") or one.get("skewed")]
+    names = names or list(map(str, result.get("failed") or ()))
     if not names or not alarm:
         return head
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

@@ -24,7 +24,8 @@ def quality(
 ) -> tuple[dict[str, Any], str]:
     """Run the pipeline's expectations on captured inputs; those on private or uncaptured columns wait.
 
-    :returns: ``{"verdict": "passed" or "failed", "sentence", "version", "rows"}`` and the report's page.
+    :returns: ``{"verdict": "passed" or "failed", "sentence", "version", "rows", "failed"}``, the last the names of what
+        failed, and the report's page.
     """
     frame = read_capture(store, capture)
     schema = FeatureSchema.from_dict(version.record["schema"]).hiding(data.private)
@@ -50,7 +51,9 @@ def quality(
         result = validate(snapshot, scratch, checked, data, target_optional=True)
     verdict = "passed" if result.success else "failed"
     sentence = result.sentence + (f"; not checked, because private: {', '.join(unchecked)}" if unchecked else "")
-    return {"verdict": verdict, "sentence": sentence, "version": version.number, "rows": len(frame)}, result.html
+    failed = [f"{c.expectation} on {c.column}" if c.column else c.expectation for c in result.failed]
+    found = {"verdict": verdict, "sentence": sentence, "version": version.number, "rows": len(frame), "failed": failed}
+    return found, result.html
 
 
 def _column(expectation: dict[str, dict[str, Any]]) -> str | None:

@@ -62,16 +62,19 @@ class PipelineConfig(Model):
         watched = set(self.retrain.when if self.retrain else ()) & {"drift", "performance", "staleness"}
         no_start = self.retrain is not None and not self.retrain.schedule and not self.retrain.when
         by_person = "needs `level: 1`; level 0 is started by a person"
-        sliced = {column for gate in self.evaluate.gates for column in gate.columns}
-        private = sorted(sliced & set(self.data.private))
+        private = {
+            f"`evaluate.gates.{i}` slices by {column}, which `data.private` lists: a report would show its values": True
+            for i, gate in enumerate(self.evaluate.gates)
+            for column in gate.columns
+            if column in self.data.private
+        }
         blocked = self.evaluate.block not in (None, "none")
         refuse(
             {
                 "`evaluate.block` is a duration and needs `data.timestamp`": blocked and self.data.timestamp is None,
                 "`evaluate.block` cannot be a duration with `split.by: group`: its groups are the blocks": blocked
                 and self.data.split.by == "group",
-                f"`evaluate.gates` slice by {', '.join(private)}, which `data.private` lists: a report would show "
-                "its values": bool(private),
+                **private,
                 f"`monitor` {by_person}": self.level == 0 and self.monitor is not None,
                 f"`retrain` {by_person}": self.level == 0 and self.retrain is not None,
                 f"`deploy.batch.schedule` {by_person}": self.level == 0 and self.deploy.batch.schedule is not None,
@@ -94,6 +97,11 @@ class PipelineConfig(Model):
                 "`monitor.labels` needs `data.id`: outcomes are joined to predictions by it": self.monitor is not None
                 and self.monitor.labels is not None
                 and self.data.id is None,
+                "`monitor.labels.join_on` is the target: outcomes are joined by a column that names the row": (
+                    self.monitor is not None
+                    and self.monitor.labels is not None
+                    and self.monitor.labels.join_on == self.data.target
+                ),
                 "`monitor.skew` needs `data.id`: served rows are joined to replayed ones by it": self._skew is not None
                 and self.data.id is None,
                 "`monitor.skew` needs `source`: private columns are not kept with what was scored, and the feature "

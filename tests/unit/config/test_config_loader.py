@@ -462,6 +462,27 @@ def test_a_replay_needs_rows_it_can_join(more: str, message: str) -> None:
     assert any(message in issue.message for issue in issues(text)), issues(text)
 
 
+def test_outcomes_are_not_joined_by_the_target() -> None:
+    labels = "monitor: {labels: {source: a.csv, join_on: late}}\n"
+    text = CONTINUOUS.replace("monitor:\n  max_age: 30d\n", labels).replace("target: late\n", "target: late\n  id: i\n")
+    (issue,) = issues(text)
+    assert issue.path == "monitor.labels.join_on"
+    assert "a column that names the row" in issue.message
+
+
+def test_a_gate_that_slices_by_a_private_column_is_pointed_at() -> None:
+    gates = "    - {metric: roc_auc, at_least: 0.5}\n    - {metric: roc_auc, at_least: 0.5, slices: [ward, name]}\n"
+    text = CONTINUOUS.replace("    - metric: roc_auc\n      at_least: 0.6\n", gates)
+    (issue,) = issues(text.replace("  target: late\n", "  target: late\n  private: [name]\n"))
+    assert (issue.path, issue.line) == ("evaluate.gates.1", 16)
+
+
+@pytest.mark.parametrize(("written", "advice"), [("95", "write 0.95"), ("99.9", "write 0.999"), ("950", None)])
+def test_a_share_written_in_percent(written: str, advice: str | None) -> None:
+    (issue,) = issues(CONTINUOUS.replace("at_least: 0.6", f"at_least: 0.6\n      confidence: {written}"))
+    assert (issue.path, issue.suggestion) == ("evaluate.gates.0.confidence", advice)
+
+
 def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").symlink_to(tmp_path / "gone.yaml")
     with pytest.raises(InvalidPipeline, match="this link leads nowhere"):

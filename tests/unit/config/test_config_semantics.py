@@ -531,3 +531,16 @@ def test_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_watched_metric_that_no_evaluation_measures_is_an_error():
+    watching = "monitor: {performance: {metric: f1}}\n"
+    issue = one(train(HGB, evaluate="[accuracy, roc_auc]") + watching)
+    assert (issue.severity, issue.path) == ("error", "monitor.performance.metric")
+    assert "`f1` is watched, and no evaluation measures it" in issue.message
+    assert issue.suggestion == "add it to `evaluate.metrics`, or watch one of accuracy, roc_auc"
+
+
+@pytest.mark.parametrize("evaluate", ["[f1]", "[accuracy], gates: [{metric: f1, at_least: 0.5}]"])
+def test_a_watched_metric_may_be_one_of_a_gate(evaluate):
+    assert not found(train(HGB, evaluate=evaluate) + "monitor: {performance: {metric: f1}}\n")

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from airflow_mlops.config.models import Drift
-from airflow_mlops.ml.dependence import Dependence
+from airflow_mlops.ml.dependence import Dependence, few_runs
 from airflow_mlops.ml.drift import check_drift
+from airflow_mlops.ml.drift_statistics import share_test
 
 
 def ar1(rng: np.random.Generator, rows: int, phi: float = 0.9) -> np.ndarray:
@@ -69,10 +70,29 @@ def test_batches_make_no_difference(rows: int, batch: int, seed: int) -> None:
     assert factor(values, batch) == pytest.approx(factor(values, 10**6), rel=1e-9)
 
 
+def test_runs_of_categories_in_a_random_order_are_mistaken_as_seldom_as_is_said() -> None:
+    rng = np.random.default_rng(8)
+    for rows, categories in ((40, 3), (300, 10), (3000, 50)):
+        codes = [rng.integers(0, categories, rows) for _ in range(2000)]
+        found = sum(few_runs(int((c[1:] != c[:-1]).sum()), np.bincount(c)) for c in codes)
+        assert found <= 12  # 0.002 of 2,000, and four standard errors
+
+
+@pytest.mark.parametrize("counts", [[], [300], [1] * 300, [15]])
+def test_categories_that_have_one_order_alone_are_not_judged(counts: list[int]) -> None:
+    assert not few_runs(max(len(counts) - 1, 0), np.array(counts, dtype=np.int64))
+
+
+def test_a_side_without_gaps_does_not_show_how_gaps_hang_together() -> None:
+    alone, together = (share_test((300, 0), (1000, 100), factors) for factors in ((1.0, 1.0), (25.0, 1.0)))
+    assert alone < 1e-6 < 0.05 < together
+
+
 def correlated(rng: np.random.Generator, rows: int) -> pd.DataFrame:
     numbers = {f"n{i}": ar1(rng, rows) for i in range(7)}
     late = ar1(rng, rows)
-    texts = {f"c{i}": np.array([*"abcde"])[np.digitize(ar1(rng, rows), [-0.8, -0.2, 0.2, 0.8])] for i in range(3)}
+    texts = {f"c{i}": np.array([*"abcde"])[np.digitize(ar1(rng, rows), [-0.8, -0.2, 0.2, 0.8])] for i in range(2)}
+    texts["c2"] = ar1(rng, rows).round(1).astype(str)  # many categories, of which few rows tell little
     return pd.DataFrame(numbers | texts | {"gaps": np.where(late > 1, np.nan, ar1(rng, rows)), "b": late > 0})
 
 
@@ -81,7 +101,9 @@ KINDS = (
 )
 
 
-@pytest.mark.parametrize(("reference", "current", "runs"), [(1000, 1000, 60), (20_000, 2000, 30)])
+@pytest.mark.parametrize(
+    ("reference", "current", "runs"), [(300, 300, 100), (10_000, 300, 60), (1000, 1000, 60), (20_000, 2000, 30)]
+)
 def test_correlated_rows_without_drift_do_not_flood(reference: int, current: int, runs: int) -> None:
     rng = np.random.default_rng(reference)
     alarms = sum(

@@ -70,7 +70,7 @@ def test_numbers_that_it_cannot_cut_into_bins_are_named_and_not_drawn() -> None:
     with pytest.raises(ValueError, match="Too many bins"):
         scores({"stamp": Pair("number", batch["stamp"], batch["stamp"], 0.1)})
     judged = check_by_evidently(batch, batch, kinds, Drift(engine="evidently"), (200, 200))
-    assert judged.sentence == "no drift in 1 columns; not compared: stamp"
+    assert judged.sentence == "no drift in 1 column; not compared: stamp"
     assert judged.columns[0].sentence == "stamp: the values lie too close together for their size"
     ours = check_drift(batch, batch, kinds, Drift())
     assert ours.sentence == "no drift in 2 columns"

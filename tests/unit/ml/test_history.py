@@ -96,7 +96,11 @@ def test_a_year_in_words(year: Year) -> None:
     year.check(4, prediction=SCORED, drift=STILL, performance={"verdict": "pending_labels", "sentence": "…"})
     year.check(5, prediction=SCORED, drift={"verdict": "not_enough_data", "sentence": "…"})
     year.check(6, prediction=SCORED)
-    year.check(7, prediction=SCORED, quality={"verdict": "failed", "sentence": "3 of 9"})
+    year.check(
+        7,
+        prediction=SCORED,
+        quality={"verdict": "failed", "sentence": "3 of 9", "failed": ["expect_x on hour", "expect_y"]},
+    )
     year.check(8, suppressed={"go": False})
     year.ask(8, "drift", dry=True)
     year.check(9, prediction=SCORED, rehearsal=True, drift=DRIFT)
@@ -118,7 +122,7 @@ def test_a_year_in_words(year: Year) -> None:
         "2013-05": ("no drift; performance pending labels", "no alarm"),
         "2013-06": ("drift not enough data", "no alarm: the checks could not tell"),
         "2013-07": ("nothing was checked", "no alarm: no check ran"),
-        "2013-08": ("quality failed", "no training was asked for because of it"),
+        "2013-08": ("quality failed: expect_x on hour, expect_y", "no training was asked for because of it"),
         "2013-09": ("nothing was scored", "nothing to check"),
     }
 

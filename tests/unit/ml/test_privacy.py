@@ -198,7 +198,7 @@ def test_the_search_would_find_them(lake: Path, store: LocalStore) -> None:
         ("private: [name, salary]", "private: [stays]", "`target` is also in `private`"),
         ("private: [name, salary]", "private: [person]", "`id` is also in `private`"),
         ("private: [name, salary]", "private: [seen]", "`timestamp` is also in `private`"),
-        ("at_least: 0.5}", "at_least: 0.5, slices: [ward, name]}", "slice by name, which `data.private` lists"),
+        ("at_least: 0.5}", "at_least: 0.5, slices: [ward, name]}", "slices by name, which `data.private` lists"),
     ],
 )
 def test_the_loader_refuses_what_would_show_values(before: str, after: str, message: str) -> None:
