@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from airflow_mlops.config.keys import all_keys, description_of, fields_of, model_at
@@ -23,7 +23,7 @@ TOP = ("extends", "environments")
 _STAND_INS: dict[str, Any] = {
     "pipeline": "x", "data": {"source": "x", "target": "x"}, "train": {"estimator": "a.b"},
     "target": "x", "conn_id": "x", "query": "x", "callable": "a:b", "space": {"x": [1]}, "source": "x",
-    "join_on": "x", "class": "a.b",
+    "join_on": "x", "class": "a.b", "api": "x", "environments": {"x": {"branch": "y", "api": "x"}},
 }  # fmt: skip
 
 _WANTED = {
@@ -40,16 +40,23 @@ _LIMITS = {
 _DURATIONS = {"window", "fresh_within", "timeout", "delay", "max_age", "cooldown", "block"}
 
 Path = tuple[Any, ...]
+M = TypeVar("M", bound=BaseModel)
 
 
 def explain(source: Source, error: ValidationError) -> PipelineConfig | None:
+    """As :func:`explain_as`, for a pipeline."""
+    return explain_as(PipelineConfig, source, error)
+
+
+def explain_as(root: type[M], source: Source, error: ValidationError) -> M | None:
     """Note every problem behind ``error``, and those the checks across keys find beside them, in ``source``.
 
     Pydantic runs a section's own checks only when all of its keys are right. So wrong values are
     taken out of a copy, or replaced by a stand-in, and the copy is validated again; a check that
     names a key that was taken out says nothing about the file and is dropped.
 
-    :returns: the pipeline as it would be without what is wrong, if that is one; for further checks only.
+    :param root: what the file should be.
+    :returns: it as it would be without what is wrong, if that is one; for further checks only.
     """
     data = copy.deepcopy(source.data)
     failed = _Failed()
@@ -69,10 +76,10 @@ def explain(source: Source, error: ValidationError) -> PipelineConfig | None:
             else:
                 fields.setdefault(path, []).append(detail)
         # A key that is misspelt is not also missing.
-        meant = {path: near for path, details in fields.items() if (near := _meant(path, details))}
+        meant = {path: near for path, details in fields.items() if (near := _meant(root, path, details))}
         for path, details in fields.items():
             if details and path not in meant.values():
-                _field(source, path, details)
+                _field(root, source, path, details)
         for path, details in whole.items():
             _whole(source, path, details, failed, told)
         if not fields and not any(whole):
@@ -82,7 +89,7 @@ def explain(source: Source, error: ValidationError) -> PipelineConfig | None:
                 failed.add(path)
                 take_out(data, path)
         try:
-            return PipelineConfig.model_validate(data, by_alias=True, by_name=False)
+            return root.model_validate(data, by_alias=True, by_name=False)
         except ValidationError as e:
             current = e
     return None
@@ -143,16 +150,16 @@ def take_out(data: Any, path: Path) -> None:
 # --- one key -----------------------------------------------------------------------------------
 
 
-def _field(source: Source, path: Path, details: list[ErrorDetails]) -> None:
+def _field(root: type[BaseModel], source: Source, path: Path, details: list[ErrorDetails]) -> None:
     kind = details[0]["type"]
     where = ".".join(str(step) for step in path)
     if kind == "missing":
         section = _dots(path[:-1])
-        about = description_of(path)
+        about = description_of(path, root)
         message = f"`{path[-1]}` is missing" + (f" in `{section}`" if section else "") + (f": {about}" if about else "")
         source.add(source.place(path[:-1], key=True), kind, message, f"add `{path[-1]}:`", where)
     elif kind == "extra_forbidden":
-        message, advice = _unknown_key(path)
+        message, advice = _unknown_key(root, path)
         source.add(source.place(path, key=True), kind, message, advice, where)
     elif kind == "invalid_key" or details[0]["loc"][-1:] == ("[key]",):
         key = f"`{path[-1]}`" if path else "a key"
@@ -165,31 +172,32 @@ def _field(source: Source, path: Path, details: list[ErrorDetails]) -> None:
         source.add(source.place(path), kind, message, advice, where)
 
 
-def _meant(path: Path, details: list[ErrorDetails]) -> Path | None:
+def _meant(root: type[BaseModel], path: Path, details: list[ErrorDetails]) -> Path | None:
     """The path of the key that an unknown one is close to."""
     if not details or details[0]["type"] != "extra_forbidden":
         return None
-    near = _close(str(path[-1]), list(fields_of(model_at(path[:-1]))))
+    near = _close(str(path[-1]), list(fields_of(model_at(path[:-1], root))))
     return (*path[:-1], near) if near else None
 
 
-def _unknown_key(path: Path) -> tuple[str, str | None]:
+def _unknown_key(root: type[BaseModel], path: Path) -> tuple[str, str | None]:
     key, section = str(path[-1]), _dots(path[:-1])
     shown = key if len(key) <= 60 else key[:57] + "…"
-    if key in PLANNED:
+    if key in PLANNED and root is PipelineConfig:
         return f"`{shown}` is not available in this version", "remove it"
     message = f"unknown key `{shown}`" + (f" in `{section}`" if section else "")
-    known = list(fields_of(model_at(path[:-1])))
-    elsewhere = [p for p in all_keys() if p.rsplit(".", 1)[-1] == key]
+    known = list(fields_of(model_at(path[:-1], root)))
+    top = TOP if root is PipelineConfig else ()
+    elsewhere = [p for p in all_keys(root) if p.rsplit(".", 1)[-1] == key]
     close = _close(key, known)
     if ":" in key and key.partition(":")[0] in known:
         return message, "put a space after the colon"
-    if key in TOP and len(path) > 1:
+    if key in top and len(path) > 1:
         return message, "it belongs to the top of the file"
     if elsewhere and len(key) > 2:
         return message, "it belongs to " + " or ".join(f"`{p}`" for p in elsewhere[:3])
     if not close and len(path) == 1:
-        close = _close(key, list(TOP))
+        close = _close(key, list(top))
     if close:
         return message, f"did you mean `{close}`?"
     return message, f"known keys are {', '.join(known)}" if known else None

@@ -13,13 +13,14 @@ from airflow_mlops.config.layers import SUFFIXES
 from airflow_mlops.config.types import BEHAVIOUR_SUFFIXES
 from airflow_mlops.config.yaml_source import MAX_BYTES
 
+PROJECT_FILE = "project.yaml"
 # Without a line end in it: a pattern that runs on over empty lines would be slow on many of them.
 _BEFORE = rb"(?:^|[{,])[ \t]*[\"']?"
 
 
 def pipeline_files(folder: Path, shard: tuple[int, int] | None = None) -> list[Path]:
-    """The YAML files in ``folder`` and below, in the order of their paths; without hidden ones and
-    ``*.behaviours.yaml``.
+    """The YAML files in ``folder`` and below, in the order of their paths; without hidden ones,
+    ``*.behaviours.yaml``, and a ``project.yaml`` that names no pipeline.
 
     :param shard: ``(i, n)``: only the files of the i-th of n shards, counted from 0; a file's shard
         follows from its path below ``folder`` and never changes while n stays.
@@ -30,12 +31,18 @@ def pipeline_files(folder: Path, shard: tuple[int, int] | None = None) -> list[P
         found += [os.path.join(place, f) for f in files if f.endswith(SUFFIXES) and not _other(f)]
     if shard is not None:
         found = [f for f in found if in_shard(f, folder, shard)]
+    found = [f for f in found if os.path.basename(f) != PROJECT_FILE or not is_project_file(Path(f))]
     return [Path(f) for f in sorted(found)]
 
 
 def _other(name: str) -> bool:
     """Whether a YAML file is hidden, or one of recorded behaviour."""
     return name.startswith(".") or name.endswith(BEHAVIOUR_SUFFIXES)
+
+
+def is_project_file(path: Path) -> bool:
+    """Whether a file is a project's, by its name and because it does not name a pipeline."""
+    return path.name == PROJECT_FILE and not re.search(rb"^[\"']?pipeline[\"']?[ \t]*:", _bytes(path), re.MULTILINE)
 
 
 def in_shard(file: str | Path, folder: Path, shard: tuple[int, int] | None) -> bool:

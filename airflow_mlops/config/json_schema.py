@@ -1,5 +1,7 @@
 """The JSON Schema of pipeline files, for editors: ``python -m airflow_mlops.config.json_schema``.
 
+With ``project`` behind it, that of ``project.yaml``.
+
 The models describe a whole pipeline. ``extends`` and ``environments`` are put beside them here, and so
 is the *patch* of every section: the same keys with nothing required, ``null`` to take a value away, and
 lists, which replace those below, complete. An overlay is made of patches, and so is a file that extends
@@ -17,6 +19,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from airflow_mlops.config.layers import FIXED
 from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.config.project import Project
 
 Schema = dict[str, Any]
 
@@ -93,6 +96,14 @@ def json_schema() -> Schema:
         "else": {"properties": by_layer, "required": made["required"]},
         "$defs": {**made["$defs"], "Overlay": {**overlay, "description": _OVERLAY}, **patches.defs, **_PLACEHOLDERS},
     }
+
+
+def project_schema() -> Schema:
+    """The JSON Schema (draft 2020-12) of ``project.yaml``, made from its model."""
+    made = Project.model_json_schema(by_alias=True, schema_generator=_Generator)
+    about = "Where a project of airflow-mlops is delivered from, and to."
+    head = {"$schema": GenerateJsonSchema.schema_dialect, "title": "airflow-mlops project", "description": about}
+    return {**head, **{key: value for key, value in made.items() if key not in head}}
 
 
 def _inside(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
@@ -176,14 +187,14 @@ class _Patches:
         return {"$ref": _REF + patch}
 
 
-def text() -> str:
-    """The schema as it is written to a file."""
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+def text(schema: Schema | None = None) -> str:
+    """A schema as it is written to a file; default: that of pipeline files."""
+    return json.dumps(schema or json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
-    """Print the schema."""
-    sys.stdout.write(text())
+    """Print the schema of pipeline files, or with ``project`` that of a project's file."""
+    sys.stdout.write(text(project_schema() if sys.argv[1:] == ["project"] else None))
 
 
 if __name__ == "__main__":

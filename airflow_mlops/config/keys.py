@@ -31,22 +31,33 @@ def fields_of(model: type[BaseModel] | None) -> dict[str, tuple[str, type[BaseMo
     }
 
 
-def model_at(path: tuple[Any, ...]) -> type[BaseModel] | None:
-    """The model of the section at ``path`` (keys and list positions), if it has one."""
-    model: type[BaseModel] | None = PipelineConfig
+def model_at(path: tuple[Any, ...], root: type[BaseModel] = PipelineConfig) -> type[BaseModel] | None:
+    """The model of the section at ``path`` (keys, names and list positions) in a file of ``root``, if it has one."""
+    model: type[BaseModel] | None = root
+    named = False
     for step in path:
-        if not isinstance(step, int):
-            model = fields_of(model).get(step, ("", None))[1]
-    return model
-
-
-def description_of(path: tuple[Any, ...]) -> str:
-    """What the key at ``path`` means, without the full stop; empty for an unknown key."""
-    return fields_of(model_at(path[:-1])).get(path[-1], ("", None))[0].rstrip(".")
+        if isinstance(step, int) or named:
+            named = False
+            continue
+        named = step in _named(model)
+        model = fields_of(model).get(step, ("", None))[1]
+    return None if named else model
 
 
 @cache
-def all_keys() -> tuple[str, ...]:
+def _named(model: type[BaseModel] | None) -> frozenset[str]:
+    """The keys of ``model`` that hold a section for each of several names."""
+    fields = model.model_fields.items() if model is not None else ()
+    return frozenset(info.alias or name for name, info in fields if typing.get_origin(info.annotation) is dict)
+
+
+def description_of(path: tuple[Any, ...], root: type[BaseModel] = PipelineConfig) -> str:
+    """What the key at ``path`` means, without the full stop; empty for an unknown key."""
+    return fields_of(model_at(path[:-1], root)).get(path[-1], ("", None))[0].rstrip(".")
+
+
+@cache
+def all_keys(root: type[BaseModel] = PipelineConfig) -> tuple[str, ...]:
     """Every key of the vocabulary, dotted; those of ``resources`` once."""
 
     def walk(model: type[BaseModel], before: str) -> Iterator[str]:
@@ -55,4 +66,4 @@ def all_keys() -> tuple[str, ...]:
             if inner is not None and key != "resources":
                 yield from walk(inner, f"{before}{key}.")
 
-    return tuple(walk(PipelineConfig, ""))
+    return tuple(walk(root, ""))

@@ -14,10 +14,11 @@ from pathlib import Path
 from airflow_mlops.config import blocks
 from airflow_mlops.config import columns as columns_of
 from airflow_mlops.config.behaviours import read_behaviours, unknown_columns
-from airflow_mlops.config.folder import extended, pipeline_files, root_of, text_of
+from airflow_mlops.config.folder import PROJECT_FILE, extended, is_project_file, pipeline_files, root_of, text_of
 from airflow_mlops.config.issues import InvalidPipeline, Issue
 from airflow_mlops.config.loader import PipelineReader
 from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.config.project import check_file
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.config.yaml_source import Place, Source
 
@@ -32,6 +33,8 @@ Columns = Callable[[PipelineConfig], Sequence[str] | None]
 
 def lint(paths: Sequence[Path], settings: Settings, *, columns: Columns | None = None) -> list[Issue]:
     """Return all problems of ``paths``, files and folders of them, in the order of their places; none twice.
+
+    A ``project.yaml`` among them, or at the top of a folder, is checked as what it is.
 
     Without an environment in ``settings`` each file is checked as it is and with each of its overlays.
     What is wrong only where no environment is chosen is a warning: some deployment may always choose one.
@@ -50,14 +53,22 @@ def lint(paths: Sequence[Path], settings: Settings, *, columns: Columns | None =
             issues.append(_at_start(path, "not_found", "there is no such file or folder", "check the path"))
             found = []
         for file in found:
-            files.setdefault(os.path.abspath(file), _File(file, root_of(path)))
+            if not is_project_file(file):
+                files.setdefault(os.path.abspath(file), _File(file, root_of(path)))
+    for file in _project_files(paths):
+        issues += check_file(file)
     return _Lint(settings, columns).run(list(files.values()), issues)
 
 
 def count_files(paths: Sequence[Path]) -> int:
     """How many files :func:`lint` checks."""
     found = [file for path in paths for file in (pipeline_files(path) if path.is_dir() else [path])]
-    return len({os.path.abspath(file) for file in found if os.path.lexists(file)})
+    return len({os.path.abspath(file) for file in [*found, *_project_files(paths)] if os.path.lexists(file)})
+
+
+def _project_files(paths: Sequence[Path]) -> list[Path]:
+    every = [path / PROJECT_FILE if path.is_dir() else path for path in paths]
+    return list({os.path.abspath(f): f for f in every if os.path.lexists(f) and is_project_file(f)}.values())
 
 
 @dataclass

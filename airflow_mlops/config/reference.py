@@ -1,4 +1,7 @@
-"""The reference page of pipeline files: ``python -m airflow_mlops.config.reference``."""
+"""The reference page of pipeline files: ``python -m airflow_mlops.config.reference``.
+
+With ``project`` behind it, that of ``project.yaml``.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from airflow_mlops.config.layers import MAX_FILES
 from airflow_mlops.config.maturity import LEVELS, MaturityLevel
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.placeholders import LOCATIONS
+from airflow_mlops.config.project import Project
 from airflow_mlops.config.settings import Settings
 
 _HEAD = """\
@@ -134,6 +138,31 @@ value, `12` is a number and `true` a boolean. Inside `{…}` and `[…]` a place
 A connection may begin {locations}, and is looked up by the task.
 """
 
+_PROJECT_HEAD = """\
+<!-- Made from the models by `python -m airflow_mlops.config.reference project`; change them, not this page. -->
+# Project file
+
+`project.yaml`, at the top of a project, says where its pipelines are delivered from, and to
+([how to](../how-to/deliver-pipelines.md)). It is read as strictly as a [pipeline file](pipeline.md), and
+`airflow mlops lint` checks it with the others of its folder. It has neither layers nor variables: secrets are in the
+connections that it names. For editors: [project.schema.json](../project.schema.json).
+
+```yaml
+project: crm
+remote: https://git.example.org/ml/crm.git
+conn_id: crm_git
+environments:
+  staging:
+    branch: deploy/staging
+    api: airflow_staging
+    smoke: {}
+  production:
+    branch: deploy/production
+    api: airflow_production
+    approve: {required: true, by: [ml-lead]}
+```\
+"""
+
 # A list: the aliases hold pydantic fields and cannot be hashed.
 _NAMES: list[tuple[Any, str]] = [
     (values.Duration, "duration"), (values.PositiveDuration, "duration"),
@@ -149,14 +178,26 @@ def reference() -> str:
     """The page, in Markdown."""
     parts = [_head(), *_levels()]
     for path, model in _sections(PipelineConfig, ""):
-        parts += ["", f"## `{path}`" if path else "## Top level", "", (model.__doc__ or "").strip(), ""]
-        parts += ["| Key | Type | Default | Meaning |", "|---|---|---|---|"]
-        hints = typing.get_type_hints(model, include_extras=True)
-        parts += [_row(info.alias or name, info, hints[name]) for name, info in model.model_fields.items()]
+        parts += _section(path, model)
         if not path:
             parts.append(f"| `extends` | text or list of text | – | {EXTENDS} |")
             parts.append(f"| `environments` | mapping | – | {ENVIRONMENTS} |")
     return "\n".join(parts) + "\n"
+
+
+def project_reference() -> str:
+    """The page of ``project.yaml``, in Markdown."""
+    parts = [_PROJECT_HEAD]
+    for path, model in _sections(Project, ""):
+        parts += _section(path, model)
+    return "\n".join(parts) + "\n"
+
+
+def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
+    yield from ("", f"## `{path}`" if path else "## Top level", "", (model.__doc__ or "").strip(), "")
+    yield from ("| Key | Type | Default | Meaning |", "|---|---|---|---|")
+    hints = typing.get_type_hints(model, include_extras=True)
+    yield from (_row(info.alias or name, info, hints[name]) for name, info in model.model_fields.items())
 
 
 def _head() -> str:
@@ -202,7 +243,7 @@ def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[Bas
             continue
         inner = next(models_in(info.annotation), None)
         if inner is not None:
-            items = "[]" if typing.get_origin(info.annotation) is list else ""
+            items = {list: "[]", dict: ".NAME"}.get(typing.get_origin(info.annotation) or BaseModel, "")
             yield from _sections(inner, f"{path}.{info.alias or name}".lstrip(".") + items)
 
 
@@ -254,8 +295,8 @@ def _default(info: FieldInfo) -> str:
 
 
 def main() -> None:
-    """Print the page."""
-    sys.stdout.write(reference())
+    """Print the page of pipeline files, or with ``project`` that of a project's file."""
+    sys.stdout.write(project_reference() if sys.argv[1:] == ["project"] else reference())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from airflow_mlops.config.folder import PROJECT_FILE
 from airflow_mlops.config.lint import Columns
+from airflow_mlops.config.project import name_in
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.delivery.project import Change, ProjectPipeline, own_packages
 from airflow_mlops.delivery.repository import Repository
@@ -125,8 +127,10 @@ class Check:
 
     @property
     def project(self) -> str:
-        """Its name: that of its folder."""
-        return self.asked.folder.resolve().name
+        """Its name: what project.yaml says, else that of its folder."""
+        file = self.files.get(PROJECT_FILE)
+        named = name_in(file.content.decode(errors="replace")) if file is not None else None
+        return named or self.asked.folder.resolve().name
 
     @property
     def tree(self) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from airflow_mlops.config.folder import naming, pipeline_files
+from airflow_mlops.config.folder import PROJECT_FILE, naming, pipeline_files
 from airflow_mlops.config.issues import Issue
 from airflow_mlops.config.lint import lint
 from airflow_mlops.delivery.bundle import pack, read_bundle
@@ -93,7 +93,8 @@ def _read(found: Check) -> None:
 
 
 def _lint(found: Check, say: Callable[[str], None]) -> Stage:
-    issues = lint([found.tree / PIPELINES], found.settings(found.files), columns=found.asked.columns)
+    own = [found.tree / PROJECT_FILE] if PROJECT_FILE in found.files else []
+    issues = lint([found.tree / PIPELINES, *own], found.settings(found.files), columns=found.asked.columns)
     cases: dict[str, list[str]] = {path: [] for path in _checked(found.files)}
     told = []
     for issue in issues:
@@ -116,7 +117,11 @@ def _lint(found: Check, say: Callable[[str], None]) -> Stage:
 
 def _checked(files: Mapping[str, TreeFile]) -> Iterator[str]:
     for path in files:
-        if path.endswith(".py") or (path.startswith(f"{PIPELINES}/") and path.endswith((".yaml", ".yml"))):
+        if (
+            path == PROJECT_FILE
+            or path.endswith(".py")
+            or (path.startswith(f"{PIPELINES}/") and path.endswith((".yaml", ".yml")))
+        ):
             yield path
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from airflow_mlops.cli.new_project import new_project as command
 from airflow_mlops.config.lint import lint
+from airflow_mlops.config.project import read_project
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.delivery import repository, scaffold
 from airflow_mlops.delivery.scaffold import example_customers, new_project, project_files
@@ -26,7 +27,7 @@ def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {p for p in written if not p.startswith(".git/")} == {
         ".airflowignore", ".github/workflows/pipelines.yml", ".gitignore", ".gitlab-ci.yml", "README.md",
         "data/customers.csv", "features/__init__.py", "features/churn.py", "loader.py", "pipelines/base.yaml",
-        "pipelines/churn.yaml", "requirements.txt", "tests/test_churn.py",
+        "pipelines/churn.yaml", "project.yaml", "requirements.txt", "tests/test_churn.py",
     }  # fmt: skip
     assert (folder / ".git" / "HEAD").read_text() == "ref: refs/heads/main\n"
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["crm"]
@@ -37,7 +38,8 @@ def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("name", ["crm", "no", "1.10", "a-b_c.d", "true"])
 def test_its_files_have_no_mistakes(name: str, tmp_path: Path) -> None:
     new_project(tmp_path / name)
-    assert lint([tmp_path / name / "pipelines"], Settings(allowed_imports=("features",))) == []
+    assert lint([tmp_path / name], Settings(allowed_imports=("features",))) == []
+    assert read_project(tmp_path / name).name == name
     assert yaml.safe_load((tmp_path / name / "pipelines" / "base.yaml").read_text())["owner"] == name
 
 
