@@ -22,6 +22,45 @@ class StepResult:
 
 
 @dataclass(repr=False)
+class Experimented:
+    """What a local experiment found.
+
+    :param winner: ``number``, ``candidate``, ``params``, ``score``, ``rung``; of a model also ``train``, ``features``.
+    :param sentence: what came of it, in words.
+    :param trials: every trial, the best first: ``number``, ``candidate``, ``params``, ``rung``, ``score``, ``state``,
+        ``seconds``, ``error``, ``resource``.
+    :param result: what the gates said of the winner; ``None`` where there is no model.
+    :param reports: title → HTML page; pages show values of the data.
+    """
+
+    pipeline: str
+    winner: dict[str, Any]
+    sentence: str
+    trials: tuple[dict[str, Any], ...]
+    result: Result | None
+    reports: dict[str, str]
+    steps: tuple[StepResult, ...]
+    store: Store
+    _cleanup: Callable[[], None] = field(default=lambda: None)
+
+    def __post_init__(self) -> None:
+        self._finalizer = weakref.finalize(self, self._cleanup)
+
+    def close(self) -> None:
+        """Remove the run's temporary store; everything but ``store`` can still be used."""
+        self._finalizer()
+
+    def __enter__(self) -> Experimented:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Experiment of {self.pipeline}: {self.sentence}>"
+
+
+@dataclass(repr=False)
 class Result:
     """What a local run found.
 

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops import local_experiment
 from airflow_mlops.config.models import Data, PipelineConfig, length
 from airflow_mlops.exceptions import ConfigError, DataError, ValidationFailed, WindowError
 from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
     from airflow_mlops.ml.cost import Meter
+    from airflow_mlops.ml.experiment_records import ExperimentRecords
+    from airflow_mlops.ml.experiment_trials import Runner
     from airflow_mlops.ml.files import Files
     from airflow_mlops.ml.reading import SourceBatches, Sql
     from airflow_mlops.registry.registry import Version
@@ -39,6 +42,9 @@ class LocalRun:
     :param sample: at most this many rows; ``None``: all.
     :param run_id: names the run in what is registered.
     :param keep: takes a report: its title and its page.
+    :param dag: ``train`` or ``experiment``: whose steps these are.
+    :param progress: takes a line as soon as something is known, before the step ends.
+    :param facts: what else is recorded of the version: the experiment that it won.
     :param costs: what the steps that have ended cost; ``meter`` measures the one that runs.
     :param signer: signs the candidate.
     :param verifier: whose signatures count; where they must be there and the candidate is not registered, it is
@@ -58,6 +64,9 @@ class LocalRun:
     allowed_imports: Sequence[str] = ()
     trusted_types: Sequence[str] = ()
     allow_commands: bool = False
+    dag: str = "train"
+    progress: Callable[[str], None] = lambda line: None
+    facts: dict[str, Any] = field(default_factory=dict)
     signer: Signer | None = None
     verifier: Verifier | None = None
 
@@ -68,6 +77,14 @@ class LocalRun:
     decision: dict[str, Any] = field(default_factory=dict)
     costs: list[dict[str, Any]] = field(default_factory=list)
     meter: Meter | None = None
+
+    # Of an experiment alone.
+    records: ExperimentRecords | None = None
+    plan: dict[str, Any] = field(default_factory=dict)
+    runner: Runner | None = None
+    going: list[int] = field(default_factory=list)
+    table: list[dict[str, Any]] = field(default_factory=list)
+    result: dict[str, Any] = field(default_factory=dict)
 
     @property
     def data(self) -> Data:
@@ -187,7 +204,8 @@ def _validate(run: LocalRun) -> list[str]:
     return [result.sentence, *([result.labels.sentence] if result.labels else [])]
 
 
-def _fit(run: LocalRun) -> list[str]:
+def fit(run: LocalRun) -> list[str]:
+    """Train the candidate as the run's configuration says, and register it where that is asked for."""
     from airflow_mlops.ml.candidate import train_candidate
     from airflow_mlops.ml.command import check_command
     from airflow_mlops.ml.gates import check_gates
@@ -251,7 +269,7 @@ def _register(run: LocalRun, record: dict[str, Any]) -> None:
     source = {"dag_id": _dag_id(run), "run_id": run.run_id, "replay": None}
     registry = Registry(run.store, config.pipeline)
     run.version = registry.register(
-        record | {"about": _about(config), "run": source}, op_id=op_id(run.run_id, "register")
+        record | {"about": _about(config), "run": source, **run.facts}, op_id=op_id(run.run_id, "register")
     )
 
 
@@ -261,7 +279,7 @@ def _about(config: PipelineConfig) -> dict[str, Any]:
 
 def _dag_id(run: LocalRun) -> str:
     """The DAG whose steps these are: who may see it may see the reports of what was registered."""
-    return f"{run.config.pipeline}__train"
+    return f"{run.config.pipeline}__{run.dag}"
 
 
 def _score(run: LocalRun) -> list[str]:
@@ -381,12 +399,13 @@ STEPS: dict[str, Callable[[LocalRun], list[str]]] = {
     "data.snapshot": _snapshot,
     "data.profile": _profile,
     "validate.expectations": _validate,
-    "train.fit": _fit,
+    "train.fit": fit,
     "retention.expire": lambda run: ["a local run gives up nothing"],
     "evaluate.score": _score,
     "evaluate.gates": _gates,
     "approve.ask": _ask,
     "promote.champion": _promote(),
     "promote.handover": _promote(" and be handed over as one bundle"),
+    **local_experiment.STEPS,
 }
 """Step name → what it does in a local run."""

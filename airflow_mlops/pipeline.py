@@ -9,11 +9,11 @@ import tempfile
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow_mlops.config.folder import root_of
@@ -21,7 +21,7 @@ from airflow_mlops.config.loader import load_pipeline
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.exceptions import ConfigError, RegistryError, WindowError
-from airflow_mlops.local_result import Result, StepResult
+from airflow_mlops.local_result import Experimented, Result, StepResult
 from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
@@ -120,6 +120,112 @@ class Pipeline:
         :param verifier: whose signatures count where a model of ``store`` is loaded.
         :raises MLOpsError: as the steps of the DAG do; a note on the error names the step.
         """
+        if not self.config.has_model:
+            raise ConfigError(
+                f"{self.config.pipeline} trains no model: it is an experiment on {self._function}",
+                hint="run it with `airflow mlops experiment FILE`, or Pipeline.experiment()",
+            )
+        with ExitStack() as stack:
+            run, made = self._local(
+                "train", stack, say, sample=sample, start=start, end=end, store=store, register=register,
+                data_root=data_root, sql=sql, trusted_types=trusted_types, allow_commands=allow_commands,
+                reports=reports, files=files, signer=signer, verifier=verifier,
+            )  # fmt: skip
+            steps = tuple(_walk(run, say))
+            return _result(run, made, steps, say, stack.pop_all().close)
+
+    def experiment(
+        self,
+        *,
+        n_trials: int | None = None,
+        strategy: str | None = None,
+        space: Mapping[str, Sequence[Any]] | None = None,
+        sample: int | None = None,
+        start: str | date | None = None,
+        end: str | date | None = None,
+        store: Store | str | None = None,
+        register: bool = False,
+        say: Say = print,
+        data_root: str | os.PathLike[str] | None = None,
+        sql: Sql | None = None,
+        trusted_types: Sequence[str] = (),
+        reports: str | os.PathLike[str] | None = None,
+        files: Files | None = None,
+        signer: Signer | None = None,
+        verifier: Verifier | None = None,
+    ) -> Experimented:
+        """Run the steps of the experiment's DAG here, one trial after the other; then the gates judge the winner.
+
+        :param n_trials: instead of the file's. :param strategy: likewise.
+        :param space: parameter → values, instead of those of the file's spaces.
+        :param register: record the trials in ``store``, and register the winner. Started again, the same experiment on
+            the same rows goes on where it stopped.
+
+        The other parameters are those of :meth:`run`.
+
+        :raises ConfigError: there is no ``experiment`` section, or what is set does not fit it.
+        :raises MLOpsError: as the steps of the DAG do; a note on the error names the step.
+        """
+        from airflow_mlops.ml.experiment_plan import overridden
+
+        if self.config.experiment is None:
+            raise ConfigError(
+                f"{self.config.pipeline} has no `experiment` section", hint="add one, with a `space` or `candidates`"
+            )
+        asked = overridden(self.config.experiment, space or {}, n_trials=n_trials, strategy=strategy)
+        other = Pipeline(
+            self.config.model_copy(update={"experiment": asked}),
+            folder=self._folder,
+            allowed_imports=self._allowed_imports,
+            data_root=self._data_root,
+        )
+        with ExitStack() as stack:
+            run, made = other._local(
+                "experiment", stack, say, sample=sample, start=start, end=end, store=store, register=register,
+                data_root=data_root, sql=sql, trusted_types=trusted_types, reports=reports, files=files,
+                signer=signer, verifier=verifier,
+            )  # fmt: skip
+            steps = tuple(_walk(run, say))
+            if not self.config.has_model:
+                say("nothing was trained: this experiment has no model")
+            result = _result(run, made, steps, say, lambda: None) if self.config.has_model else None
+            return Experimented(
+                pipeline=self.config.pipeline,
+                winner=run.result["winner"],
+                sentence=run.result["sentence"],
+                trials=tuple(run.table),
+                result=result,
+                reports=made,
+                steps=steps,
+                store=run.store,
+                _cleanup=stack.pop_all().close,
+            )
+
+    @property
+    def _function(self) -> str:
+        return str(self.config.experiment.callable) if self.config.experiment else "nothing"
+
+    def _local(
+        self,
+        dag: str,
+        stack: ExitStack,
+        say: Say,
+        *,
+        sample: int | None,
+        start: str | date | None,
+        end: str | date | None,
+        store: Store | str | None,
+        register: bool,
+        data_root: str | os.PathLike[str] | None,
+        sql: Sql | None,
+        trusted_types: Sequence[str],
+        reports: str | os.PathLike[str] | None,
+        files: Files | None,
+        signer: Signer | None,
+        verifier: Verifier | None,
+        allow_commands: bool = False,
+    ) -> tuple[LocalRun, dict[str, str]]:
+        """What the steps of a DAG work with here, and where its reports are put."""
         from airflow_mlops.local_steps import LocalRun
         from airflow_mlops.ml.files import Files as OpenFiles
 
@@ -127,54 +233,59 @@ class Pipeline:
             raise ConfigError(f"a sample of {sample} rows is none", hint="ask for at least one row")
         if register and store is None:
             raise RegistryError("there is no store to register in", hint="name it: store='file:///folder'")
-        window = window_of(start, end, self.config.dag.timezone)
-        with ExitStack() as stack:
-            made: dict[str, str] = {}
-            run = LocalRun(
-                self.config,
-                self._folder,
-                _store(store, register, stack),
-                files or OpenFiles(root=str(data_root or self._data_root or Path.cwd())),
-                run_id=f"local__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}__{uuid.uuid4().hex[:8]}",
-                keep=_keeper(made, Path(reports) if reports is not None else None),
-                window=window,
-                sample=sample,
-                sql=sql,
-                register=register,
-                allowed_imports=self._allowed_imports,
-                trusted_types=tuple(trusted_types),
-                allow_commands=allow_commands,
-                signer=signer,
-                verifier=verifier,
-            )
-            steps = tuple(_walk(run, say))
-            number = run.candidate.number if register else None
-            told = f"registered as v{number}, not promoted" if number else "nothing was registered"
-            say(f"verdict: {run.decision['verdict']}; {told}")
-            return Result(
-                pipeline=self.config.pipeline,
-                verdict=run.decision["verdict"],
-                sentence=run.decision["sentence"],
-                metrics=run.evaluation["metrics"],
-                gates=tuple(run.decision["results"]),
-                model=run.model,
-                snapshot=run.snapshot,
-                reports=made,
-                version=number,
-                steps=steps,
-                store=run.store,
-                _cleanup=stack.pop_all().close,
-            )
+        made: dict[str, str] = {}
+        run = LocalRun(
+            self.config,
+            self._folder,
+            _store(store, register, stack),
+            files or OpenFiles(root=str(data_root or self._data_root or Path.cwd())),
+            run_id=f"local__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}__{uuid.uuid4().hex[:8]}",
+            keep=_keeper(made, Path(reports) if reports is not None else None),
+            window=window_of(start, end, self.config.dag.timezone),
+            sample=sample,
+            sql=sql,
+            register=register,
+            allowed_imports=self._allowed_imports,
+            trusted_types=tuple(trusted_types),
+            allow_commands=allow_commands,
+            dag=dag,
+            progress=lambda line: say(f"  {line}"),
+            signer=signer,
+            verifier=verifier,
+        )
+        return run, made
+
+
+def _result(
+    run: LocalRun, made: dict[str, str], steps: tuple[StepResult, ...], say: Say, cleanup: Callable[[], None]
+) -> Result:
+    number = run.candidate.number if run.register else None
+    told = f"registered as v{number}, not promoted" if number else "nothing was registered"
+    say(f"verdict: {run.decision['verdict']}; {told}")
+    return Result(
+        pipeline=run.config.pipeline,
+        verdict=run.decision["verdict"],
+        sentence=run.decision["sentence"],
+        metrics=run.evaluation["metrics"],
+        gates=tuple(run.decision["results"]),
+        model=run.model,
+        snapshot=run.snapshot,
+        reports=made,
+        version=number,
+        steps=steps,
+        store=run.store,
+        _cleanup=cleanup,
+    )
 
 
 def _walk(run: LocalRun, say: Say) -> Iterator[StepResult]:
-    """Run the steps of the level's training DAG in their order and tell of each when it has ended."""
+    """Run the steps of the DAG in their order and tell of each when it has ended."""
     from airflow_mlops.factory.levels import dag_specs
     from airflow_mlops.local_steps import STEPS
     from airflow_mlops.ml.cost import Meter
 
-    (spec,) = (spec for spec in dag_specs(run.config) if spec.suffix == "train")
-    say(f"{run.config.pipeline} (level {run.config.level}): the steps of {run.config.pipeline}__train, run here")
+    (spec,) = (spec for spec in dag_specs(run.config) if spec.suffix == run.dag)
+    say(f"{run.config.pipeline} (level {run.config.level}): the steps of {run.config.pipeline}__{run.dag}, run here")
     for step in spec.steps_for(run.config):
         began, run.meter = time.monotonic(), Meter()
         try:

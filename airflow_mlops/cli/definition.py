@@ -185,6 +185,44 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     ENVIRONMENT,
                 ),
                 _command(
+                    "experiment",
+                    "Run a pipeline's experiment here, without scheduler and database",
+                    "The same steps as the DAG NAME__experiment, one trial after the other. Nothing is recorded unless "
+                    "--register is given; with it, a command that was stopped goes on where it was.",
+                    YAML,
+                    Arg(("--n-trials",), metavar="N", type=int, default=None, help="Instead of experiment.n_trials"),
+                    Arg(
+                        ("--strategy",),
+                        choices=("random", "halving", "all"),
+                        default=None,
+                        help="Instead of experiment.strategy",
+                    ),
+                    Arg(
+                        ("--set",),
+                        action="append",
+                        metavar="KEY=VALUES",
+                        default=None,
+                        help="Other values of a parameter of the space: max_depth=4 or max_depth='[2, 4, 8]'; may be "
+                        "given several times",
+                    ),
+                    Arg(("--sample",), metavar="N", type=int, default=None, help="Work on at most N rows"),
+                    Arg(("--from",), dest="start", metavar="DATE", default=None, help="Start of the data window"),
+                    Arg(("--to",), dest="end", metavar="DATE", default=None, help="End of it; not part of it"),
+                    Arg(
+                        ("--data-root",),
+                        metavar="DIR",
+                        default=None,
+                        help="Where relative data paths start (default: the option data_root of the section mlops)",
+                    ),
+                    Arg(
+                        ("--register",),
+                        action="store_true",
+                        help="Record the trials, and register the winner, in the store",
+                    ),
+                    Arg(("--reports",), metavar="DIR", default=None, help="Write the reports there, as HTML"),
+                    ENVIRONMENT,
+                ),
+                _command(
                     "upgrade",
                     "Rewrite files of an older schema version; comments stay",
                     "Rewrites the files in place, or with --check only says which it would rewrite, with exit code 1.",

@@ -93,7 +93,7 @@ def json_schema() -> Schema:
             "properties": {key: {"$ref": f"{_REF}Overlay/properties/{key}"} for key in by_layer},
             "required": ["pipeline"],
         },
-        "else": {"properties": by_layer, "required": made["required"]},
+        "else": {"properties": by_layer, **_required(made["required"])},
         "$defs": {**made["$defs"], "Overlay": {**overlay, "description": _OVERLAY}, **patches.defs, **_PLACEHOLDERS},
     }
 
@@ -104,6 +104,16 @@ def project_schema() -> Schema:
     about = "Where a project of airflow-mlops is delivered from, and to."
     head = {"$schema": GenerateJsonSchema.schema_dialect, "title": "airflow-mlops project", "description": about}
     return {**head, **{key: value for key, value in made.items() if key not in head}}
+
+
+def _required(keys: list[str]) -> Schema:
+    """What a file needs: a model, or an experiment on a callable, which has neither data nor training."""
+    of_model = ["data", "train"]
+    alone: Schema = {
+        "required": ["experiment"],
+        "properties": {"experiment": {"required": ["callable"]}, **dict.fromkeys(of_model, False)},
+    }
+    return {"required": [key for key in keys if key not in of_model], "anyOf": [{"required": of_model}, alone]}
 
 
 def _inside(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:

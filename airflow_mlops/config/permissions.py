@@ -9,7 +9,11 @@ from airflow_mlops.config.settings import Settings
 from airflow_mlops.config.yaml_source import Source
 from airflow_mlops.exceptions import CodeNotAllowed
 
-CODE = (("data", "callable"), ("features", "callable"), ("train", "estimator"), ("train", "callable"))
+CODE = (
+    ("data", "callable"), ("features", "callable"), ("train", "estimator"), ("train", "callable"),
+    ("experiment", "callable"),
+)  # fmt: skip
+CANDIDATES = ("experiment", "candidates")
 GATES = ("evaluate", "gates")
 NOTIFIERS = ("notify", "notifiers")
 # Notifiers of Airflow and of its providers need no permission.
@@ -27,6 +31,10 @@ def check(source: Source, settings: Settings) -> None:
         gates = _at(source, GATES)
         for i in range(len(gates)) if isinstance(gates, list) else ():
             _code(source, (*GATES, i, "value", "callable"), settings.allowed_imports)
+        candidates = _at(source, CANDIDATES)
+        for i in range(len(candidates)) if isinstance(candidates, list) else ():
+            for key in ("estimator", "features"):
+                _code(source, (*CANDIDATES, i, key), settings.allowed_imports)
         notifiers = _at(source, NOTIFIERS)
         for i in range(len(notifiers)) if isinstance(notifiers, list) else ():
             _code(source, (*NOTIFIERS, i, "class"), (AIRFLOW, *settings.allowed_imports))

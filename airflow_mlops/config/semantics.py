@@ -132,6 +132,7 @@ class _Model:
         self.found = found
         self.train = _inner(data, "train")
         self.search = _inner(self.train, "search")
+        self.experiment = _inner(data, "experiment")
         self.evaluate = _inner(data, "evaluate")
         self.watched = _inner(_inner(data, "monitor"), "performance")
         self.labels = _inner(_inner(data, "validate"), "labels")
@@ -148,21 +149,59 @@ class _Model:
             else:
                 self._estimator(self.estimator, self.name.rpartition(".")[2])
         self._metrics()
+        self._experiment()
         for limit in ("max_conflicts", "max_rate_change"):
             if self.task == "regression" and self.labels.get(limit) is not None:
                 message = f"`{limit}` is for classes, and this pipeline is for regression"
                 self.found.add(("validate", "labels", limit), "labels", message, "remove it", key=True)
 
-    def _unknown_estimator(self, name: str) -> None:
+    def _experiment(self) -> None:
+        """The candidates' estimators, with their parameters and spaces, and the metric."""
+        self._metric(self.experiment.get("metric"), ("experiment", "metric"))
+        given = dict(_items(self.experiment, "candidates"))
+        candidates = [one for one in given.values() if isinstance(one, dict)]
+        inherit = [one for one in candidates if not one.get("estimator") and not one.get("space")]
+        of_function = self.experiment.get("callable") is not None
+        if self.estimator is not None and not of_function and (inherit or not candidates):
+            self._space(self.estimator, str(self.name).rpartition(".")[2], self.experiment, ("experiment",))
+        for i, candidate in given.items():
+            if isinstance(candidate, dict):
+                self._candidate(candidate, ("experiment", "candidates", i))
+
+    def _candidate(self, candidate: dict[Any, Any], at: Path) -> None:
+        name, entry, cls = candidate.get("estimator"), self.estimator, str(self.name).rpartition(".")[2]
+        if name is not None:
+            entry, cls = (estimator(name), name.rpartition(".")[2]) if isinstance(name, str) else (None, "")
+            if isinstance(name, str) and entry is None:
+                self._unknown_estimator(name, (*at, "estimator"))
+            elif entry is not None and self.task not in (None, _TASKS.get(entry["kind"], "")):
+                kind = entry["kind"] if entry["kind"] in _TASKS else "neither a classifier nor a regressor"
+                message = f"`{cls}` is {'a ' * (kind in _TASKS)}{kind}, and this pipeline is for {self.task}"
+                self.found.add((*at, "estimator"), "estimator", message, "take candidates of one kind")
+        if entry is not None:
+            for parameter, value in _inner(candidate, "params").items():
+                self._parameter(entry["parameters"], (*at, "params", parameter), (value,), cls)
+            self._space(entry, cls, candidate, at)
+
+    def _space(self, entry: Estimator, cls: str, holder: dict[Any, Any], at: Path) -> None:
+        resource = _inner(self.experiment, "halving").get("resource", "rows")
+        if resource != "rows" and isinstance(resource, str) and resource not in entry["parameters"]:
+            message = f"`{cls}` has no parameter `{short(resource)}` to ration"
+            advice = "write `rows`, or a parameter that every candidate has"
+            self.found.add(("experiment", "halving", "resource"), "parameter", message, advice, "scikit-learn")
+        for parameter, values in _inner(holder, "space").items():
+            self._parameter(entry["parameters"], (*at, "space", parameter), values, cls)
+
+    def _unknown_estimator(self, name: str, at: Path = ("train", "estimator")) -> None:
         module, _, cls = name.rpartition(".")
         if module and not module.startswith("sklearn.") and module != "sklearn":
             return
         paths = estimator_paths()
         path = paths.get(cls) or paths.get(nearest(cls, list(paths)) or "")
-        at = ("train", "estimator")
         if not module:
             if path:
-                message = f"`train.estimator` needs a dotted path, and `{short(name)}` is a name alone"
+                key = "train.estimator" if at[0] == "train" else at[-1]
+                message = f"`{key}` needs a dotted path, and `{short(name)}` is a name alone"
                 self.found.add(at, "estimator", message, f"write {path}")
             return
         advice = "see scikit-learn's list of estimators"

@@ -160,6 +160,9 @@ def code_of(tree: Tree, config: PipelineConfig, folder: str) -> dict[str, str]:
     named = [config.data.callable, config.train.callable, config.train.estimator]
     named += [config.features.callable if config.features else None]
     named += [gate.value.callable for gate in gates if gate.value is not None]
+    if config.experiment is not None:
+        named += [config.experiment.callable]
+        named += [path for c in config.experiment.candidates for path in (c.estimator, c.features)]
     paths = [path for path in named if path]
     packages = own_packages(tree)
     waiting = [_module(path) for path in paths if path.split(".")[0].split(":")[0] in packages]

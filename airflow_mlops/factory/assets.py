@@ -1,4 +1,4 @@
-"""The assets that chain a pipeline's DAGs: data → train → champion → predict → monitor → retrain."""
+"""The assets that chain a pipeline's DAGs: data → train → champion → predict → monitor → retrain, experiment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_mlops.factory.triggers_of import triggers_of
 
 
 class PipelineAssets:
-    """The four assets of one pipeline. Names are ``<pipeline>.<what>``.
+    """The assets of one pipeline. Names are ``<pipeline>.<what>``.
 
     ``data`` gets its events from whatever writes the data (name it as an outlet there, or post an
     asset event), or from a watcher where ``data.watch`` is set. The others are written by this
@@ -56,6 +56,11 @@ class PipelineAssets:
     def retrain(self) -> Asset:
         """A granted request to train again."""
         return self._asset("retrain")
+
+    @cached_property
+    def experiment(self) -> Asset:
+        """A request to try other variants: training the same one again no longer helps."""
+        return self._asset("experiment")
 
 
 def schedule(config: PipelineConfig, suffix: str, assets: PipelineAssets) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Param, TaskGroup
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 from airflow_mlops.config.models import PipelineConfig, midnight
 from airflow_mlops.config.secrets import masked_text
@@ -45,6 +46,14 @@ _FORM: dict[str, dict[str, Any]] = {
     "promote": {
         "default": True, "type": "boolean", "title": "Promote",
         "description": "Off: nothing is promoted, nobody is notified, no retrain budget is spent.",
+    },
+    "n_trials": {
+        "default": None, "type": ["null", "integer"], "minimum": 1, "maximum": 1000, "title": "Trials",
+        "description": "How many combinations are tried, instead of experiment.n_trials.",
+    },
+    "space": {
+        "default": None, "type": ["null", "object"], "title": "Space",
+        "description": "Parameter: [values], instead of those of the experiment's spaces.",
     },
     "reason": {
         "default": None, "type": ["null", "string"], "title": "Reason",
@@ -148,7 +157,8 @@ def _tasks(steps: tuple[Step, ...], context: StepContext) -> None:
         make, summary = STEPS[step.name]
         with groups[group]:
             task = make(context, task_id)
-        task.doc_md = summary
+        if not isinstance(task, MappedOperator):  # it got its words with its arguments
+            task.doc_md = summary
         context.tasks[step.name] = task
         for name in step.after:
             earlier = context.tasks[name]

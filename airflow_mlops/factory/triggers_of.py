@@ -32,4 +32,6 @@ def triggers_of(config: PipelineConfig, suffix: str) -> Triggers:
         return Triggers(config.deploy.batch.schedule)
     if suffix == "monitor" and config.monitor:
         return Triggers(config.monitor.schedule, () if config.monitor.schedule else ("predictions",))
+    if suffix == "experiment" and config.has_model:
+        return Triggers(assets=("experiment",))
     return Triggers()

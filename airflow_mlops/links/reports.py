@@ -94,6 +94,12 @@ class GateReportLink(ReportLink):
     name = "Gate report"
 
 
+class ExperimentReportLink(ReportLink):
+    """Every trial of an experiment, as a table and a drawing."""
+
+    name = "Experiment report"
+
+
 class DriftReportLink(ReportLink):
     """Reference against current, per column."""
 

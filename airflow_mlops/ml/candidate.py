@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from airflow_mlops.config.models import Data, Evaluate, Features, Gate, Serving, Train
+from airflow_mlops.config.models import Data, Evaluate, Features, Gate, Serving, Train, length
 from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.behaviours import check_behaviours, read_all
 from airflow_mlops.ml.blocks import block_codes, block_words
@@ -33,7 +33,7 @@ from airflow_mlops.ml.privacy import masked
 from airflow_mlops.ml.reference import make_reference, predicted, store_reference
 from airflow_mlops.ml.seen import seen
 from airflow_mlops.ml.serving import check_serving, predictions
-from airflow_mlops.ml.splitting import split_mask
+from airflow_mlops.ml.splitting import recent, split_mask
 from airflow_mlops.ml.training import train
 from airflow_mlops.ml.value import value_functions
 from airflow_mlops.ml.wear import claim_use, holdout_id, spends
@@ -99,6 +99,8 @@ def train_candidate(
     source_columns = [str(c) for c in frame.columns]
     frame = featured(frame, data, features.callable if features else None, allowed_imports)
     part = frame[~holdout]
+    if newest := length(train_config.window):
+        part = part[recent(part, data, newest)]
     schema = infer_schema(part, data, source_columns=source_columns)
     log("%s rows for training, %s held out", f"{len(part):,}", f"{holdout.sum():,}")
     trained = train(

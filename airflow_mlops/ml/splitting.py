@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,14 @@ def _column(frame: pd.DataFrame, name: str | None, key: str) -> pd.Series:
 
 
 def _latest(frame: pd.DataFrame, data: Data) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    values = _times(frame, data)
+    held = min(max(round(len(values) * data.split.test), 1), len(values) - 1)
+    cut = np.partition(values, len(values) - held)[len(values) - held]
+    mask = values >= cut
+    return mask if not mask.all() else values > cut
+
+
+def _times(frame: pd.DataFrame, data: Data) -> np.ndarray[Any, np.dtype[np.datetime64]]:
     column = _column(frame, data.timestamp, "data.timestamp")
     try:
         # Mixed text such as dates and times in one column is told apart value by value.
@@ -68,11 +77,16 @@ def _latest(frame: pd.DataFrame, data: Data) -> np.ndarray[Any, np.dtype[np.bool
         )
     except (ValueError, TypeError) as e:
         raise DataError(f"column {data.timestamp!r} does not hold times: {e}") from e
-    values = times.to_numpy(dtype="datetime64[ns]")
-    held = min(max(round(len(values) * data.split.test), 1), len(values) - 1)
-    cut = np.partition(values, len(values) - held)[len(values) - held]
-    mask = values >= cut
-    return mask if not mask.all() else values > cut
+    return times.to_numpy(dtype="datetime64[ns]")
+
+
+def recent(frame: pd.DataFrame, data: Data, window: timedelta) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return a boolean array, True where the row's time is at most ``window`` before the newest one of ``frame``.
+
+    :raises DataError: for a missing column, null times, or no times at all.
+    """
+    values = _times(frame, data)
+    return values >= values.max() - np.timedelta64(window)
 
 
 def draws(source: pd.Series | pd.DataFrame, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:

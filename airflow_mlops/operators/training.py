@@ -57,6 +57,17 @@ class TrainOperator(MLOpsOperator):
         """The code to train with where it is not named by the ``train`` section: a decorated function."""
         return None
 
+    def _settled(self, context: Context) -> tuple[Train, Features | None, dict[str, Any]]:
+        """How to train in this run, by which feature code, and what else the version's record says."""
+        form = context.get("params") or {}
+        train = self.train.model_copy(
+            update={
+                **({"seed": int(form["seed"])} if form.get("seed") is not None else {}),
+                **({"params": {**self.train.params, **form["params"]}} if form.get("params") else {}),
+            }
+        )
+        return train, self.features, {}
+
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Train, store the model, register the version."""
         from airflow_mlops.ml.candidate import train_candidate
@@ -65,13 +76,7 @@ class TrainOperator(MLOpsOperator):
 
         folder = Path(self.folder) if self.folder else None
         check_gates(self.evaluate, folder)
-        form = context.get("params") or {}
-        train = self.train.model_copy(
-            update={
-                **({"seed": int(form["seed"])} if form.get("seed") is not None else {}),
-                **({"params": {**self.train.params, **form["params"]}} if form.get("params") else {}),
-            }
-        )
+        train, features, facts = self._settled(context)
         check_command(train.command, allowed=self.hook.allow_commands)
         store, registry, signer = self.hook.store(), self.hook.registry(self.pipeline), self.hook.signer()
         self.hook.verifier().check_signer(signer)
@@ -81,7 +86,7 @@ class TrainOperator(MLOpsOperator):
             self.snapshot,
             data=self.data,
             train_config=train,
-            features=self.features,
+            features=features,
             metrics=self.evaluate.metrics,
             task=self.task,
             allowed_imports=self.hook.allowed_imports,
@@ -94,7 +99,7 @@ class TrainOperator(MLOpsOperator):
             pipeline=self.pipeline,
         )
         run = {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay, "rehearsal": not scope.promote}
-        record |= {"about": self.about, "run": run}
+        record |= {"about": self.about, "run": run, **facts}
         inputs = record["snapshot"]["fingerprint"], record["config_hash"], sorted(record["code"]["files"].values())
         operation = self.operation(context, "register", *inputs)
         version = registry.register(record, op_id=operation)

@@ -13,6 +13,7 @@
     pipelines/<pipeline>/schema.json                 the locked schema
     pipelines/<pipeline>/checks/<window>.<check>.json  the newest result of a monitoring check
     pipelines/<pipeline>/rehearsal/…                 captures and checks of replays that do not promote
+    pipelines/<pipeline>/experiments/<sha256>/plan.json, result.json, trials/<rung>.<number>.json  one experiment
     reports/<dag_id>/<sha256>.html                   readable reports, grouped by the DAG that may show them
     handover/<dag_id>/<sha256>.zip                   handover bundles, grouped likewise
 """
@@ -125,6 +126,26 @@ def check(pipeline: str, window: str, name: str, *, rehearsal: bool = False) -> 
 def checks_prefix(pipeline: str, *, rehearsal: bool = False) -> str:
     """Prefix of all monitoring results of a pipeline."""
     return f"{_windows(pipeline, rehearsal)}checks/"
+
+
+def experiments_prefix(pipeline: str) -> str:
+    """Prefix of a pipeline's experiments; what follows is an experiment's id and ``/``."""
+    return f"pipelines/{_name(pipeline)}/experiments/"
+
+
+def experiment(pipeline: str, experiment: str, what: str) -> str:
+    """Key of the ``plan`` or the ``result`` of one experiment, named by 64 hex digits."""
+    return f"{experiments_prefix(pipeline)}{_digest(experiment)}/{_name(what)}.json"
+
+
+def trials_prefix(pipeline: str, experiment: str) -> str:
+    """Prefix of the records of an experiment's trials."""
+    return f"{experiments_prefix(pipeline)}{_digest(experiment)}/trials/"
+
+
+def trial(pipeline: str, experiment: str, rung: int, number: int) -> str:
+    """Key of the record of one trial on one rung, both from 1."""
+    return f"{trials_prefix(pipeline, experiment)}{rung:02d}.{number:05d}.json"
 
 
 def report(dag_id: str, digest: str) -> str:

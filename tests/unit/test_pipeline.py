@@ -109,8 +109,9 @@ def content(store: LocalStore) -> dict[str, bytes]:
     return {key: store.get(key) for key in store.list("")}
 
 
-def test_every_step_of_a_training_dag_can_be_run_here() -> None:
-    names = {step.name for level in LEVELS.values() for spec in level if spec.suffix == "train" for step in spec.steps}
+def test_every_step_of_a_training_dag_and_of_an_experiment_can_be_run_here() -> None:
+    ours = [spec for level in LEVELS.values() for spec in level if spec.suffix in ("train", "experiment")]
+    names = {step.name for spec in ours for step in spec.steps}
     assert names == set(STEPS)
 
 

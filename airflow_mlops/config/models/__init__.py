@@ -12,6 +12,7 @@ from airflow_mlops.config.models.dag import Dag, DefaultArgs
 from airflow_mlops.config.models.data import Data, Features, LabelLimits, Retention, Split, Sql, Validate
 from airflow_mlops.config.models.deploy import Batch, Deploy
 from airflow_mlops.config.models.evaluate import Approve, Evaluate, Gate, Serving, Value
+from airflow_mlops.config.models.experiment import Candidate, EarlyStop, Experiment, Halving
 from airflow_mlops.config.models.monitor import Drift, Labels, Monitor, Performance, Retrain, Skew, System
 from airflow_mlops.config.models.notify import Event, Notifier, Notify
 from airflow_mlops.config.models.pipeline import PipelineConfig
@@ -20,15 +21,19 @@ from airflow_mlops.config.models.train import Search, Train
 __all__ = [
     "Approve",
     "Batch",
+    "Candidate",
     "Dag",
     "Data",
     "DefaultArgs",
     "Deploy",
     "Drift",
+    "EarlyStop",
     "Evaluate",
     "Event",
+    "Experiment",
     "Features",
     "Gate",
+    "Halving",
     "LabelLimits",
     "Labels",
     "Model",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictStr, model_validator
 
@@ -11,10 +11,20 @@ from airflow_mlops.config.models.dag import Dag
 from airflow_mlops.config.models.data import Data, Features, Retention, Validate
 from airflow_mlops.config.models.deploy import Deploy
 from airflow_mlops.config.models.evaluate import Approve, Evaluate
+from airflow_mlops.config.models.experiment import Experiment
 from airflow_mlops.config.models.monitor import Monitor, Retrain, Skew
 from airflow_mlops.config.models.notify import Notify
 from airflow_mlops.config.models.train import Train
 from airflow_mlops.config.types import Level, refuse, whole
+
+_NO_DATA = Data(source="none", target="none")
+_NO_TRAIN = Train(estimator="none.None")
+"""What stands where an experiment calls a function and there is no model."""
+
+_OF_A_MODEL = (
+    "data", "validate_", "features", "train", "evaluate", "approve", "deploy", "monitor", "retrain", "retention",
+    "task",
+)  # fmt: skip
 
 
 class PipelineConfig(Model):
@@ -43,6 +53,7 @@ class PipelineConfig(Model):
     validate_: Validate = Field(default_factory=Validate, alias="validate", description="Checks of the data.")
     features: Features | None = Field(None, description="Feature code.")
     train: Train = Field(description="How a candidate is made.")
+    experiment: Experiment | None = Field(None, description="Which variants of it are tried; level 2.")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="How it is judged.")
     approve: Approve = Field(default_factory=Approve, description="A person's yes.")
     deploy: Deploy = Field(default_factory=Deploy, description="How it is used.")
@@ -54,11 +65,31 @@ class PipelineConfig(Model):
     notify: Notify = Field(default_factory=Notify, description="Who is told.")
 
     @property
+    def has_model(self) -> bool:
+        """Whether there is a model; an experiment on a callable alone has neither data nor training."""
+        return self.experiment is None or self.experiment.callable is None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_model(cls, given: Any) -> Any:
+        asked = given.get("experiment") if isinstance(given, dict) else None
+        if isinstance(asked, dict) and asked.get("callable"):
+            return {"data": _NO_DATA, "train": _NO_TRAIN, **given}
+        return given
+
+    @property
     def _skew(self) -> Skew | None:
         return self.monitor.skew if self.monitor is not None else None
 
     @model_validator(mode="after")
     def _level_has_what_it_needs(self) -> PipelineConfig:
+        refuse({"`experiment` needs `level: 2`": self.level < 2 and self.experiment is not None})
+        if not self.has_model:
+            absent = {"data": self.data is _NO_DATA, "train": self.train is _NO_TRAIN}
+            given = [k for k in _OF_A_MODEL if k in self.model_fields_set and not absent.get(k)]
+            refuse({f"`{k.rstrip('_')}` is of a model, and `experiment.callable` has none": True for k in given})
+            return self
+        old = [c.window for c in self.experiment.candidates if c.window] if self.experiment else []
         watched = set(self.retrain.when if self.retrain else ()) & {"drift", "performance", "staleness"}
         no_start = self.retrain is not None and not self.retrain.schedule and not self.retrain.when
         by_person = "needs `level: 1`; level 0 is started by a person"
@@ -75,6 +106,9 @@ class PipelineConfig(Model):
                 "`evaluate.block` cannot be a duration with `split.by: group`: its groups are the blocks": blocked
                 and self.data.split.by == "group",
                 **private,
+                "`train.window` needs `data.timestamp`": self.train.window is not None and self.data.timestamp is None,
+                "`experiment.candidates` with a `window` need `data.timestamp`": bool(old)
+                and self.data.timestamp is None,
                 f"`monitor` {by_person}": self.level == 0 and self.monitor is not None,
                 f"`retrain` {by_person}": self.level == 0 and self.retrain is not None,
                 f"`deploy.batch.schedule` {by_person}": self.level == 0 and self.deploy.batch.schedule is not None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictInt, StrictStr, model_validator
 
 from airflow_mlops.config.models.base import Model, Resources
-from airflow_mlops.config.types import CallablePath, DottedPath, refuse
+from airflow_mlops.config.types import CallablePath, DottedPath, PositiveDuration, refuse
 
 
 class Search(Model):
@@ -35,6 +35,11 @@ class Train(Model):
         description=(
             "A script, unchanged; {train}, {model_dir} and {seed} are replaced. It writes model.skops to {model_dir}."
         ),
+    )
+    window: PositiveDuration | None = Field(
+        None,
+        description="Train on the latest rows of the training part only, so much before the newest one: 60d; needs "
+        "`data.timestamp`. Default: all of it.",
     )
     resources: Resources | None = Field(None, description="For the training task.")
 
