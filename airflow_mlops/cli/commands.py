@@ -103,9 +103,8 @@ def backfill(args: Namespace) -> None:
     print(tables.render(rows().values(), width=_width()))
 
 
-@clear_errors
-def status(args: Namespace) -> None:
-    """``airflow mlops status``."""
+def pipeline_status(args: Namespace) -> None:
+    """``airflow mlops status PIPELINE``."""
     from airflow_mlops.cli import tables
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.registry.checks import read_checks
@@ -128,14 +127,16 @@ def status(args: Namespace) -> None:
 @clear_errors
 def schema(args: Namespace) -> None:
     """``airflow mlops schema``."""
-    from airflow_mlops.config.json_schema import text
+    from airflow_mlops.config.json_schema import project_schema, text
     from airflow_mlops.config.writing import write_whole
 
+    made = text(project_schema() if args.project else None)
     if not args.out:
-        print(text(), end="")
+        print(made, end="")
         return
     path = Path(args.out)
-    write_whole(path, text().encode())
+    write_whole(path, made.encode())
     print(f"{path} written. For an editor with the YAML language server, put on top of")
-    print(f"a pipeline file beside it:\n\n# yaml-language-server: $schema=./{path.name}\n")
+    which = "project.yaml" if args.project else "a pipeline file"
+    print(f"{which} beside it:\n\n# yaml-language-server: $schema=./{path.name}\n")
     print(f"In another folder, write the path from there: ../{path.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow.cli.cli_config import ActionCommand, Arg, CLICommand, GroupCommand, lazy_load_command
 
+from airflow_mlops.cli.delivery_definition import DELIVERY
 from airflow_mlops.cli.registry_definition import MODELS, REGISTRY
 
 _COMMANDS = "airflow_mlops.cli.commands"
@@ -62,12 +63,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     func=lazy_load_command(f"{_COMMANDS}.backfill"),
                     args=(PIPELINE, FROM, TO, STEP, PROMOTE, REPLAY, FILE),
                 ),
-                ActionCommand(
-                    name="status",
-                    help="One table: windows, drift, champions, what triggered a retrain and what the gates said",
-                    func=lazy_load_command(f"{_COMMANDS}.status"),
-                    args=(PIPELINE,),
-                ),
+                *DELIVERY,
                 _command(
                     "lint",
                     "Check pipeline files; nothing of theirs is run or imported",
@@ -83,6 +79,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     "The JSON Schema of pipeline files, for an editor",
                     "Prints the JSON Schema, or writes it to a file.",
                     Arg(("-o", "--out"), metavar="FILE", default=None, help="Write it there"),
+                    Arg(("--project",), action="store_true", help="That of project.yaml instead"),
                     module="commands",
                 ),
                 _command(

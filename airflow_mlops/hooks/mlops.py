@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 CONNECTION_EXTRAS = ("store", "data_root", "aws_conn_id")
 
 
+def address_of(connection: Any) -> str:
+    """Return the ``http(s)://…`` address of a server: a host that may hold the scheme and a path, else its schema does.
+
+    A connection whose type is ``https`` has that scheme unless it says another.
+    """
+    host = connection.host or ""
+    if "://" not in host:
+        host = f"{connection.schema or ('https' if connection.conn_type == 'https' else 'http')}://{host}"
+    port = f":{connection.port}" if connection.port else ""
+    scheme, _, rest = host.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}://{place}{port}{slash}{path}"
+
+
 class MLOpsHook(BaseHook):
     """Opens the store, the data and the registry where configuration and connection say they are.
 
@@ -253,14 +267,8 @@ class MLOpsHook(BaseHook):
                 f"the connection {conn_id!r} does not exist",
                 hint="create it with type http and MLflow's host, or correct [mlops] mlflow_conn_id",
             ) from e
-        host = found.host or ""
-        if "://" not in host:
-            host = f"{found.schema or 'http'}://{host}"
-        port = f":{found.port}" if found.port else ""
-        scheme, _, rest = host.partition("://")
-        place, slash, path = rest.partition("/")
         return Target(
-            f"{scheme}://{place}{port}{slash}{path}",
+            address_of(found),
             username=found.login or None,
             password=found.password if found.login else None,
             token=None if found.login else found.password or None,

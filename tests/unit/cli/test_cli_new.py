@@ -202,12 +202,12 @@ class TestSchema:
     def test_it_is_written_and_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "s.json"
         path.write_text("old")
-        schema(Namespace(out=str(path)))
+        schema(Namespace(out=str(path), project=False))
         assert json.loads(path.read_text())["properties"]["extends"]
         assert "# yaml-language-server: $schema=./s.json\n" in capsys.readouterr().out
         assert os.listdir(tmp_path) == ["s.json"]
 
     def test_a_place_that_is_not_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
-            schema(Namespace(out=str(tmp_path / "no" / "s.json")))
+            schema(Namespace(out=str(tmp_path / "no" / "s.json"), project=False))
         assert "cannot be written" in capsys.readouterr().err

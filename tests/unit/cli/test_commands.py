@@ -70,5 +70,5 @@ def test_an_error_is_a_message_and_exit_code_1(capsys: pytest.CaptureFixture[str
 
 
 def test_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
-    commands.schema(Namespace(out=None))
+    commands.schema(Namespace(out=None, project=False))
     assert "pipeline" in json.loads(capsys.readouterr().out)["properties"]

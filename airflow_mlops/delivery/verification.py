@@ -1,0 +1,241 @@
+"""Whether an environment's Airflow really runs what was deployed to it, and whether that works there."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow_mlops.config.settings import Settings
+from airflow_mlops.delivery.airflow_api import FINAL, AirflowApi
+from airflow_mlops.delivery.bundle import Bundle
+from airflow_mlops.delivery.project import own_packages, read_pipelines
+from airflow_mlops.delivery.tree import write_tree
+from airflow_mlops.exceptions import AirflowUnavailable, MLOpsError, VerificationFailed
+from airflow_mlops.factory.outline import outline
+
+Say = Callable[[str], None]
+
+POLL = 2.0
+# An import error of the version before may be written again while the new one is on its way.
+SETTLE = 10.0
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an Airflow should show.
+
+    :param bundle: name of the DAG bundle there.
+    :param commit: the deployment, which is the version of that bundle.
+    :param dags: ids of the DAGs of the project's pipelines.
+    :param since: when it was deployed.
+    """
+
+    bundle: str
+    commit: str
+    dags: tuple[str, ...]
+    since: datetime
+
+
+@dataclass(frozen=True)
+class SmokeRun:
+    """A run that was green; ``url`` is its page."""
+
+    dag_id: str
+    run_id: str
+    url: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+        return asdict(self)
+
+
+def expected_dags(bundle: Bundle, environment: str, settings: Settings) -> tuple[str, ...]:
+    """Return the ids of the DAGs that the pipelines of a bundle have in an environment.
+
+    A pipeline whose file has errors has none; Airflow shows one that ends with ``__invalid`` in its place.
+
+    :param settings: what code and variables pipelines may use.
+    """
+    allowed = (*(settings.allowed_imports or ()), *own_packages(bundle.files))
+    there = Settings(environment, settings.allowed_variables, allowed, settings.allow_commands, need_variables=False)
+    with tempfile.TemporaryDirectory(prefix="mlops-deliver-") as scratch:
+        folder = Path(scratch, "project")
+        write_tree(bundle.files, folder)
+        pipelines = read_pipelines(folder, bundle.files, there)
+    return tuple(sorted(dag.id for pipeline in pipelines.values() for dag in outline(pipeline.config).dags))
+
+
+def verify(
+    api: AirflowApi, expected: Expected, *, timeout: float, say: Say = lambda text: None, poll: float = POLL
+) -> float:
+    """Wait until an Airflow has read every DAG from the deployment, without an import error; returns the seconds.
+
+    :param timeout: seconds.
+    :raises VerificationFailed: it has an error in it, its bundle has no versions, or the time is up.
+    :raises AirflowUnavailable: Airflow does not answer; it is asked until the time is up.
+    """
+    began, told = time.monotonic(), ""
+    broken_since: float | None = None
+    while True:
+        try:
+            missing, broken = _look(api, expected)
+        except AirflowUnavailable as e:
+            if time.monotonic() - began > timeout:
+                raise
+            missing, broken = [e.message], []
+        if not missing and not broken:
+            return round(time.monotonic() - began, 3)
+        now = time.monotonic()
+        broken_since = (broken_since if broken_since is not None else now) if broken else None
+        settled = broken_since is not None and now - broken_since >= SETTLE
+        if settled or now - began > timeout:
+            why = "cannot import" if broken else f"does not run the deployment after {timeout:g} seconds"
+            raise VerificationFailed(
+                f"the Airflow at {api.server.url} {why}: {'; '.join((broken or missing)[:_SHOWN])}",
+                hint="mend the project and deliver that"
+                if broken
+                else f"is there a git DAG bundle {expected.bundle!r} that tracks the branch, does its dag processor "
+                "run, and is its refresh_interval shorter than verify_timeout?",
+            )
+        if (broken or missing)[0] != told:
+            told = (broken or missing)[0]
+            say(f"waiting: {told}" + (f", and {len(missing) - 1} more" if not broken and len(missing) > 1 else ""))
+        time.sleep(poll)
+
+
+def _look(api: AirflowApi, expected: Expected) -> tuple[list[str], list[str]]:
+    """What is missing, and which files cannot be imported since the deployment."""
+    there = api.dags(expected.bundle)
+    unversioned = [dag_id for dag_id in expected.dags if dag_id in there and there[dag_id]["bundle_version"] is None]
+    if unversioned:
+        raise VerificationFailed(
+            f"the bundle {expected.bundle!r} of the Airflow at {api.server.url} does not version its code: "
+            f"{unversioned[0]} has no version",
+            hint="use a git DAG bundle: with others, such as LocalDagBundle and S3DagBundle, nobody can say which code "
+            "a run ran, and an edit reaches runs that are under way",
+        )
+    invalid = [i for i, d in there.items() if i.endswith("__invalid") and d["bundle_version"] == expected.commit]
+    if invalid:
+        raise VerificationFailed(
+            f"the Airflow at {api.server.url} cannot use {', '.join(sorted(invalid)[:_SHOWN])}: there are errors in it",
+            hint="its import error says which. `airflow mlops lint -e` finds what is wrong with an overlay; an option "
+            "of [mlops], such as allowed_imports, may be missing there",
+        )
+    missing = list(_missing(api, expected, there))
+    errors = api.import_errors(expected.bundle)
+    broken = [_told(error) for error in errors if _time(error["timestamp"]) >= expected.since]
+    if not broken:
+        missing += [f"an import error from before: {_told(error)}" for error in errors]
+    return missing, broken
+
+
+def _missing(api: AirflowApi, expected: Expected, there: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for dag_id in expected.dags:
+        if dag_id not in there:
+            other = api.dag(dag_id)
+            elsewhere = other is not None and not other["is_stale"] and other["bundle_name"] != expected.bundle
+            yield f"{dag_id} is in the bundle {(other or {})['bundle_name']!r}" if elsewhere else f"no DAG {dag_id}"
+        elif (version := there[dag_id]["bundle_version"]) != expected.commit:
+            yield f"{dag_id} is at {version[:12]}"
+
+
+def smoke(
+    api: AirflowApi,
+    expected: Expected,
+    dags: Sequence[str],
+    *,
+    conf: Mapping[str, Any],
+    operation: str,
+    timeout: float,
+    say: Say = lambda text: None,
+    poll: float = POLL,
+) -> list[SmokeRun]:
+    """Run DAGs of a deployment, at the same time, and wait until all are green.
+
+    A DAG that is paused is switched on for its run. The same operation finds the runs that it has started.
+
+    :param dags: their ids; none: those of ``expected`` that end with ``__train``.
+    :param conf: for their trigger forms; fields that a form lacks are left out, and ``promote`` is off unless given.
+    :raises VerificationFailed: a run is not green, or was of another version; or the time is up.
+    """
+    chosen = tuple(dags) or tuple(dag_id for dag_id in expected.dags if dag_id.endswith("__train"))
+    began, runs, paused = time.monotonic(), {}, []
+    try:
+        for dag_id in chosen:
+            dag = api.dag(dag_id)
+            if dag is None or dag["is_stale"]:
+                raise VerificationFailed(
+                    f"the Airflow at {api.server.url} has no DAG {dag_id} to run", hint="correct `smoke.dags`"
+                )
+            if dag["is_paused"]:
+                paused.append(dag_id)
+                api.pause(dag_id, False)
+            asked = {"promote": False, **conf}
+            given = {name: value for name, value in asked.items() if name in (dag.get("params") or {})}
+            runs[dag_id] = _start(api, dag_id, f"smoke__{expected.commit[:12]}__{operation[:12]}", given)
+            say(f"smoke run {runs[dag_id]} of {dag_id}")
+        return [_green(api, expected, dag_id, run_id, began, timeout, poll) for dag_id, run_id in runs.items()]
+    finally:
+        for dag_id in paused:
+            with suppress(MLOpsError):  # what has failed before is the news
+                api.pause(dag_id, True)
+
+
+def _start(api: AirflowApi, dag_id: str, name: str, conf: Mapping[str, Any]) -> str:
+    """Start a run, or find the one that an earlier call started; one that failed is left as it is."""
+    run_id, attempt = name, 1
+    while (run := api.run(dag_id, run_id)) is not None:
+        if run["state"] != "failed":
+            return run_id
+        attempt += 1
+        run_id = f"{name}__{attempt}"
+    api.trigger(dag_id, run_id, conf, "Started after a deployment, to see whether it works here.")
+    return run_id
+
+
+def _green(
+    api: AirflowApi, expected: Expected, dag_id: str, run_id: str, began: float, timeout: float, poll: float
+) -> SmokeRun:
+    url = f"{api.server.url}/dags/{dag_id}/runs/{run_id}"
+    while True:
+        run = api.run(dag_id, run_id)
+        state = run["state"] if run else "gone"
+        if run is None or state in FINAL:
+            break
+        if time.monotonic() - began > timeout:
+            raise VerificationFailed(
+                f"the smoke run of {dag_id} is still {state} after {timeout:g} seconds: {url}",
+                hint="does it wait for data, a slot, or a person? `smoke.timeout` and `smoke.conf` can be set",
+            )
+        time.sleep(poll)
+    if state != "success":
+        tasks = api.failed_tasks(dag_id, run_id) if run else []
+        raise VerificationFailed(
+            f"the smoke run of {dag_id} {'is gone' if run is None else 'failed'}: {', '.join(tasks) or run_id}: {url}",
+            hint="read the log of the task that failed there",
+        )
+    versions = {v["bundle_version"] for v in (run or {})["dag_versions"]}
+    if versions != {expected.commit}:
+        raise VerificationFailed(
+            f"the smoke run of {dag_id} ran another version than {expected.commit[:12]}: {url}",
+            hint="somebody deployed meanwhile; `airflow mlops status` shows what",
+        )
+    return SmokeRun(dag_id, run_id, url, round(time.monotonic() - began, 3))
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    lines = [line.strip() for line in str(error["stack_trace"]).splitlines() if line.strip()]
+    return f"{error['filename']}: {lines[-1][:200] if lines else 'no text'}"
+
+
+def _time(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
