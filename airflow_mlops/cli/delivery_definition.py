@@ -29,7 +29,7 @@ DELIVERY = (
         "Bring a project's bundle into an environment, and see that it runs there",
         "One commit on the environment's branch, whole or not at all; then its Airflow is asked until it runs it, and "
         "the smoke runs of project.yaml must be green. If not, it returns to the deployment before by itself. Ends "
-        "with 0; with 1 when nothing was deployed; with 3 when it was deployed and taken back; with 4 when it is there, "
+        "with 0; with 1 when nothing was deployed; with 3 when it was taken back again; with 4 when it is there, "
         "and nobody can say that it works. The same command again deploys nothing twice.",
         Arg(
             ("bundle",),

@@ -37,8 +37,8 @@ class Smoke(Model):
     )
     conf: dict[StrictStr, Any] = Field(
         default_factory=dict,
-        description="What is put into their trigger form; `promote` is off unless it is said here, where the form has "
-        "it.",
+        description="What is put into their trigger form, where that has the field; unless said here, `promote` is "
+        "off, and the window of a DAG with a schedule is the day before the deployment, UTC.",
     )
     timeout: PositiveDuration = Field("1h", description="How long to wait for all of them.")
 

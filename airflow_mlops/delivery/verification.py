@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,8 @@ def verify(
                 hint="mend the project and deliver that"
                 if broken
                 else f"is there a git DAG bundle {expected.bundle!r} that tracks the branch, does its dag processor "
-                "run, and is its refresh_interval shorter than verify_timeout?",
+                "run, and is its refresh_interval shorter than verify_timeout? A git bundle that was opened before the "
+                "branch was there never finds it: remove its folder in dag_bundle_storage_path",
             )
         if (broken or missing)[0] != told:
             told = (broken or missing)[0]
@@ -163,7 +164,8 @@ def smoke(
     A DAG that is paused is switched on for its run. The same operation finds the runs that it has started.
 
     :param dags: their ids; none: those of ``expected`` that end with ``__train``.
-    :param conf: for their trigger forms; fields that a form lacks are left out, and ``promote`` is off unless given.
+    :param conf: for their trigger forms; fields that a form lacks are left out, and ``promote`` is off unless given. A
+        DAG that nobody starts by hand has a window each time: unless given, that of the day before the deployment, UTC.
     :raises VerificationFailed: a run is not green, or was of another version; or the time is up.
     """
     chosen = tuple(dags) or tuple(dag_id for dag_id in expected.dags if dag_id.endswith("__train"))
@@ -178,7 +180,7 @@ def smoke(
             if dag["is_paused"]:
                 paused.append(dag_id)
                 api.pause(dag_id, False)
-            asked = {"promote": False, **conf}
+            asked = {"promote": False, **(_day_before(expected.since) if dag["timetable_summary"] else {}), **conf}
             given = {name: value for name, value in asked.items() if name in (dag.get("params") or {})}
             runs[dag_id] = _start(api, dag_id, f"smoke__{expected.commit[:12]}__{operation[:12]}", given)
             say(f"smoke run {runs[dag_id]} of {dag_id}")
@@ -187,6 +189,12 @@ def smoke(
         for dag_id in paused:
             with suppress(MLOpsError):  # what has failed before is the news
                 api.pause(dag_id, True)
+
+
+def _day_before(moment: datetime) -> dict[str, str]:
+    """The window of the last whole day; the same one, however often a deployment is tried."""
+    end = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return {"window_start": (end - timedelta(days=1)).isoformat(), "window_end": end.isoformat()}
 
 
 def _start(api: AirflowApi, dag_id: str, name: str, conf: Mapping[str, Any]) -> str:

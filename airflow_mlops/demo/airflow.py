@@ -132,6 +132,8 @@ class LiveAirflow:
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            # Else it is one folder of the machine, for every Airflow on it.
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(self.home / "dag_bundles"),
             # Tasks share few cores: threads of a fit that wait shall sleep, not spin.
             "OMP_WAIT_POLICY": "PASSIVE",
             "NO_PROXY": ",".join(filter(None, (own.get("NO_PROXY", ""), "127.0.0.1,localhost"))),

@@ -29,7 +29,7 @@ def opened_remote(project: Project, folder: Path) -> Iterator[Remote]:
     :param folder: where ``project.yaml`` lies; a remote that is a path starts there.
     :raises ConfigError: there is no such connection, it names no address, or the git provider is not installed.
     """
-    url = None if project.remote is None else _place(project.remote, folder)
+    url = address(project, folder)
     if project.conn_id is None:
         yield Remote(url or "")
         return
@@ -97,3 +97,8 @@ def _place(remote: str, folder: Path) -> str:
     if "://" in remote or re.match(r"[^/]+:", remote):  # or host:path, as ssh has it
         return remote
     return os.path.normpath(folder.resolve() / os.path.expanduser(remote))
+
+
+def address(project: Project, folder: Path) -> str | None:
+    """The address of ``remote``, whole; ``None``: that of the connection counts."""
+    return None if project.remote is None else _place(project.remote, folder)
