@@ -196,9 +196,13 @@ def _of_the_worst(metric: Metric, threshold: float, worst: SliceResult, value: f
 
 
 def named(results: Sequence[SliceResult]) -> str:
-    """The first few slices, with what is in the way of a verdict."""
-    told = [f"{r.column} = {r.value_of}" + (f" ({r.why})" if r.why else "") for r in results[:_NAMED]]
-    return ", ".join(told) + (f" and {len(results) - _NAMED} more" if len(results) > _NAMED else "")
+    """The first few slices, with what is in the way of a verdict; a reason that all of them share is told once."""
+    more = f" and {len(results) - _NAMED} more" if len(results) > _NAMED else ""
+    names, reasons = [f"{r.column} = {r.value_of}" for r in results[:_NAMED]], [r.why for r in results[:_NAMED]]
+    if reasons[0] and len(results) > 1 and len({r.why for r in results}) == 1:
+        return f"{', '.join(names)}{more} ({reasons[0]})"
+    told = [name + (f" ({why})" if why else "") for name, why in zip(names, reasons, strict=True)]
+    return ", ".join(told) + more
 
 
 def remarks(gate: Gate, found: Parts) -> list[str]:

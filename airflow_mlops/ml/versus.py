@@ -186,7 +186,7 @@ def more_rows(needed: int | None, rows: int, low: float | None) -> str:
         return "; so close to the limit that no realistic number of rows would decide"
     more = max(needed - rows, 1)
     step = 10 ** max(len(str(more)) - 2, 0)
-    return f"; about {math.ceil(more / step) * step:,} more rows would decide"
+    return f"; about {math.ceil(more / step) * step:,} more holdout rows would decide"
 
 
 def _conclusion(gate: Gate, verdict: Verdict, margin: float) -> str:

@@ -50,7 +50,8 @@ class Drift(Model):
             f"`{n}`" for n in ("alpha", "correction", "independent_rows", "multivariate") if n in self.model_fields_set
         ]
         if self.engine == "evidently" and own:
-            raise ValueError(f"`engine: evidently` has no test: {', '.join(own)} belong to `engine: calibrated`")
+            theirs = f"{', '.join(own)} {'belongs' if len(own) == 1 else 'belong'} to `engine: calibrated`"
+            raise ValueError(f"`engine: evidently` has no test: {theirs}")
         return self
 
 

@@ -191,7 +191,7 @@ def test_agreement_on_a_small_holdout_shows_nothing_of_rare_rows():
         passed += one(gate, evaluation(candidate, champion, y=y)).verdict == "passed"
     assert passed <= 0.06 * 200
     few = one(gate, evaluation(champion[:40], champion[:40], y=y[:40]))
-    assert (few.verdict, "more rows would decide" in few.sentence) == ("inconclusive", True)
+    assert (few.verdict, "more holdout rows would decide" in few.sentence) == ("inconclusive", True)
     y = np.tile(y, 20)
     same = decide([Gate(**gate)], evaluation(np.tile(champion, 20), np.tile(champion, 20), y=y))
     assert (same.verdict, "predicts exactly what the champion does" in same.sentence) == ("passed", True)

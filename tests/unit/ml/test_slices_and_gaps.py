@@ -12,9 +12,11 @@ from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.evaluation import Evaluation, evaluate
 from airflow_mlops.ml.gaps import difference_bounds
 from airflow_mlops.ml.gate_report import gate_report_html
+from airflow_mlops.ml.gate_result import SliceResult
 from airflow_mlops.ml.gates import decide
 from airflow_mlops.ml.metrics import Metric, Predictions
 from airflow_mlops.ml.paired import estimate
+from airflow_mlops.ml.slices import named
 
 
 def evaluation(sizes, signals, *, share=0.4, seed=0, column="group", known=None, block=None):
@@ -268,3 +270,11 @@ def test_integers_beside_missing_values_keep_their_names():
     wanted = one(found, metric="accuracy", at_least=0.5, slices=["route"], slice_values={"route": [1, 2]})
     assert [s.value_of for s in wanted.slices] == ["1", "2"]
     assert wanted.verdict == "passed"
+
+
+def test_a_reason_that_all_slices_share_is_told_once():
+    few = [SliceResult("hour", str(i), 40, None, "inconclusive", why="it has 4 blocks") for i in range(5)]
+    assert named(few) == "hour = 0, hour = 1, hour = 2 and 2 more (it has 4 blocks)"
+    assert named(few[:1]) == "hour = 0 (it has 4 blocks)"
+    mixed = [few[0], SliceResult("hour", "1", 2, None, "inconclusive", why="it is not in the holdout")]
+    assert named(mixed) == "hour = 0 (it has 4 blocks), hour = 1 (it is not in the holdout)"
