@@ -69,7 +69,7 @@ def test_equal_rows_are_no_skew_whatever_their_order() -> None:
     report = check(frame, mixed.reset_index(drop=True), other=mixed.index.to_list())
     assert (report.verdict, report.rows, report.unmatched, report.unserved) == ("no_skew", 500, 0, 0)
     assert "all 500 rows agree" in report.sentence
-    assert "95 % sure: at most 0.82%" in report.sentence  # 1 - (0.05 / 3) ** (1 / 500)
+    assert "95 % sure: at most 0.82 % of all rows differ" in report.sentence  # 1 - (0.05 / 3) ** (1 / 500)
 
 
 def test_another_unit_is_told_with_its_ratio() -> None:
