@@ -165,7 +165,9 @@ def _judge(
         )
     worst = max(columns, key=lambda c: c.share)
     sure = _at_most(worst.differ, rows, limit)
-    found = f"at most {worst.differ:,} of {rows:,} rows differ in any" if worst.differ else f"all {rows:,} rows agree in all"
+    found = f"all {rows:,} rows agree in all"
+    if worst.differ:
+        found = f"at most {worst.differ:,} of {rows:,} rows differ in any"
     sure_of = f"95 % sure: at most {100 * sure:.2g} % of all rows differ"
     return "no_skew", f"{found} of {len(columns)} features ({sure_of}){missed}"
 
