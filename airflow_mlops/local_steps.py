@@ -394,6 +394,16 @@ def _promote(then: str = "") -> Callable[[LocalRun], list[str]]:
     return tell
 
 
+def _roll_out(run: LocalRun) -> list[str]:
+    from airflow_mlops.registry.rollout import path
+
+    if not run.decision["go"] or not run.decision["champion"]:
+        return _promote()(run)
+    what = f"v{run.candidate.number}" if run.register else "the candidate"
+    asked = ", if the person agreed" if run.decision["approval"] else ""
+    return [f"{what} would roll out beside v{run.decision['champion']}: {path(run.config.rollout)}{asked}"]
+
+
 STEPS: dict[str, Callable[[LocalRun], list[str]]] = {
     "retrain.claim": _claim,
     "data.snapshot": _snapshot,
@@ -405,6 +415,7 @@ STEPS: dict[str, Callable[[LocalRun], list[str]]] = {
     "evaluate.gates": _gates,
     "approve.ask": _ask,
     "promote.champion": _promote(),
+    "promote.rollout": _roll_out,
     "promote.handover": _promote(" and be handed over as one bundle"),
     **local_experiment.STEPS,
 }

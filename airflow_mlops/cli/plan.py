@@ -89,7 +89,8 @@ def plan_level(config: PipelineConfig, source: Source, then: int) -> Plan:
     if then == config.level:
         return Plan(config.pipeline, then, then, (), (), (), ())
     missing, optional = (_missing(config), _optional(config)) if then and not config.level else ((), ())
-    remove = () if then else tuple(_removals(config, source))
+    optional += _optional_at_2(config) if then == 2 else ()
+    remove = tuple(_removals(config, source, then)) if then < config.level else ()
     hypothetical = copy.deepcopy(source.data) | {"level": then}
     for removal in remove:
         _drop(hypothetical, removal.key.split("."))
@@ -140,6 +141,15 @@ def _optional(config: PipelineConfig) -> tuple[Addition, ...]:
     return tuple(found)
 
 
+def _optional_at_2(config: PipelineConfig) -> tuple[Addition, ...]:
+    """What only level 2 can do, where its defaults are to be others."""
+    if config.deploy.rollout is not None:
+        return ()
+    steps = "[shadow, {canary: 0.1}, full]" if config.data.id is not None else "[shadow, full]"
+    why = "the steps from candidate to champion; these are the default, and `[full]` is none"
+    return (Addition("deploy.rollout", why, f"deploy:\n  rollout: {steps}\n"),)
+
+
 def _metric(config: PipelineConfig) -> tuple[str, str]:
     """A metric for a gate, one of the file's if it can be, and a first threshold."""
     known = catalogue()["metrics"]
@@ -152,16 +162,19 @@ def _metric(config: PipelineConfig) -> tuple[str, str]:
     return next(usable, "r2" if regression else "roc_auc"), "0.0" if regression else "0.5"
 
 
-def _removals(config: PipelineConfig, source: Source) -> Iterator[Removal]:
-    """What level 0 refuses."""
-    by_hand = "level 0 is started by a person"
-    keys = {
+def _removals(config: PipelineConfig, source: Source, then: int) -> Iterator[Removal]:
+    """What a lower level refuses."""
+    by_hand, at_once = "level 0 is started by a person", "below level 2 a version that passes is champion at once"
+    rolls = config.deploy.rollout if len(config.deploy.rollout or ()) > 1 else None
+    verdict = config.deploy.verdict if "verdict" in config.deploy.model_fields_set else None
+    keys: dict[str, tuple[Any, str]] = {"deploy.rollout": (rolls, at_once), "deploy.verdict": (verdict, at_once)}
+    by_level_0: dict[str, tuple[Any, str]] = {
         "data.watch": (config.data.watch, f"nothing waits for new files: {by_hand}"),
         "deploy.batch.schedule": (config.deploy.batch.schedule, by_hand),
         "monitor": (config.monitor, "level 0 has no monitoring"),
         "retrain": (config.retrain, by_hand),
     }
-    for key, (value, why) in keys.items():
+    for key, (value, why) in (keys | (by_level_0 if then == 0 else {})).items():
         if value is not None:
             yield Removal(key, why, *origin_of(source, tuple(key.split("."))))
 

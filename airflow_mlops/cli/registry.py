@@ -184,6 +184,8 @@ def history(args: Namespace) -> None:
 
 
 def _what(row: Mapping[str, Any]) -> str:
+    if row["action"] == "rollout":
+        return f"rollout {row['kind']}"
     if row["action"] != "annotate":
         return str(row["action"])
     return "approval" if row["kind"] == "approval" else f"note {row['kind']}"
@@ -197,6 +199,8 @@ def _why(row: Mapping[str, Any]) -> str:
 
 def _moved(row: Mapping[str, Any]) -> str:
     before = row["replaced"]
+    if row["action"] == "rollout":  # the champion stays
+        return f"v{row['version']} beside v{before}"
     return f"v{before} → v{row['version']}" if before is not None else f"v{row['version']}"
 
 

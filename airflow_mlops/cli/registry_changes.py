@@ -1,4 +1,4 @@
-"""``airflow mlops registry promote|rollback|retire|tag``: changes, through Airflow or past it."""
+"""``airflow mlops registry promote|rollback|retire|abort|tag``: changes, through Airflow or past it."""
 
 from __future__ import annotations
 
@@ -64,6 +64,15 @@ def retire(args: Namespace) -> None:
     hook, ref = _opened(args.model)
     number = _number(hook, ref)
     _make(args, hook, ref, Change("retire", ref.key, number, None, _reason(args)))
+
+
+@clear_errors
+def abort(args: Namespace) -> None:
+    """End the rollout of a version."""
+    hook, ref = _opened(args.model)
+    number = _number(hook, ref)
+    hook.registry(ref.pipeline).rolling(number, ref.key)  # told here, not by a run that fails
+    _make(args, hook, ref, Change("abort", ref.key, number, None, _reason(args)))
 
 
 @clear_errors
@@ -178,7 +187,7 @@ def _directly(hook: MLOpsHook, ref: ModelRef, change: Change) -> None:
     hook.mirror(registry, version, change.action, change.key)
     print(harmless(_told(model_name(ref.pipeline, ref.key), change, version)))
     print(f"  by {by}")
-    if change.action == "retire":
+    if change.action in ("retire", "abort"):
         lost = "No notification was sent."
     else:
         lost = (
@@ -210,10 +219,14 @@ def _commit(registry: Registry, change: Change, said: dict[str, Any]) -> int:
         raise ConfigError(f"{change.action} needs a version", hint=f"name one, such as {registry.pipeline}:7")
     if change.action == "promote":
         return registry.promote(change.version, expected=change.expected, **said).number
+    if change.action == "abort":
+        return registry.end_rollout(change.version, **said).number
     return registry.retire(change.version, **said).number
 
 
 def _told(name: str, change: Change, version: int) -> str:
     if change.action == "retire":
         return f"{name}: v{version} is retired"
+    if change.action == "abort":
+        return f"{name}: v{version} rolls out no more; the champion serves alone"
     return f"{name}: champion is now v{version} (was {f'v{change.expected}' if change.expected else 'none'})"

@@ -110,6 +110,14 @@ REGISTRY = GroupCommand(
         ),
         _command(
             "registry_changes",
+            "abort",
+            "End the rollout of a version: the champion serves alone again",
+            f"{_THROUGH} To take it to its end at once instead, promote it.",
+            _VERSION,
+            *_CHANGE,
+        ),
+        _command(
+            "registry_changes",
             "tag",
             "Set or remove tags of a version",
             "Tags are for people and listings; they change nothing that is served, and are written directly.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.cli.tables import NONE
@@ -60,6 +60,8 @@ def said(store: Store, version: Version) -> Iterator[tuple[str, list[str]]]:
     )
     yield "verdicts", [f"{minute(v['at'])} {v['verdict']}: {_after(v)}" for v in told["verdicts"]] or ["none"]
     yield "approvals", [f"{minute(a['at'])} {_answer(a)}" for a in told["approvals"]] or ["none"]
+    if moves := version.notes.get("rollout"):
+        yield "rollout", [*_rollout(moves)]
     yield "tags", [", ".join(f"{k}={v}" for k, v in sorted(version.tags.items())) or "none"]
     yield "card", [*addresses(store, card_of(version)).values()] or ["none: gates make it"]
 
@@ -88,6 +90,21 @@ def _metric(metric: Mapping[str, Any]) -> str:
 
 def _after(verdict: Mapping[str, Any]) -> str:
     return str(verdict["sentence"]).removeprefix(f"{verdict['verdict']}: ")
+
+
+def _rollout(moves: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Its steps, and every move, oldest first."""
+    from airflow_mlops.registry.rollout import path, step_name
+
+    steps: Sequence[Any] = ()
+    for move in moves:
+        by = f" by {move['by']}" if move["by"] else ""
+        if move["kind"] == "begin":
+            steps = move["steps"]
+            what = f"begins {path(steps)}"
+        else:
+            what = f"{move['kind']} at {step_name(steps[move['step']])}"
+        yield f"{minute(move['at'])} {what}{by}: {move['reason']}"
 
 
 def _answer(approval: Mapping[str, Any]) -> str:

@@ -168,7 +168,7 @@ _NAMES: list[tuple[Any, str]] = [
     (values.Duration, "duration"), (values.PositiveDuration, "duration"),
     (values.Block, "duration, `none`"), (values.Template, "text, template"),
     (values.DottedPath, "dotted path"), (values.BehavioursFile, "file name"),
-    (values.CallablePath, "module:function"), (values.Day, "date"),
+    (values.Rollout, "list of steps"), (values.CallablePath, "module:function"), (values.Day, "date"),
     (values.Cron, "cron"), (values.TimeZone, "time zone"), (values.Expectation, "expectation"),
     (str, "text"), (int, "whole number"), (float, "number"), (bool, "true, false"), (Any, "anything"),
 ]  # fmt: skip

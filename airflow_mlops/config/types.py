@@ -204,6 +204,29 @@ def _level(value: Any) -> Any:
     return whole(value)
 
 
+def _rollout(value: list[Any]) -> list[str | dict[str, float]]:
+    """Check the steps of a rollout: ``shadow`` first, canaries with rising shares, ``full`` at the end."""
+    steps: list[str | dict[str, float]] = []
+    last = -1.0
+    for number, step in enumerate(value, 1):
+        if step in ("shadow", "full"):
+            share = 0.0 if step == "shadow" else 1.0
+        elif isinstance(step, dict) and [*step] == ["canary"]:
+            given = step["canary"]
+            if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < 1:
+                raise ValueError(f"step {number}: `canary` is a share of the ids, above 0 and below 1, not {given!r}")
+            share, step = float(given), {"canary": float(given)}
+        else:
+            raise ValueError(f"step {number} is not `shadow`, `{{canary: 0.1}}` or `full`")
+        if share <= last:
+            raise ValueError(f"step {number}: each step serves more than the one before; shadow is first, full last")
+        last = share
+        steps.append(step)
+    if last != 1.0:
+        raise ValueError("the last step must be `full`")
+    return steps
+
+
 def _level_schema(schema: dict[str, Any]) -> None:
     number = {key: schema.pop(key) for key in ("enum", "type") if key in schema}
     words = {name: [t.word for t in TERMS if t.vocabulary == name] for name in VOCABULARIES}
@@ -244,5 +267,27 @@ Day = Annotated[date, BeforeValidator(_day)]
 Cron = Annotated[StrictStr, AfterValidator(_cron), Field(max_length=100)]
 TimeZone = Annotated[StrictStr, AfterValidator(_zone)]
 Column = Annotated[StrictStr, Field(min_length=1)]
+Rollout = Annotated[
+    list[Any],
+    AfterValidator(_rollout),
+    Field(
+        min_length=1,
+        max_length=20,
+        json_schema_extra={
+            "items": {
+                "anyOf": [
+                    {"type": "string", "enum": ["shadow", "full"]},
+                    {
+                        "type": "object",
+                        "properties": {"canary": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}},
+                        "required": ["canary"],
+                        "additionalProperties": False,
+                    },
+                ]
+            },
+            "examples": [["shadow", {"canary": 0.1}, "full"]],
+        },
+    ),
+]
 Expectation = Annotated[dict[StrictStr, dict[StrictStr, Any]], AfterValidator(_expectation)]
 Level = Annotated[Literal[0, 1, 2], BeforeValidator(_level), Field(json_schema_extra=_level_schema)]

@@ -65,8 +65,9 @@ _FORM: dict[str, dict[str, Any]] = {
     },
     # Without a default: a change of the registry has to be said.
     "action": {
-        "type": "string", "enum": ["promote", "rollback", "retire"], "title": "Action",
-        "description": "rollback returns to the champion before; a retired version never serves again.",
+        "type": "string", "enum": ["promote", "rollback", "retire", "abort"], "title": "Action",
+        "description": "rollback returns to the champion before; a retired version never serves again; abort ends the "
+        "rollout of a version.",
     },
     "key": {
         "default": None, "type": ["null", "string"], "title": "Key",
@@ -74,7 +75,7 @@ _FORM: dict[str, dict[str, Any]] = {
     },
     "version": {
         "default": None, "type": ["null", "integer"], "minimum": 1, "title": "Version",
-        "description": "The version to promote or to retire; a rollback finds its own.",
+        "description": "The version to promote, to retire, or that is rolling out; a rollback finds its own.",
     },
     "expected": {
         "default": None, "type": ["null", "integer"], "minimum": 1, "title": "Champion now",

@@ -14,8 +14,10 @@ READS = {"data.snapshot": "data", "predict.batch": "champion"}
 WRITES = {
     "promote.champion": "champion",
     "promote.handover": "champion",
+    "promote.rollout": "champion",
     "predict.batch": "predictions",
     "retrain.request": "retrain",
+    "rollout.advance": "champion",
     "registry.change": "champion",
 }
 """Step → ending of the name of the asset that its task names as an inlet, or as an outlet."""

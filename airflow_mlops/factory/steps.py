@@ -266,6 +266,38 @@ def _promote(c: StepContext, task_id: str) -> BaseOperator:
     )
 
 
+def _roll_out(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.promotion import RolloutOperator
+
+    return RolloutOperator(
+        task_id=task_id,
+        steps=c.config.rollout,
+        decision=c.output("evaluate.gates"),
+        approval=c.output(APPROVAL),
+        # The first model of all is champion at once.
+        outlets=[c.assets.champion],
+        trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
+        **c.common(c.config.resources),
+    )
+
+
+def _advance(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.rollout import AdvanceRolloutOperator
+
+    config = c.config
+    return AdvanceRolloutOperator(
+        task_id=task_id,
+        data=config.data,
+        monitor=config.monitor,
+        evaluate=config.evaluate,
+        verdict=config.deploy.verdict,
+        outlets=[c.assets.champion],
+        # It follows a check only to come after it: where that was skipped it goes on without.
+        trigger_rule=TriggerRule.NONE_FAILED,
+        **c.common(config.monitor.resources if config.monitor else None),
+    )
+
+
 def _handover(c: StepContext, task_id: str) -> BaseOperator:
     from airflow_mlops.operators.promotion import HandoverOperator
 
@@ -379,6 +411,7 @@ STEPS: dict[str, tuple[Callable[[StepContext, str], BaseOperator], str]] = {
     APPROVAL: (_ask, "Asks a person (Required Actions)."),
     "promote.champion": (_promote, "Makes the candidate the champion."),
     "promote.handover": (_handover, "Makes the candidate the champion and hands it over as one bundle."),
+    "promote.rollout": (_roll_out, "Lets the candidate begin its rollout; the first model is champion at once."),
     "predict.batch": (_predict, "Scores the rows with the champion and writes the predictions in one step."),
     "monitor.quality": (_check("quality"), "Checks the scored inputs against the expectations."),
     "monitor.drift": (_check("drift"), "Compares scored inputs and predictions with the training data."),
@@ -386,6 +419,7 @@ STEPS: dict[str, tuple[Callable[[StepContext, str], BaseOperator], str]] = {
     "monitor.performance": (_check("performance"), "Scores the predictions against their outcomes."),
     "monitor.staleness": (_check("staleness"), "Tells how old model, rows and outcomes are at the window's end."),
     "monitor.system": (_check("system"), "Compares duration, memory and processor time with earlier runs."),
+    "rollout.advance": (_advance, "Takes the version that rolls out a step further, or rolls it back; says why."),
     "retrain.request": (_request, "Asks the ledger for a retrain; skipped, with the reason, where not granted."),
     "registry.change": (_change, "Promotes, rolls back or retires, as the form says; who and why are recorded."),
 }

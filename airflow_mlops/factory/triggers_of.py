@@ -30,8 +30,9 @@ def triggers_of(config: PipelineConfig, suffix: str) -> Triggers:
         return Triggers(config.retrain.schedule, data + granted)
     if suffix == "predict":
         return Triggers(config.deploy.batch.schedule)
-    if suffix == "monitor" and config.monitor:
-        return Triggers(config.monitor.schedule, () if config.monitor.schedule else ("predictions",))
+    if suffix == "monitor":
+        cron = config.monitor.schedule if config.monitor else None
+        return Triggers(cron, () if cron else ("predictions",))
     if suffix == "experiment" and config.has_model:
         return Triggers(assets=("experiment",))
     return Triggers()

@@ -112,6 +112,12 @@ class SkewReportLink(ReportLink):
     name = "Feature skew report"
 
 
+class RolloutReportLink(ReportLink):
+    """What a look at a rollout came to, and the windows behind it."""
+
+    name = "Rollout report"
+
+
 class ModelCardLink(ReportLink):
     """What the model is, what it was trained on and how good it is."""
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pyarrow as pa
 
 from airflow_mlops.config.models import Data
+from airflow_mlops.ml.canary import Beside, Tried, TriedFailed
 from airflow_mlops.ml.data import read_batches
 from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.files import Files
 from airflow_mlops.ml.prediction import CaptureWriter, predict_batches, write_predictions
+from airflow_mlops.ml.rollout_evidence import write_evidence
 from airflow_mlops.ml.sampling import RowsById
 from airflow_mlops.registry.artifacts import fetch_model
 from airflow_mlops.registry.registry import Version
@@ -37,6 +42,7 @@ def score(
     rehearsal: bool = False,
     verifier: Verifier | None = None,
     replay_rows: int = 0,
+    tried: Tried | None = None,
 ) -> dict[str, Any]:
     """Score the rows of ``source`` (default: the pipeline's own) and write one Parquet file below ``output``.
 
@@ -47,52 +53,159 @@ def score(
     :param verifier: whose signatures count where the version's model is loaded.
     :param replay_rows: how many rows the capture keeps as they came, without private columns, for the check of
         feature skew; needs ``data.id``.
-    :returns: ``{"version", "rows", "output", "capture": digest or None, "newest": time of the newest row or None}``.
+    :param tried: the version that is rolling out: it scores the same rows, serves its share of them, and what it said
+        of a window is kept. Where it fails, ``version`` scores and serves all rows.
+    :returns: ``{"version", "rows", "output", "capture": digest or None, "newest": time of the newest row or None}``,
+        and with ``tried`` its ``rollout``: ``{"version", "step", "served": rows, "failed": why or None}``.
     """
     if source is not None:
         data = data.model_copy(update={"source": source, "sql": None, "callable": None})
-    model = fetch_model(
-        store,
-        version.record["model"],
-        trusted=trusted_types,
-        verifier=verifier,
-        pipeline=version.pipeline,
-        key=version.key,
-    )
-    schema = FeatureSchema.from_dict(version.record["schema"])
-    batches = read_batches(
-        data, files=files, window=window, sql=sql, allowed_imports=allowed_imports, target_optional=True
-    )
-    uri = f"{output.rstrip('/')}/{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.parquet"
-    log("Scoring %s with v%d into %s", source or data.callable or "the query", version.number, uri)
-    capture = None
-    if window:
+    run = _Run(
+        store, version, data, output, name, window, files, sql, allowed_imports, trusted_types, log, rehearsal,
+        verifier, replay_rows,
+    )  # fmt: skip
+    if tried is None:
+        return run.score(None)
+    try:
+        return run.score(tried)
+    except TriedFailed as e:
+        log("v%d, which is rolling out, failed: %s. v%d serves all rows", tried.version.number, e, version.number)
+        return run.score(None) | {"rollout": run.failed(tried, str(e))}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one batch inference works with."""
+
+    store: Store
+    version: Version
+    data: Data
+    output: str
+    name: str
+    window: Window | None
+    files: Files
+    sql: Any
+    allowed_imports: Sequence[str]
+    trusted_types: Sequence[str]
+    log: Callable[..., None]
+    rehearsal: bool
+    verifier: Verifier | None
+    replay_rows: int
+
+    def score(self, tried: Tried | None) -> dict[str, Any]:
+        """Score and write; keep what monitoring reads.
+
+        :raises TriedFailed: as its methods do; then nothing was written.
+        """
+        store, version, data = self.store, self.version, self.data
+        model = fetch_model(
+            store,
+            version.record["model"],
+            trusted=self.trusted_types,
+            verifier=self.verifier,
+            pipeline=version.pipeline,
+            key=version.key,
+        )
+        schema = FeatureSchema.from_dict(version.record["schema"])
+        batches = read_batches(
+            data,
+            files=self.files,
+            window=self.window,
+            sql=self.sql,
+            allowed_imports=self.allowed_imports,
+            target_optional=True,
+        )
+        uri = f"{self.output.rstrip('/')}/{re.sub(r'[^A-Za-z0-9_.-]+', '_', self.name)}.parquet"
+        self.log("Scoring %s with v%d into %s", data.source or data.callable or "the query", version.number, uri)
+        beside = None
+        if tried is not None:
+            beside = Beside(
+                store,
+                tried,
+                schema,
+                data,
+                allowed_imports=self.allowed_imports,
+                trusted_types=self.trusted_types,
+                verifier=self.verifier,
+            )
+        with ExitStack() as stack:
+            capture = stack.enter_context(self._capture(schema)) if self.window else None
+            if beside is not None and self.window:
+                own = CaptureWriter(
+                    store, version.pipeline, self.window, model_version=beside.tried.version.number, publish=False
+                )
+                beside.capture = stack.enter_context(own)
+            scored: Iterable[pa.RecordBatch] = predict_batches(
+                model,
+                schema,
+                batches,
+                model_version=version.number,
+                id_column=data.id,
+                features=recorded_code(version.record),
+                allowed_imports=self.allowed_imports,
+                on_chunk=_both(beside.chunk if beside else None, capture.write if capture else None),
+                on_rows=_both(capture.keep_rows if capture else None, beside.rows if beside else None),
+                # Which rows may depend on each other, when their outcomes are judged.
+                keep=[c for c in (data.timestamp, data.split.column) if c and c not in data.private],
+                private=data.private,
+            )
+            written = write_predictions(beside.merged(scored) if beside else scored, self.files, uri)
+        result = {
+            "version": version.number,
+            "rows": written["rows"],
+            "output": written["uri"],
+            "capture": capture.ref["capture"] if capture else None,
+            "newest": batches.newest.isoformat() if batches.newest else None,
+        }
+        if beside is None:
+            return result
+        if beside.capture is not None and capture is not None and self.window is not None:
+            # The same rows in the same order, so that the two stand side by side.
+            more = {"champion_capture": capture.ref["capture"], "served": beside.served, "seconds": beside.seconds}
+            write_evidence(store, beside.tried.rollout, self.window, beside.capture.ref | more | {"failed": None})
+        return result | {"rollout": _told(beside.tried, beside.served, None)}
+
+    def _capture(self, schema: FeatureSchema) -> CaptureWriter:
+        data = self.data
         hidden = schema.hiding(data.private).private
-        raw = RowsById(replay_rows, data.id, drop=[*data.private, *hidden]) if replay_rows and data.id else None
-        capture = CaptureWriter(
-            store, version.pipeline, window, model_version=version.number, rehearsal=rehearsal, raw=raw
+        raw = None
+        if self.replay_rows and data.id:
+            raw = RowsById(self.replay_rows, data.id, drop=[*data.private, *hidden])
+        return CaptureWriter(
+            self.store,
+            self.version.pipeline,
+            cast(Window, self.window),
+            model_version=self.version.number,
+            rehearsal=self.rehearsal,
+            raw=raw,
         )
-    with capture or nullcontext():
-        scored = predict_batches(
-            model,
-            schema,
-            batches,
-            model_version=version.number,
-            id_column=data.id,
-            features=recorded_code(version.record),
-            allowed_imports=allowed_imports,
-            on_chunk=capture.write if capture else None,
-            on_rows=capture.keep_rows if capture else None,
-            # Which rows may depend on each other, when their outcomes are judged.
-            keep=[c for c in (data.timestamp, data.split.column) if c and c not in data.private],
-            private=data.private,
-        )
-        written = write_predictions(scored, files, uri)
-    newest = batches.newest.isoformat() if batches.newest else None
-    return {
-        "version": version.number,
-        "rows": written["rows"],
-        "output": written["uri"],
-        "capture": capture.ref["capture"] if capture else None,
-        "newest": newest,
-    }
+
+    def failed(self, tried: Tried, why: str) -> dict[str, Any]:
+        """Keep that the version could not score the window's rows."""
+        if self.window is not None:
+            said = {
+                "pipeline": self.version.pipeline,
+                "version": tried.version.number,
+                "window": self.window.to_dict(),
+                "failed": why,
+            }
+            write_evidence(self.store, tried.rollout, self.window, said)
+        return _told(tried, 0, why)
+
+
+def _told(tried: Tried, served: int, failed: str | None) -> dict[str, Any]:
+    step = tried.rollout.name
+    return {"version": tried.version.number, "step": step, "served": served, "failed": failed}
+
+
+def _both(*calls: Callable[[Any], None] | None) -> Callable[[Any], None] | None:
+    """Call those that there are, one after the other."""
+    there = [call for call in calls if call is not None]
+    if not there:
+        return None
+
+    def every(value: Any) -> None:
+        for call in there:
+            call(value)
+
+    return every

@@ -15,9 +15,9 @@ from airflow_mlops.store.base import Store
 
 OTHERS = ("prediction", "request", "training", "suppressed", "gates", "promotion")
 """Stored results that are no check of what is served."""
-ALARMS = ("drift", "skew", "drop", "failed", "stale", "alarm")
+ALARMS = ("drift", "skew", "drop", "failed", "stale", "alarm", "rejected")
 CALM = ("no_drift", "no_skew", "ok", "passed", "fresh", "normal")
-UNDECIDED = ("not_enough_data", "pending_labels")
+UNDECIDED = ("not_enough_data", "pending_labels", "inconclusive")
 _NAMED = 3  # columns or expectations of an alarm that are named
 
 

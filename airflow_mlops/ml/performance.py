@@ -141,7 +141,7 @@ def check_performance(
     if rows < MIN_ROWS:
         return report("not_enough_data", f"not enough data: {counted}, at least {MIN_ROWS} are needed")
 
-    y, n_classes = _truth(outcomes.loc[matched, schema.target], schema)
+    y, n_classes = truth_of(outcomes.loc[matched, schema.target], schema)
     predictions = said_of(predicted.loc[matched], schema)
     scorer.check_task("regression" if n_classes is None else "classification", n_classes)
     if scorer.is_ranking and (y == y[0]).all():
@@ -253,7 +253,7 @@ def said_of(predicted: pd.DataFrame, schema: FeatureSchema) -> Predictions:
     return Predictions(labels=labels, proba=proba, decision=decision)
 
 
-def _truth(outcomes: pd.Series, schema: FeatureSchema) -> tuple[np.ndarray, int | None]:
+def truth_of(outcomes: pd.Series, schema: FeatureSchema) -> tuple[np.ndarray, int | None]:
     """Outcomes in the same codes, and how many classes there are."""
     if schema.classes is None:
         y = pd.to_numeric(outcomes, errors="coerce").to_numpy(dtype=float, na_value=np.nan)

@@ -89,7 +89,7 @@ def recent(frame: pd.DataFrame, data: Data, window: timedelta) -> np.ndarray[Any
     return values >= values.max() - np.timedelta64(window)
 
 
-def draws(source: pd.Series | pd.DataFrame, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+def draws(source: pd.Series | pd.DataFrame, seed: int | str) -> np.ndarray[Any, np.dtype[np.float64]]:
     """One draw in [0, 1) per row from a keyed hash of its value; the same value and seed give the same draw."""
     key = hashlib.sha256(f"airflow-mlops split {seed}".encode()).digest()
     if isinstance(source, pd.Series):

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 class BatchPredictOperator(MLOpsOperator):
     """Batch inference: read, score in chunks, write the predictions in one atomic step, keep the inputs.
 
+    A version that is rolling out scores the same rows and serves its share of the ids; the column ``model_version``
+    says which version made each prediction. Which versions serve is read once, when the task begins.
+
     Returns ``{"version", "rows", "output", "capture"}``; ``capture`` is the digest of inputs and
-    predictions, which monitoring reads.
+    predictions, which monitoring reads. During a rollout also ``rollout``: ``{"version", "step", "served", "failed"}``.
 
     :param data: the ``data`` section as in YAML.
     :param batch: the ``deploy.batch`` section as in YAML.
@@ -55,17 +58,20 @@ class BatchPredictOperator(MLOpsOperator):
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Score the window's rows with the version that serves them."""
         from airflow_mlops.ml.batch_inference import score
+        from airflow_mlops.ml.canary import Tried
 
         source = self.form_path(context, "source") or self.source
         output = self.form_path(context, "output") or self._output(scope)
         registry, store = self.hook.registry(self.pipeline), self.hook.store()
-        serving = registry.serving()
+        serving, rollout = registry.in_use()
         if not serving:
             message = f"{self.pipeline} has no champion yet: nothing to score with"
             if self.skip_without_champion:
                 raise AirflowSkipException(message)
             raise VersionNotFound(message, hint=f"run {self.pipeline}__train first, and let it promote a version")
         version = serving[0].version
+        # A rehearsal changes nothing, so it is no evidence for a rollout either.
+        tried = Tried(serving[1].version, rollout) if rollout is not None and scope.promote else None
         run = scope.window.key if scope.window else context["ti"].run_id
         result = score(
             store,
@@ -83,8 +89,11 @@ class BatchPredictOperator(MLOpsOperator):
             log=self.log.info,
             rehearsal=not scope.promote,
             replay_rows=self.replay_rows,
+            tried=tried,
         )
         self.log.info("Scored %s rows with v%d into %s", f"{result['rows']:,}", version.number, result["output"])
+        if said := result.get("rollout"):
+            self.log.info("v%d (%s) served %s of them", said["version"], said["step"], f"{said['served']:,}")
         self.record_check(scope, "prediction", result | {"cost": cost_so_far(context) | self.hook.price()})
         trained_on = (version.record["snapshot"].get("window") or {}).get("end")
         if scope.window and trained_on:

@@ -116,6 +116,63 @@ class PromoteOperator(MLOpsOperator):
         return self._announce(scope, context, version)
 
 
+class RolloutOperator(PromoteOperator):
+    """Let a version begin its way to champion in steps; the first model of all becomes champion at once.
+
+    Where another version is rolling out, this one stays a candidate and the task is skipped: what rolls out is judged
+    to its end first, or frequent trainings would let none through.
+
+    Returns ``{"version", "previous", "digest"}``, and ``step`` where a rollout has begun.
+
+    :param steps: ``shadow``, ``{"canary": share}``, the last one ``full``; at least two.
+    """
+
+    def __init__(self, *, steps: Sequence[Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.steps = list(steps)
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Begin the rollout, keep the model card, and tell whoever asked."""
+        from airflow_mlops.registry.rollout import path
+
+        if self.decision["champion"] is None:
+            return super().work(scope, context)
+        if not scope.promote:
+            raise AirflowSkipException("this replay does not promote; start it with --promote to do so")
+        registry, decision = self.hook.registry(self.pipeline), self.decision
+        number = decision["version"]
+        by = self._agreed(registry, context)
+        under_way = registry.rollout()
+        if under_way is not None and under_way.version != number:
+            raise AirflowSkipException(
+                f"{self.pipeline} v{under_way.version} is rolling out ({under_way.name}): v{number} stays a candidate. "
+                "To try it instead, end that rollout by hand and start this task again"
+            )
+        version = registry.begin_rollout(
+            number,
+            expected=decision["champion"],
+            steps=self.steps,
+            op_id=self.operation(context, "rollout", number, decision["champion"]),
+            reason=decision["sentence"],
+            by=by,
+            window=scope.window,
+        )
+        self.keep_card(context, number)
+        self.hook.mirror(registry, number, "rollout")
+        self.log.info("%s v%d rolls out: %s", self.pipeline, number, path(self.steps))
+        # When the task has ended, Airflow sends an event for each outlet, and the champion has no news.
+        self.outlets = []
+        step = registry.rollout()
+        result = {
+            "version": number,
+            "previous": decision["champion"],
+            "digest": version.record["model"]["digest"],
+            "step": step.name if step is not None else "ended",
+        }
+        self.record_check(scope, "promotion", result)
+        return result
+
+
 class HandoverOperator(PromoteOperator):
     """Promote, and hand the model over as one bundle that runs without Airflow and without this package.
 

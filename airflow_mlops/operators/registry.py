@@ -18,27 +18,29 @@ if TYPE_CHECKING:
 
     from airflow_mlops.registry.registry import Registry, Version
 
-Action = Literal["promote", "rollback", "retire"]
+Action = Literal["promote", "rollback", "retire", "abort"]
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "promote": ("version", "reason"),
     "rollback": ("expected", "reason"),
     "retire": ("version", "reason"),
+    "abort": ("version", "reason"),
 }
 """Action → what it cannot be done without; ``expected`` of a promotion may be empty: there was no champion."""
 
 
 class RegistryChangeOperator(MLOpsOperator):
-    """Promote a version, roll back to the champion before, or retire a version.
+    """Promote a version, roll back to the champion before, retire a version, or end the rollout of one.
 
-    Who started the run is recorded with the change. What is not given here is taken from the trigger form.
+    To promote a version that is rolling out takes it to its end at once. Who started the run is recorded with the
+    change. What is not given here is taken from the trigger form.
     After a promotion or a rollback the outlet asset's events carry the new champion.
 
     Returns ``{"action", "key", "version", "previous", "digest"}``; ``version`` is the one promoted, returned to, or
-    retired, ``previous`` the champion before.
+    retired or whose rollout has ended, ``previous`` the champion before.
 
-    :param action: ``promote``, ``rollback`` or ``retire``.
-    :param version: the version to promote or to retire.
+    :param action: ``promote``, ``rollback``, ``retire`` or ``abort`` (the rollout).
+    :param version: the version to promote, to retire, or that is rolling out.
     :param expected: the champion now; the change is refused when it is another one. ``None``: there is none.
     :param reason: why; kept in the registry.
     :param key: which model of a fleet; ``None``: the pipeline's own.
@@ -70,7 +72,7 @@ class RegistryChangeOperator(MLOpsOperator):
         action, key, registry = asked["action"], asked["key"], self.hook.registry(self.pipeline)
         name = model_name(self.pipeline, key)
         version = self._change(registry, asked, context)
-        previous = None if action == "retire" else asked["expected"]
+        previous = None if action in ("retire", "abort") else asked["expected"]
         digest = version.record["model"]["digest"]
         result = {
             "action": action,
@@ -80,8 +82,10 @@ class RegistryChangeOperator(MLOpsOperator):
             "digest": digest,
         }
         self.hook.mirror(registry, version.number, action, key)
-        if action == "retire":
-            self.log.info("%s is retired", version.name)
+        if action in ("retire", "abort"):
+            self.log.info("%s %s", version.name, "is retired" if action == "retire" else "rolls out no more")
+            if action == "abort":
+                self.tell(context, scope, "rollback", f"{version.name}: its rollout was ended: {asked['reason']}")
             # When the task has ended, Airflow sends an event for each outlet, and the champion has no news.
             self.outlets = []
             return result
@@ -132,6 +136,8 @@ class RegistryChangeOperator(MLOpsOperator):
             return registry.promote(number, expected=expected, **said)
         if action == "rollback":
             return registry.rollback(expected=expected, **said)
+        if action == "abort":
+            return registry.end_rollout(number, **said)
         return registry.retire(number, **said)
 
 

@@ -22,7 +22,6 @@ class Capability:
     :param do: how to have it done once it is configured; ``{p}`` is the pipeline. Empty: nothing to do but wait.
     :param add: what to change in the file to have it. Empty: nothing to recommend.
     :param waits: it happens by itself; where the need is met in another way there is nothing to do.
-    :param available: whether this version has it.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Capability:
     do: str = ""
     add: str = ""
     waits: bool = False
-    available: bool = True
 
 
 NEEDED: dict[int, tuple[str, ...]] = {
@@ -51,10 +49,14 @@ NEEDED: dict[int, tuple[str, ...]] = {
         "automatic batch inference",
         "monitoring",
     ),
+    2: (
+        "progressive delivery",
+        "pipeline delivery",
+    ),
 }
 """Level → what it needs beside all that the level below needs."""
 
-OF_THE_LEVEL = ("automatic start of training", "promotion by gates")
+OF_THE_LEVEL = ("automatic start of training", "promotion by gates", "progressive delivery", "pipeline delivery")
 """Needs that come with a change of the level itself; the others are keys of the file."""
 
 _TRAIN = "start {p}__train"
@@ -88,10 +90,6 @@ def _on(event: Literal["new_data", "drift", "performance", "staleness"], add: st
         lambda c: c.retrain is not None and event in c.retrain.when,
         ("automatic start of training",), _AUTOMATIC_START + _REPLAY, add, waits=True,
     )  # fmt: skip
-
-
-def _later(name: str) -> Capability:
-    return Capability(name, 2, lambda _: (), lambda _: False, available=False)
 
 
 CAPABILITIES: tuple[Capability, ...] = (
@@ -167,8 +165,15 @@ CAPABILITIES: tuple[Capability, ...] = (
     ),
     Capability("retrain held back", 1, r.held_back, _limits_retrains),
     Capability("rollback to an earlier champion", 1, r.rolled_back, None),
-    _later("pipeline delivery (CI/CD)"),
-    _later("shadow and canary"),
-    _later("automatic rollback"),
+    Capability(
+        "pipeline delivery (CI/CD)", 2, r.delivered, None, ("pipeline delivery",),
+        "deliver the project with {p} by `airflow mlops deploy`, and let {p}__train run there",
+    ),
+    Capability(
+        "shadow and canary", 2, r.rolled_out, lambda c: len(c.rollout) > 1,
+        ("progressive delivery",), "train {p} until a candidate passes its gates, and let its rollout be judged",
+        "take `rollout: [full]` out of `deploy`",
+    ),
+    Capability("automatic rollback", 2, r.fell, lambda c: len(c.rollout) > 1),
 )  # fmt: skip
 """Lowest level first; of those that meet the same need, the one to recommend first."""

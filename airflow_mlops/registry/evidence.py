@@ -37,8 +37,6 @@ class State:
     configured: bool | None
 
     def __str__(self) -> str:
-        if not self.capability.available:
-            return "absent: not available in this version"
         if self.used:
             when = f"{self.last:%Y-%m-%d}" if self.last else "an unknown date"
             return f"exercised on {when}{' in a replay' if self.replay else ''}"

@@ -25,7 +25,7 @@ from airflow_mlops.store.base import Store
 
 _BACKUP = "restore this object from a backup"
 _KNOWN = re.compile(
-    r"pipelines/[^/]+/((log|ledger|holdouts/[0-9a-f]{64})/(\d{10}\.json|HEAD)|schema\.json|(rehearsal/)?(captures|checks)/[^/]+\.json)"
+    r"pipelines/[^/]+/((log|ledger|holdouts/[0-9a-f]{64})/(\d{10}\.json|HEAD)|schema\.json|(rehearsal/)?(captures|checks)/[^/]+\.json|rollouts/[^/]+\.json)"
     r"|pipelines/[^/]+/experiments/[0-9a-f]{64}/(plan|result|trials/\d{2}\.\d{5,})\.json"
     r"|names/[^/]+\.json|index\.json"
 )

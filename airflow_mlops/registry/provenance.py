@@ -31,7 +31,10 @@ _CREDENTIALS = re.compile(r"(?<=://)(?:[^@\s/]*:\S*|[^/\s]*)@")
 _QUERY = re.compile(r"\?\S*=\S*")  # not the "?" of a pattern
 _WEB = re.compile(r"(?<=://)([^\s?#]*)[?#]\S*")
 _HEX = re.compile(r"[0-9a-f]{6,64}")
-_DELIVERIES = ("promote", "rollback", "retire", "challenger")
+_ROLLOUT = {
+    "begin": "rollout began", "wait": "rollout looked at", "next": "rollout went on", "end": "rollout ended",
+}  # fmt: skip
+_DELIVERIES = ("promote", "rollback", "retire", "challenger", "rollout")
 _TOLD_ELSEWHERE = ("evaluation", "gates", "approval")
 
 
@@ -183,6 +186,8 @@ def _deployment(entry: Entry, number: int) -> dict[str, Any] | None:
         if body["version"] == number:
             return {"what": "returned to", "instead_of": body.get("expected")} | said
         return {"what": "rolled back", "by_version": body["version"]} | said
+    if entry.type == "rollout":
+        return {"what": _ROLLOUT[body["kind"]]} | said
     if entry.type in _DELIVERIES:
         return {"what": {"retire": "retired", "challenger": "made challenger"}[entry.type]} | said
     if entry.type != "annotate" or body["kind"] in _TOLD_ELSEWHERE:

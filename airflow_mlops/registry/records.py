@@ -161,6 +161,25 @@ def rolled_back(records: Records) -> Iterator[Use]:
         before.add(_model(entry))
 
 
+def delivered(records: Records) -> Iterator[Use]:
+    """A version was trained by code that was delivered."""
+    code = ((e, e.payload["record"].get("code") or {}) for e in records.versions.values())
+    return records.uses(e for e, found in code if found.get("delivered"))
+
+
+def rolled_out(records: Records) -> Iterator[Use]:
+    """A rollout went to its next step, or to its end as champion, by a verdict."""
+    for entry in records.log:
+        if (entry.type == "rollout" and entry.payload["kind"] == "next") or "rollout" in entry.payload:
+            yield from records.uses([entry])
+
+
+def fell(records: Records) -> Iterator[Use]:
+    """A version that rolled out was rolled back by itself."""
+    ended = (e for e in records.log if e.type == "rollout" and (e.payload["kind"], e.payload["by"]) == ("end", None))
+    yield from records.uses(ended)
+
+
 def predicted(records: Records) -> Iterator[Use]:
     """Rows were scored, whoever started it."""
     yield from (_use(c) for c in records.checks if c.name == "prediction")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ from airflow_mlops.registry.entry import Entry
 from airflow_mlops.registry.fleet import FleetWrites
 from airflow_mlops.registry.items import BATCH, Items
 from airflow_mlops.registry.log import Log
+from airflow_mlops.registry.rollout import Rollout, Step, rollout_of
 from airflow_mlops.registry.rules import Rules
 from airflow_mlops.registry.state import Model, Row, State
 from airflow_mlops.registry.version import Notes, Share, Version
@@ -76,10 +77,12 @@ class Registry(FleetWrites):
         by: str | None = None,
         window: Window | dict[str, Any] | None = None,
         key: str | None = None,
+        rollout: dict[str, Any] | None = None,
     ) -> Version:
-        """Make a version the champion, if the champion is still ``expected``.
+        """Make a version the champion, if the champion is still ``expected``. A rollout that is under way ends.
 
         :param expected: the champion the decision was made against; None for "there was none".
+        :param rollout: what :meth:`judge_rollout` says of the last look.
         :raises PromotionConflict: when another champion was promoted meanwhile.
         :raises VersionNotFound: when there is no such version.
         :raises RegistryError: when the version is retired.
@@ -91,6 +94,8 @@ class Registry(FleetWrites):
             "by": by,
             "window": window.to_dict() if isinstance(window, Window) else window,
         }
+        if rollout is not None:
+            body["rollout"] = rollout
         return self._write(
             "promote", body, op_id, key, lambda state: self.rules.may_promote(state, version, expected, key)
         )
@@ -135,7 +140,7 @@ class Registry(FleetWrites):
         return self._write("tag", body, op_id, key, lambda state: self.rules.exists(state, version, key))
 
     def set_challenger(self, version: int, *, op_id: str, key: str | None = None) -> Version:
-        """Make a version the challenger; promoting or retiring it frees the alias.
+        """Make a version the challenger; promoting or retiring it frees the alias. One that rolls out stays it.
 
         :raises VersionNotFound: when there is no such version.
         :raises RegistryError: when the version is retired.
@@ -143,6 +148,93 @@ class Registry(FleetWrites):
         return self._write(
             "challenger", {"version": version}, op_id, key, lambda state: self.rules.may_serve(state, version, key)
         )
+
+    def begin_rollout(
+        self,
+        version: int,
+        *,
+        expected: int,
+        steps: Sequence[Step],
+        op_id: str,
+        reason: str,
+        by: str | None = None,
+        window: Window | dict[str, Any] | None = None,
+        key: str | None = None,
+    ) -> Version:
+        """Let a version begin its way to champion, as challenger, if the champion is still ``expected``.
+
+        :param steps: ``shadow``, ``{"canary": share}``, the last one ``full``; at least two.
+        :param by: who agreed to it, if a person did.
+        :raises PromotionConflict: when the champion is another one, or another version is rolling out.
+        :raises VersionNotFound: when there is no such version.
+        :raises RegistryError: when the version is retired.
+        """
+        body = {
+            "version": version,
+            "expected": expected,
+            "kind": "begin",
+            "steps": [*steps],
+            "reason": reason,
+            "by": by,
+            "window": window.to_dict() if isinstance(window, Window) else window,
+        }
+        return self._write(
+            "rollout", body, op_id, key, lambda state: self.rules.may_begin(state, version, expected, key)
+        )
+
+    def judge_rollout(
+        self,
+        rollout: Rollout,
+        kind: str,
+        *,
+        look: int,
+        spent: float,
+        op_id: str,
+        reason: str,
+        window: Window | dict[str, Any] | None = None,
+        evidence: dict[str, Any] | None = None,
+        key: str | None = None,
+    ) -> Version:
+        """Commit what a look at a rollout came to, if the rollout is still where it was: one commit a look.
+
+        :param kind: ``wait``: it stays; ``next``: it goes to its next step, where that is ``full`` as a promotion;
+            ``end``: the version falls, and the champion serves alone.
+        :param look: number of this look in its step, from 1; ``spent``: share of the error probability spent with it.
+        :param evidence: plain JSON that the look stands on.
+        :raises PromotionConflict: when the rollout is elsewhere by now.
+        """
+        said = {"id": rollout.id, "step": rollout.step, "look": look, "spent": spent, "evidence": evidence or {}}
+        whole = {
+            "version": rollout.version,
+            "expected": rollout.champion,
+            "reason": reason,
+            "by": None,
+            "window": window.to_dict() if isinstance(window, Window) else window,
+        }
+
+        def check(state: State) -> None:
+            self.rules.rolls(state, rollout, key)
+
+        if kind == "next" and rollout.step + 2 == len(rollout.steps):
+            body = whole | {"by": rollout.by, "rollout": said}
+            return self._write("promote", body, op_id, key, check)
+        return self._write("rollout", whole | {"kind": kind} | said, op_id, key, check)
+
+    def end_rollout(
+        self, version: int, *, op_id: str, reason: str, by: str | None = None, key: str | None = None
+    ) -> Version:
+        """End the rollout of a version by hand; the champion serves alone again.
+
+        :raises RegistryError: when this version is not rolling out.
+        """
+
+        def payload(state: State) -> dict[str, Any]:
+            found = self.rules.rolling(state, version, key)
+            said = {"id": found.id, "step": found.step, "look": found.looks, "spent": found.spent, "evidence": {}}
+            whole = {"version": version, "expected": found.champion, "kind": "end", "reason": reason, "by": by}
+            return whole | {"window": None} | said
+
+        return self._write("rollout", payload, op_id, key)
 
     def _write(
         self,
@@ -211,9 +303,38 @@ class Registry(FleetWrites):
         return champion if reference.status == "retired" else reference
 
     def serving(self, key: str | None = None) -> tuple[Share, ...]:
-        """Return which versions serve which part of the ids; empty before the first promotion."""
-        champion = self.champion(key)
-        return () if champion is None else (Share(champion, 1.0),)
+        """Return which versions serve which part of the ids; empty before the first promotion.
+
+        The champion first; then the version that is rolling out, whose share is 0 while it is a shadow.
+        """
+        return self.in_use(key)[0]
+
+    def in_use(self, key: str | None = None) -> tuple[tuple[Share, ...], Rollout | None]:
+        """Return what :meth:`serving` does, and the rollout that is under way, as of one moment."""
+
+        def look(state: State) -> tuple[tuple[Share, ...], Rollout | None]:
+            model = state.model(key)
+            champion = self._alias(state, key, model.champion)
+            if champion is None:
+                return (), None
+            if model.rollout is None:
+                return (Share(champion, 1.0),), None
+            rollout = rollout_of(model.rollout)
+            tried = self._version(state, model, rollout.version)
+            return (Share(champion, 1 - rollout.share), Share(tried, rollout.share)), rollout
+
+        return self.log.view(look)
+
+    def rollout(self, key: str | None = None) -> Rollout | None:
+        """Return the rollout that is under way, or None."""
+        return self.in_use(key)[1]
+
+    def rolling(self, version: int, key: str | None = None) -> Rollout:
+        """Return the rollout of a version.
+
+        :raises RegistryError: when this version is not rolling out.
+        """
+        return self.log.view(lambda state: self.rules.rolling(state, version, key))
 
     def keys(self) -> list[str | None]:
         """Return the model keys that have versions; ``[None]`` for a pipeline with one model."""
@@ -223,8 +344,9 @@ class Registry(FleetWrites):
         """Return what every commit did, oldest first, as plain dicts with the same fields, for tables.
 
         ``seq, at, action, key, version, replaced, kind, reason, by, window, op_id``; ``action`` is
-        ``register``, ``annotate``, ``promote``, ``rollback``, ``retire``, ``tag`` or ``challenger``;
-        ``replaced`` the champion before; ``kind`` that of a note, or a tag's name. Of a note ``approval``, ``reason``
+        ``register``, ``annotate``, ``promote``, ``rollback``, ``retire``, ``tag``, ``challenger`` or ``rollout``;
+        ``replaced`` the champion before (of a rollout, the champion that stays); ``kind`` that of a note or of a
+        move of a rollout (``begin``, ``wait``, ``next``, ``end``), or a tag's name. Of a note ``approval``, ``reason``
         is the answer; of a tag its value, None where it was removed. A commit for a fleet is a row for each model.
         """
         return [
@@ -297,4 +419,7 @@ def _note(entry: Entry) -> tuple[str, dict[str, Any]]:
     if entry.type == "annotate":
         return body["kind"], body["note"]
     said = {"at": entry.at, "reason": body["reason"], "by": body["by"]}
+    if entry.type == "rollout":
+        more = {k: v for k, v in body.items() if k not in ("version", "expected", "reason", "by")}
+        return "rollout", more | {"champion": body["expected"]} | said
     return ("rollback", {"to": body["version"]} | said) if entry.type == "rollback" else ("retirement", said)

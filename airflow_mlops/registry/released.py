@@ -69,9 +69,12 @@ def released_captures(store: Store, pipeline: str, entries: list[Entry]) -> set[
 
 
 def capture_pointers(store: Store, pipeline: str) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Yield key and content of every pointer to a capture, also those of rehearsals; unreadable ones are left out."""
-    for rehearsal in (False, True):
-        for key in store.list(layout.captures_prefix(pipeline, rehearsal=rehearsal)):
+    """Yield key and content of every pointer to a capture, also those of rehearsals and of versions that were rolling
+    out; unreadable ones are left out.
+    """
+    prefixes = [layout.captures_prefix(pipeline, rehearsal=rehearsal) for rehearsal in (False, True)]
+    for prefix in (*prefixes, layout.rollouts_prefix(pipeline)):
+        for key in store.list(prefix):
             with suppress(ObjectNotFound, ValueError):
                 body = json.loads(store.get(key))
                 if isinstance(body, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airflow_mlops.exceptions import PromotionConflict, RegistryError, VersionNotFound
+from airflow_mlops.registry.rollout import Rollout, rollout_of
 from airflow_mlops.registry.state import Model, State
 from airflow_mlops.registry.version import model_name
 
@@ -53,6 +54,51 @@ class Rules:
         champion = self.may_serve(state, version, key).champion
         if champion != expected:
             raise self.conflict(key, champion, expected)
+
+    def may_begin(self, state: State, version: int, expected: int, key: str | None) -> None:
+        """Whether a version may begin a rollout beside ``expected``.
+
+        :raises PromotionConflict: when the champion is another one, or another version is rolling out.
+        """
+        self.may_promote(state, version, expected, key)
+        model = state.model(key)
+        if version == model.champion:
+            raise RegistryError(
+                f"{model_name(self.pipeline, key)} v{version} is the champion: there is nothing to roll out"
+            )
+        if model.rollout is not None:
+            under_way = rollout_of(model.rollout)
+            raise PromotionConflict(
+                f"{model_name(self.pipeline, key)} v{under_way.version} is rolling out ({under_way.name})",
+                hint="wait for its end, or end it by hand first",
+            )
+
+    def rolling(self, state: State, version: int, key: str | None) -> Rollout:
+        """Return the rollout of a version.
+
+        :raises RegistryError: when it is not rolling out.
+        """
+        kept = self.exists(state, version, key).rollout
+        if kept is None or kept["version"] != version:
+            other = f"v{kept['version']} is" if kept is not None else "no version is"
+            raise RegistryError(
+                f"{model_name(self.pipeline, key)} v{version} is not rolling out: {other}",
+                hint=f"see `airflow mlops registry history {self.pipeline}`",
+            )
+        return rollout_of(kept)
+
+    def rolls(self, state: State, rollout: Rollout, key: str | None) -> None:
+        """Whether a rollout is still where it was looked at.
+
+        :raises PromotionConflict: when it is not.
+        """
+        kept = state.model(key).rollout
+        if kept is None or rollout_of(kept) != rollout:
+            now = f"is at {rollout_of(kept).name} of v{kept['version']} by now" if kept is not None else "has ended"
+            raise PromotionConflict(
+                f"the rollout of {model_name(self.pipeline, key)} v{rollout.version} {now}",
+                hint="somebody was faster: look at the registry's history",
+            )
 
     def before(self, state: State, expected: int, key: str | None) -> int:
         """Return the champion before ``expected``.

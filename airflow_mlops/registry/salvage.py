@@ -197,7 +197,9 @@ class Fold:
         elif entry.type == "rollback":
             aliases.step_back(model[1])
         elif entry.type == "challenger":
-            aliases.challenger = model[1]
+            aliases.try_out(model[1])
+        elif entry.type == "rollout":
+            aliases.roll(entry.seq, body)
         elif entry.type == "retire":
             aliases.retire(model[1])
             if model in self.versions:

@@ -10,11 +10,12 @@ from airflow_mlops.exceptions import CorruptObject, ObjectNotFound, RegistryErro
 from airflow_mlops.registry.entry import Entry
 from airflow_mlops.registry.items import BATCH, Items
 from airflow_mlops.registry.pages import Pages, UnusablePage
+from airflow_mlops.registry.rollout import begun, moved
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import get_json, put_json
 
 _METRICS = 8
-_TYPES = ("register", "annotate", "promote", "rollback", "retire", "tag", "challenger")
+_TYPES = ("register", "annotate", "promote", "rollback", "retire", "tag", "challenger", "rollout")
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Model:
 
     :param places: rows of its versions in the table of all, by number.
     :param before: former champions that a rollback would return to, the latest last.
+    :param rollout: what :func:`~airflow_mlops.registry.rollout.rollout_of` takes, while one is under way.
     """
 
     key: str | None
@@ -47,6 +49,7 @@ class Model:
     champion: int | None = None
     challenger: int | None = None
     before: list[int] = field(default_factory=list)
+    rollout: dict[str, Any] | None = None
 
     def crown(self, number: int) -> None:
         """Make a version the champion."""
@@ -54,6 +57,7 @@ class Model:
             self.before.append(self.champion)
         self.champion = number
         self.challenger = None if self.challenger == number else self.challenger
+        self.end_rollout()
 
     def step_back(self, number: int) -> None:
         """Make ``number``, the last of ``before``, the champion again."""
@@ -61,9 +65,31 @@ class Model:
             pass
         self.champion = number
         self.challenger = None if self.challenger == number else self.challenger
+        self.end_rollout()
+
+    def try_out(self, number: int) -> None:
+        """Make a version the challenger; one that rolls out stays it."""
+        if self.rollout is None:
+            self.challenger = number
+
+    def roll(self, seq: int, payload: dict[str, Any]) -> None:
+        """Begin a rollout, take it a step further, or end it."""
+        if payload["kind"] == "begin":
+            self.rollout, self.challenger = begun(seq, payload), payload["version"]
+        elif self.rollout is not None and (kept := moved(self.rollout, payload)) is not None:
+            self.rollout = kept
+        else:
+            self.end_rollout()
+
+    def end_rollout(self) -> None:
+        """Free the challenger that was rolled out: it was judged against a champion that is none any more, or fell."""
+        if self.rollout is not None:
+            self.rollout = self.challenger = None
 
     def retire(self, number: int) -> None:
         """Never return to a version, nor try it."""
+        if self.rollout is not None and self.rollout["version"] == number:
+            self.end_rollout()
         self.challenger = None if self.challenger == number else self.challenger
         kept: list[int] = []
         for n in self.before:
@@ -186,7 +212,7 @@ class State:
             return
         model = self.models[e.key]
         if e.type == "challenger":
-            model.challenger = number
+            model.try_out(number)
             return
         # A rollback is about the version it leaves.
         more = self._change(model, e.payload["expected"] if e.type == "rollback" else number)
@@ -205,6 +231,9 @@ class State:
             again["promoted"] = e.at
             if e.payload["by"] is not None:
                 _crowned_by(again, e.payload["by"])
+        elif e.type == "rollout":
+            model.roll(e.seq, e.payload)
+            more.setdefault("notes", []).append(e.seq)
         elif e.type == "retire":
             model.retire(number)
             more.setdefault("notes", []).append(e.seq)
@@ -226,7 +255,8 @@ class State:
         """Store a checkpoint and return its digest."""
         models = Pages(self._store)
         for m in self.models.values():
-            models.append([m.key, m.places, m.champion, m.challenger, m.before])
+            row: list[Any] = [m.key, m.places, m.champion, m.challenger, m.before]
+            models.append([*row, m.rollout] if m.rollout is not None else row)
         self._stored_models = models.save(known=self._stored_models, mend=mend)
         root = {
             "format": 1,

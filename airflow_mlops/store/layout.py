@@ -10,6 +10,7 @@
     pipelines/<pipeline>/ledger/<seq>.json           the retrain ledger's append-only log
     pipelines/<pipeline>/holdouts/<sha256>/<seq>.json  decisions on one holdout, an append-only log
     pipelines/<pipeline>/captures/<window>.json      which capture holds a window's scored inputs
+    pipelines/<pipeline>/rollouts/<window>.json      what the version that was rolling out said of a window's rows
     pipelines/<pipeline>/schema.json                 the locked schema
     pipelines/<pipeline>/checks/<window>.<check>.json  the newest result of a monitoring check
     pipelines/<pipeline>/rehearsal/…                 captures and checks of replays that do not promote
@@ -116,6 +117,16 @@ def capture(pipeline: str, window: str, *, rehearsal: bool = False) -> str:
 def captures_prefix(pipeline: str, *, rehearsal: bool = False) -> str:
     """Prefix of the pointers to a pipeline's captures; what follows is ``Window.key`` and ``.json``."""
     return f"{_windows(pipeline, rehearsal)}captures/"
+
+
+def rollout(pipeline: str, window: str) -> str:
+    """Key of what is known of one window (``Window.key``) about the version that was rolling out."""
+    return f"{rollouts_prefix(pipeline)}{_name(window)}.json"
+
+
+def rollouts_prefix(pipeline: str) -> str:
+    """Prefix of what is known about versions that were rolling out; what follows is ``Window.key`` and ``.json``."""
+    return f"pipelines/{_name(pipeline)}/rollouts/"
 
 
 def check(pipeline: str, window: str, name: str, *, rehearsal: bool = False) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from airflow_mlops.config.models.base import Model, Resources, length, midnight
 from airflow_mlops.config.models.dag import Dag, DefaultArgs
 from airflow_mlops.config.models.data import Data, Features, LabelLimits, Retention, Split, Sql, Validate
-from airflow_mlops.config.models.deploy import Batch, Deploy
+from airflow_mlops.config.models.deploy import Batch, Deploy, StepVerdict
 from airflow_mlops.config.models.evaluate import Approve, Evaluate, Gate, Serving, Value
 from airflow_mlops.config.models.experiment import Candidate, EarlyStop, Experiment, Halving
 from airflow_mlops.config.models.monitor import Drift, Labels, Monitor, Performance, Retrain, Skew, System
@@ -50,6 +50,7 @@ __all__ = [
     "Skew",
     "Split",
     "Sql",
+    "StepVerdict",
     "System",
     "Train",
     "Validate",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field, StrictStr
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictFloat, StrictInt, StrictStr
 
 from airflow_mlops.config.models.base import Model, Resources
-from airflow_mlops.config.types import Cron, Template
+from airflow_mlops.config.types import Cron, Rollout, Template
 
 
 class Batch(Model):
@@ -19,7 +21,35 @@ class Batch(Model):
     resources: Resources | None = Field(None, description="For the prediction task.")
 
 
+class StepVerdict(Model):
+    """How each step of a rollout is judged, by the windows that were scored in it."""
+
+    min_rows: Annotated[StrictInt, Field(ge=30)] = Field(
+        200, description="With fewer rows (that have an outcome, where `monitor.labels` tells of them) it waits."
+    )
+    max_windows: Annotated[StrictInt, Field(ge=1)] = Field(
+        6, description="How many windows a step may take; its looks share one error probability."
+    )
+    on_timeout: Literal["rollback", "keep"] = Field(
+        "rollback", description="After them, undecided: the version falls, or stays at its step until a person decides."
+    )
+    max_shift: Annotated[StrictFloat, Field(gt=0)] = Field(
+        0.5,
+        description="Without `monitor.labels`: how far its predictions may be from the champion's (Wasserstein "
+        "distance in standard deviations).",
+    )
+    max_slowdown: Annotated[StrictFloat, Field(gt=1)] = Field(
+        10.0, description="It falls when it takes more than this many times the champion's time for the same rows."
+    )
+
+
 class Deploy(Model):
     """How a promoted model is used."""
 
     batch: Batch = Field(default_factory=Batch, description="Batch inference.")
+    rollout: Rollout | None = Field(
+        None,
+        description="Steps from candidate to champion (level 2): any of `shadow` and rising `{canary: share}`, then "
+        "`full`. Default: [shadow, {canary: 0.1}, full], without `data.id` [shadow, full]; below level 2 [full].",
+    )
+    verdict: StepVerdict = Field(default_factory=StepVerdict, description="How a rollout's step is judged (level 2).")

@@ -65,6 +65,15 @@ class PipelineConfig(Model):
     notify: Notify = Field(default_factory=Notify, description="Who is told.")
 
     @property
+    def rollout(self) -> tuple[str | dict[str, float], ...]:
+        """The steps of a rollout, the last one ``full``: what the file says, or the default of its level."""
+        if self.deploy.rollout is not None:
+            return tuple(self.deploy.rollout)
+        if self.level < 2:
+            return ("full",)
+        return ("shadow", {"canary": 0.1}, "full") if self.data.id is not None else ("shadow", "full")
+
+    @property
     def has_model(self) -> bool:
         """Whether there is a model; an experiment on a callable alone has neither data nor training."""
         return self.experiment is None or self.experiment.callable is None
@@ -99,6 +108,7 @@ class PipelineConfig(Model):
             for column in gate.columns
             if column in self.data.private
         }
+        steps = self.deploy.rollout or ()
         blocked = self.evaluate.block not in (None, "none")
         refuse(
             {
@@ -113,6 +123,14 @@ class PipelineConfig(Model):
                 f"`retrain` {by_person}": self.level == 0 and self.retrain is not None,
                 f"`deploy.batch.schedule` {by_person}": self.level == 0 and self.deploy.batch.schedule is not None,
                 f"`data.watch` {by_person}": self.level == 0 and self.data.watch is not None,
+                "`deploy.rollout` needs `level: 2`; below it a version that passes is champion at once": self.level < 2
+                and len(steps) > 1,
+                "`deploy.verdict` needs `level: 2` and steps before `full` in `deploy.rollout`": (
+                    "verdict" in self.deploy.model_fields_set and len(self.rollout) == 1
+                ),
+                "`deploy.rollout` with a canary needs `data.id`: it says whose predictions the version makes": (
+                    self.data.id is None and any(isinstance(step, dict) for step in steps)
+                ),
             }
         )
         if self.level == 0:

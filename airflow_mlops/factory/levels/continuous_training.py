@@ -90,7 +90,7 @@ LEVEL: tuple[DagSpec, ...] = (
     ),
     DagSpec(
         "registry",
-        "Promote a version, roll back to the champion before, or retire a version: by hand, on the record.",
+        "Promote a version, roll back to the champion before, retire a version, end a rollout: by hand, on the record.",
         (Step("registry.change"),),
         form=("action", "key", "version", "expected", "reason"),
     ),

@@ -181,6 +181,9 @@ def test_the_same_level_changes_nothing(capsys: pytest.CaptureFixture[str], leve
 def test_level_2_needs_nothing_that_level_1_has_not(capsys: pytest.CaptureFixture[str], level: str) -> None:
     data = json.loads(_run(capsys, FLIGHTS, level, "json"))
     assert (data["changes"], data["then"]["number"], data["missing"], data["remove"]) == (True, 2, [], [])
+    assert [a["key"] for a in data["optional"]] == ["deploy.rollout"]
+    changed = {dag["id"]: dag["tasks_added"] for dag in data["dags"] if dag["change"] == "changed"}
+    assert changed == {"flight_delays__train": ["promote.rollout"], "flight_delays__monitor": ["rollout.advance"]}
     assert "1 ML pipeline automation → 2 CI/CD pipeline automation" in " ".join(_run(capsys, FLIGHTS, level).split())
 
 
@@ -195,8 +198,11 @@ def test_from_level_0_to_2_needs_what_level_1_needs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", [0, 1])
 def test_down_from_level_2(tmp_path: Path, level: int) -> None:
     text = FLIGHTS.read_text().replace("level: 1", "level: 2")
+    text = text.replace("\ndeploy:\n", "\ndeploy:\n  rollout: [shadow, full]\n  verdict: {max_windows: 3}\n")
     planned = plan_level(*_read(tmp_path, text), level)
     assert planned.missing == planned.optional == ()
+    assert [r.key for r in planned.remove][:2] == ["deploy.rollout", "deploy.verdict"]
+    assert len(planned.remove) == (2 if level == 1 else 4)
     assert load_text(yaml.safe_dump(_pasted(text, [], level, [r.key for r in planned.remove]))).level == level
 
 

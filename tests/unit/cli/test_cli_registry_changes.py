@@ -45,6 +45,8 @@ class FakeScheduler:
         said: dict[str, Any] = {"op_id": operation, "key": conf["key"], "reason": conf["reason"], "by": USER}
         if conf["action"] == "rollback":
             self.registry.rollback(expected=conf["expected"], **said)
+        elif conf["action"] == "abort":
+            self.registry.end_rollout(conf["version"], **said)
         elif conf["action"] == "promote":
             self.registry.promote(conf["version"], expected=conf["expected"], **said)
         else:
@@ -235,3 +237,20 @@ def test_what_airflow_logs_is_no_output(capfd: pytest.CaptureFixture[str]) -> No
         os.write(1, b"creating dag run\n")
     print("done")
     assert capfd.readouterr() == ("done\n", "creating dag run\n")
+
+
+@pytest.mark.parametrize("how", [(), ("--break-glass",)])
+def test_a_rollout_is_ended(scheduler: type[FakeScheduler], churn: Registry, run: Run, how: tuple[str, ...]) -> None:
+    words = ("abort", "churn@challenger", "--reason", "odd scores", *how)
+    churn.set_challenger(3, op_id="gates")
+    assert "v3 is not rolling out: no version is" in run(*words).err
+    churn.begin_rollout(3, expected=2, steps=["shadow", {"canary": 0.1}, "full"], op_id="b", reason="passed its gates")
+    done = run(*words)
+    assert "churn: v3 rolls out no more; the champion serves alone" in done.out
+    assert churn.rollout() is None
+    shown = run("show", "churn:3").out
+    assert "begins shadow → canary 10 % → full: passed its gates" in " ".join(shown.split())
+    assert "end at shadow by" in " ".join(shown.split())
+    told = " ".join(run("history", "churn").out.split())
+    assert "rollout begin v3 beside v2" in told
+    assert "rollout end" in told

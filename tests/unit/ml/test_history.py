@@ -182,6 +182,7 @@ def test_an_unknown_verdict_is_an_alarm_and_everything_is_json(year: Year) -> No
 def test_every_verdict_of_a_check_is_an_alarm_or_calm_or_undecided() -> None:
     kinds = (drift.Verdict, skew.Verdict, performance.Verdict, staleness.Verdict, system_metrics.Verdict)
     verdicts = {verdict for kind in kinds for verdict in typing.get_args(kind)} | {"passed", "failed"}
+    verdicts |= {"rejected", "inconclusive"}  # of a rollout
     assert len(verdicts) >= 14
     assert verdicts == {*ALARMS, *CALM, *UNDECIDED}
     assert len({*ALARMS, *CALM, *UNDECIDED}) == len(ALARMS) + len(CALM) + len(UNDECIDED)

@@ -96,6 +96,27 @@ def test_a_promotion_by_hand(registry: Registry) -> None:
         change(action="promote", version=3, expected=2, reason="asked for", user=None)
 
 
+def test_a_rollout_is_ended_by_hand_or_taken_to_its_end_at_once(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(RegistryChangeOperator, "tell", lambda self, c, s, event, text: told.append(f"{event}: {text}"))
+    with pytest.raises(AirflowFailException, match="v3 is not rolling out: no version is"):
+        change(action="abort", version=3, reason="odd scores")
+    steps: list[Any] = ["shadow", "full"]
+    registry.begin_rollout(3, expected=2, steps=steps, op_id="b", reason="passed")
+    operator = task()
+    result, extra = change(operator=operator, run_id="manual__2", action="abort", version=3, reason="odd scores")
+    assert (result["action"], result["previous"], extra, operator.outlets) == ("abort", None, None, [])
+    assert (registry.rollout(), registry.champion().number, registry.get(3).status) == (None, 2, "candidate")
+    assert told == ["rollback: churn v3: its rollout was ended: odd scores"]
+    row = registry.history()[-1]
+    assert (row["action"], row["kind"], row["by"], row["reason"]) == ("rollout", "end", "ana", "odd scores")
+    registry.begin_rollout(3, expected=2, steps=steps, op_id="again", reason="passed")
+    change(run_id="manual__3", action="promote", version=3, expected=2, reason="today")
+    assert (registry.rollout(), registry.champion().number) == (None, 3)
+
+
 def test_a_retirement_is_no_news_of_the_champion(registry: Registry) -> None:
     operator = task()
     result, extra = change(operator=operator, action="retire", version=3, reason="leaks")

@@ -132,7 +132,8 @@ def test_nothing_counts_because_it_is_written_in_a_file(life: Life) -> None:
     assert life.text("drift checked") == "never exercised"
     assert life.text("drift checked", BASE) == "absent"
     assert life.text("drift checked", LEVEL_1) == "configured, never exercised"
-    assert life.text("shadow and canary", LEVEL_1) == "absent: not available in this version"
+    assert life.text("shadow and canary", LEVEL_1) == "absent"
+    assert life.text("shadow and canary", LEVEL_1 | {"level": 2}) == "configured, never exercised"
     life.check("drift", "no_drift")
     assert life.text("drift checked", BASE).startswith(TODAY)
 
@@ -386,3 +387,26 @@ def test_more_records_never_lower_the_level(events: list[Callable[[Life], Any]],
             assert all(found.missing(n) == [] for n in range(level + 1))
             assert len(found.next) <= 3
             before = level
+
+
+def test_level_2_needs_a_rollout_and_a_delivery(life: Life) -> None:
+    life.by_hand()
+    life.by_itself()
+    champion = life.registry.champion()
+    assert champion is not None
+    number = life.train(code={"delivered": {"project": "p", "bundle": "b", "deployment": "d", "commit": "c"}})
+    life.registry.begin_rollout(number, expected=champion.number, steps=["shadow", "full"], op_id=life.op(), reason="x")
+    config = LEVEL_1 | {"level": 2}
+    found = life.assess(config)
+    assert (found.level, found.missing(2)) == (1, ["progressive delivery"])
+    rollout = life.registry.rollout()
+    assert rollout is not None
+    life.registry.judge_rollout(rollout, "next", look=1, spent=0.2, op_id=life.op(), reason="better")
+    assert life.assess(config).level == 2
+    assert life.text("automatic rollback", config) == "configured, never exercised"
+    again = life.train()
+    life.registry.begin_rollout(again, expected=number, steps=["shadow", "full"], op_id=life.op(), reason="x")
+    rollout = life.registry.rollout()
+    assert rollout is not None
+    life.registry.judge_rollout(rollout, "end", look=1, spent=0.2, op_id=life.op(), reason="worse")
+    assert life.text("automatic rollback", config).startswith(TODAY)
