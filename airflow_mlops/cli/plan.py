@@ -167,7 +167,14 @@ def _removals(config: PipelineConfig, source: Source, then: int) -> Iterator[Rem
     by_hand, at_once = "level 0 is started by a person", "below level 2 a version that passes is champion at once"
     rolls = config.deploy.rollout if len(config.deploy.rollout or ()) > 1 else None
     verdict = config.deploy.verdict if "verdict" in config.deploy.model_fields_set else None
-    keys: dict[str, tuple[Any, str]] = {"deploy.rollout": (rolls, at_once), "deploy.verdict": (verdict, at_once)}
+    after = config.retrain.experiment_after if config.retrain is not None else None
+    keys: dict[str, tuple[Any, str]] = {
+        "deploy.rollout": (rolls, at_once),
+        "deploy.verdict": (verdict, at_once),
+        "retrain.experiment_after": (after, "level 2 alone asks for experiments"),
+    }
+    if then == 0:
+        del keys["retrain.experiment_after"]  # the whole of `retrain` goes
     by_level_0: dict[str, tuple[Any, str]] = {
         "data.watch": (config.data.watch, f"nothing waits for new files: {by_hand}"),
         "deploy.batch.schedule": (config.deploy.batch.schedule, by_hand),

@@ -101,7 +101,7 @@ LEVELS: dict[int, MaturityLevel] = {
         delivery="of the pipeline and of the model",
         dags=("__train", "__predict", "__monitor", "__registry"),
         requires=(),
-        adds=("deploy.rollout", "deploy.verdict"),
+        adds=("deploy.rollout", "deploy.verdict", "retrain.experiment_after"),
         anchor="mlops_level_2_cicd_pipeline_automation",
     ),
 }

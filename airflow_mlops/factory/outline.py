@@ -18,6 +18,7 @@ WRITES = {
     "predict.batch": "predictions",
     "retrain.request": "retrain",
     "rollout.advance": "champion",
+    "experiment.request": "experiment",
     "registry.change": "champion",
 }
 """Step → ending of the name of the asset that its task names as an inlet, or as an outlet."""

@@ -373,6 +373,23 @@ def _request(c: StepContext, task_id: str) -> BaseOperator:
     )
 
 
+def _ask_for_experiment(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.retrain import RequestExperimentOperator
+
+    config = c.config
+    checks = {name: c.output(f"monitor.{name}") for name in ("drift", "performance") if f"monitor.{name}" in c.tasks}
+    return RequestExperimentOperator(
+        task_id=task_id,
+        checks=checks,
+        retrain=config.retrain or Retrain(),
+        monitor=config.monitor,
+        after=config.experiment_after,
+        outlets=[c.assets.experiment],
+        trigger_rule=TriggerRule.NONE_FAILED,
+        **c.common(config.monitor.resources if config.monitor else None),
+    )
+
+
 def _claim(c: StepContext, task_id: str) -> BaseOperator:
     from airflow_mlops.operators.retrain import ClaimRetrainOperator
 
@@ -421,6 +438,7 @@ STEPS: dict[str, tuple[Callable[[StepContext, str], BaseOperator], str]] = {
     "monitor.system": (_check("system"), "Compares duration, memory and processor time with earlier runs."),
     "rollout.advance": (_advance, "Takes the version that rolls out a step further, or rolls it back; says why."),
     "retrain.request": (_request, "Asks the ledger for a retrain; skipped, with the reason, where not granted."),
+    "experiment.request": (_ask_for_experiment, "Asks for an experiment where training again no longer helps."),
     "registry.change": (_change, "Promotes, rolls back or retires, as the form says; who and why are recorded."),
 }
 """Step name → (function that makes its operator, one sentence for people)."""

@@ -61,6 +61,15 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Experiment:
+    """A request for an experiment: training again no longer helped."""
+
+    reasons: list[str]
+    sentence: str
+    at: str
+
+
+@dataclass(frozen=True)
 class Period:
     """One window: what was seen, and what followed, also in words.
 
@@ -72,6 +81,7 @@ class Period:
     checks: list[Check]
     requests: list[Request]
     trainings: list[Training]
+    experiments: list[Experiment]
     seen: str
     followed: str
 
@@ -133,14 +143,17 @@ def _period(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], version
     prediction = found.get("prediction") or {}
     scored: int | None = prediction.get("rows")
     requests, trainings = _requests(rows), [_training(row, versions) for row in rows if _is_claim(row)]
+    wanted = [row for row in rows if row["step"] == "experiment"]
+    experiments = [Experiment([*row["reasons"]], row["sentence"], row["at"]) for row in wanted]
     return Period(
         window=dict(found["window"]),
         scored=scored,
         checks=checks,
         requests=requests,
         trainings=trainings,
+        experiments=experiments,
         seen=_seen(checks, scored),
-        followed=_followed(checks, requests, trainings, scored),
+        followed=_followed(checks, requests, trainings, experiments, scored),
     )
 
 
@@ -218,9 +231,14 @@ def _training(row: Mapping[str, Any], versions: _Versions) -> Training:
 
 
 def _followed(
-    checks: Sequence[Check], requests: Sequence[Request], trainings: Sequence[Training], scored: int | None
+    checks: Sequence[Check],
+    requests: Sequence[Request],
+    trainings: Sequence[Training],
+    experiments: Sequence[Experiment],
+    scored: int | None,
 ) -> str:
     said = [*map(_answer, requests), *map(_outcome, trainings)]
+    said += [f"an experiment was asked for: {one.sentence}" for one in experiments]
     granted = [r.grant for r in requests if r.granted]
     if granted and not any(t.go for t in trainings):
         said.append(f"no training of this window has claimed {granted[-1]}")

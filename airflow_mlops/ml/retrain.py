@@ -20,6 +20,7 @@ from typing import Any
 from airflow_mlops.config.models import Retrain, length
 from airflow_mlops.config.types import parse_confirm
 from airflow_mlops.exceptions import RegistryError
+from airflow_mlops.ml.futile import Futile, asked_already
 from airflow_mlops.ml.retrain_state import (
     EVENT_STARTS,
     UNCONFIRMED,
@@ -73,6 +74,10 @@ class Claim:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return asdict(self)
+
+
+class _Asked(Exception):
+    """An experiment was asked for by the same evidence."""
 
 
 class Ledger:
@@ -156,6 +161,48 @@ class Ledger:
         body = self._log.append("request", decide, op_id=op_id).payload
         return Decision(body["granted"], body["grant"], body["sentence"], body["reasons"], body["held"])
 
+    def ask_for_experiment(
+        self, futile: Futile, *, reasons: Sequence[str], at: datetime, op_id: str, details: dict[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Record that training again no longer helps, and an experiment is asked for; ``None``: it was asked for.
+
+        The same versions or windows ask once.
+
+        :param futile: what :func:`~airflow_mlops.ml.futile.futile` found.
+        :param reasons: the alarms of the window that ends ``at``; naive is UTC.
+        :param details: plain JSON kept with the request.
+        :returns: the request: ``request`` (its id), ``reasons``, ``sentence``, ``versions``, ``windows``.
+        """
+
+        def check(state: State) -> None:
+            if asked_already(state.experiments, futile):
+                raise _Asked
+
+        when = _time(at)
+        body = {
+            "at": when.isoformat(),
+            "dry": False,
+            "request": f"experiment-{make_op_id(self.pipeline, futile.versions, futile.windows)[:12]}",
+            "reasons": [*reasons],
+            "sentence": futile.sentence,
+            "versions": futile.versions,
+            "windows": futile.windows,
+            "details": details or {},
+        }
+        try:
+            return self._log.append("experiment", body, op_id=op_id, check=check).payload
+        except _Asked:
+            return None
+
+    def asked(self, op_id: str) -> dict[str, Any] | None:
+        """The request that an earlier try of this operation has recorded."""
+        entry = self._log.find(op_id)
+        return entry.payload if entry is not None else None
+
+    def experiments(self) -> list[dict[str, Any]]:
+        """Every request for an experiment, oldest first."""
+        return list(self._log.state().experiments)
+
     def waiting(self, at: datetime) -> Grant | None:
         """The grant given before ``at`` that no training has claimed: its event may have been lost.
 
@@ -232,15 +279,15 @@ class Ledger:
     def history(self) -> list[dict[str, Any]]:
         """All requests and claims, oldest first, as rows for a table.
 
-        Each: ``step`` (request or claim), ``at``, ``yes``, ``sentence``, ``reasons``, ``held``, ``confirmations``,
-        ``grant``, ``run``, ``start``, ``dry``, ``repeats`` (asked before, not counted again),
-        ``recorded`` (wall clock).
+        Each: ``step`` (request, claim, or experiment where one was asked for), ``at``, ``yes``, ``sentence``,
+        ``reasons``, ``held``, ``confirmations``, ``grant``, ``run``, ``start``, ``dry``, ``repeats`` (asked before, not
+        counted again), ``recorded`` (wall clock).
         """
         return [
             {
                 "step": entry.type,
                 "at": entry.payload["at"],
-                "yes": bool(entry.payload.get("granted", entry.payload.get("go"))),
+                "yes": entry.type == "experiment" or bool(entry.payload.get("granted", entry.payload.get("go"))),
                 **{key: entry.payload.get(key) for key in _SHOWN},
                 "recorded": entry.at,
             }

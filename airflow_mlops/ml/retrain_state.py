@@ -69,6 +69,7 @@ class State:
     requests: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)
     went: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)  # (run, dry) → its claim
     checks: dict[tuple[str, bool], dict[datetime, Seen]] = field(default_factory=dict)  # (name, dry) → time → found
+    experiments: list[dict[str, Any]] = field(default_factory=list)  # requests for one, without rehearsals
 
     def open_grant(self) -> Grant | None:
         """The grant that waits; rehearsals have none that others have to mind."""
@@ -86,7 +87,9 @@ def fold(entries: Iterable[Entry]) -> State:
             judged = datetime.fromisoformat(found["at"])
             seen = Seen.of(found["about"], found["found"]) if found["alarm"] else Seen(frozenset())
             state.checks.setdefault((name, dry), {})[judged] = seen
-        if entry.type == "check" or body["repeats"]:
+        if entry.type == "experiment" and not dry:
+            state.experiments.append(body)
+        if entry.type in ("check", "experiment") or body["repeats"]:
             continue
         for closed in body["closes"]:
             state.grants[closed].closed = body["closes_because"]

@@ -132,6 +132,53 @@ class RequestRetrainOperator(MLOpsOperator):
         return {"grant": grant, "reasons": reasons, "sentence": sentence}
 
 
+class RequestExperimentOperator(RequestRetrainOperator):
+    """Ask for an experiment where an alarm stands and training again no longer helps; else skipped, with the reason.
+
+    Returns ``{"request", "reasons", "sentence"}``; the outlet asset's event carries them, with the candidates and
+    windows that show it, to ``__experiment``.
+
+    :param after: so many candidates in a row that did not become champion, or windows in a row with concept drift.
+    """
+
+    def __init__(self, *, after: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.after = after
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Count, ask, and announce the request."""
+        from airflow_mlops.ml.futile import futile
+        from airflow_mlops.ml.retrain import Ledger
+
+        if scope.window is None:
+            raise AirflowSkipException("nothing was checked: these predictions were made without a window")
+        if not scope.promote:
+            raise AirflowSkipException("a replay that does not promote asks for no experiment")
+        window, alarms = scope.window, self._found(scope)[1]
+        ledger, registry = Ledger(self.hook.store(), self.pipeline), self.hook.registry(self.pipeline)
+        operation = self.operation(context, "experiment", window.key)
+        body = ledger.asked(operation)
+        if body is None:
+            if not alarms:
+                raise AirflowSkipException("no alarm that this pipeline retrains on")
+            found = futile(self.hook.store(), registry, window, self.after, ledger.experiments())
+            if isinstance(found, str):
+                raise AirflowSkipException(found)
+            body = ledger.ask_for_experiment(
+                found, reasons=sorted(alarms), at=window.end, op_id=operation, details=alarms
+            )
+        if body is None:
+            raise AirflowSkipException("an experiment was asked for by the same candidates and windows")
+        answer = {name: body[name] for name in ("request", "reasons", "sentence")}
+        self.log.info("Experiment asked for: %s", body["sentence"])
+        self.tell(context, scope, "experiment", f"{self.pipeline}: an experiment is wanted: {body['sentence']}")
+        for outlet in self.outlets:
+            extra: dict[str, Any] = {**scope.event_extra(), **answer}
+            extra |= {"versions": body["versions"], "windows": body["windows"]}
+            context["outlet_events"][outlet].extra = extra
+        return answer
+
+
 class ClaimRetrainOperator(MLOpsOperator):
     """First task of automatic training: claims the grant of its event, or skips the run with the reason.
 

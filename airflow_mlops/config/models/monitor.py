@@ -135,3 +135,8 @@ class Retrain(Model):
     max_per_month: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="Event-started trainings per calendar month."
     )
+    experiment_after: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        None,
+        description="After so many candidates in a row that did not become champion, or windows in a row with concept "
+        "drift, an alarm asks for an experiment (level 2); default 3.",
+    )

@@ -28,6 +28,7 @@ Event = Literal[
     "skew",
     "performance",
     "retrain",
+    "experiment",
     "suppressed",
     "budget",
     "stale_data",

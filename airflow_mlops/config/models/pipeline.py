@@ -74,6 +74,11 @@ class PipelineConfig(Model):
         return ("shadow", {"canary": 0.1}, "full") if self.data.id is not None else ("shadow", "full")
 
     @property
+    def experiment_after(self) -> int:
+        """After how many candidates or windows in vain an experiment is asked for."""
+        return (self.retrain.experiment_after if self.retrain else None) or 3
+
+    @property
     def has_model(self) -> bool:
         """Whether there is a model; an experiment on a callable alone has neither data nor training."""
         return self.experiment is None or self.experiment.callable is None
@@ -123,6 +128,13 @@ class PipelineConfig(Model):
                 f"`retrain` {by_person}": self.level == 0 and self.retrain is not None,
                 f"`deploy.batch.schedule` {by_person}": self.level == 0 and self.deploy.batch.schedule is not None,
                 f"`data.watch` {by_person}": self.level == 0 and self.data.watch is not None,
+                "`retrain.experiment_after` needs `level: 2`": self.level == 1
+                and self.retrain is not None
+                and self.retrain.experiment_after is not None,
+                "`retrain.experiment_after` needs drift, performance or staleness in `retrain.when`": self.level == 2
+                and self.retrain is not None
+                and self.retrain.experiment_after is not None
+                and not watched,
                 "`deploy.rollout` needs `level: 2`; below it a version that passes is champion at once": self.level < 2
                 and len(steps) > 1,
                 "`deploy.verdict` needs `level: 2` and steps before `full` in `deploy.rollout`": (

@@ -38,7 +38,10 @@ def step_by_step(spec: DagSpec) -> DagSpec:
 
 _MORE: dict[str, tuple[Step, ...]] = {
     # After the check of the champion's performance, so that both read the same outcomes.
-    "monitor": (Step("rollout.advance", ("monitor.performance",), rolls_out),),
+    "monitor": (
+        Step("rollout.advance", ("monitor.performance",), rolls_out),
+        Step("experiment.request", ("retrain.request", "rollout.advance"), continuous_training.asks_for_retrain),
+    ),
 }
 """DAG → steps beside those of level 1."""
 

@@ -16,7 +16,11 @@ from airflow_mlops.config.models import Retrain
 from airflow_mlops.hooks.mlops import MLOpsHook
 from airflow_mlops.ml.retrain import Ledger
 from airflow_mlops.notifications import dispatch
-from airflow_mlops.operators.retrain import ClaimRetrainOperator, RequestRetrainOperator
+from airflow_mlops.operators.retrain import (
+    ClaimRetrainOperator,
+    RequestExperimentOperator,
+    RequestRetrainOperator,
+)
 from airflow_mlops.registry.checks import read_checks
 
 RETRAIN = Asset(name="churn.retrain", uri="x-mlops://churn/retrain")
@@ -189,3 +193,41 @@ def test_the_age_of_a_champion_that_is_newer_than_the_window_is_no_alarm(
     else:
         with pytest.raises(AirflowSkipException, match="no alarm"):
             operator.execute(context("run 2", **window(2)))  # type: ignore[arg-type]
+
+
+def wanted(day: int, run_id: str = "", after: int = 2, **checks: Any) -> tuple[dict[str, Any] | None, Any]:
+    """One run of the request for an experiment; the event's extra, and the result or the skip's reason."""
+    params = window(day) | {k: checks.pop(k) for k in ("promote",) if k in checks}
+    operator = RequestExperimentOperator(
+        task_id="experiment", pipeline="churn", checks=checks, retrain=TWICE, after=after, outlets=[RETRAIN],
+        notify={"events": ["experiment"], "notifiers": [{"class": "any"}]},
+    )  # fmt: skip
+    found = context(run_id or f"run {day}", **params)
+    try:
+        result = operator.execute(found)  # type: ignore[arg-type]
+    except AirflowSkipException as e:
+        result = str(e)
+    return found["outlet_events"][RETRAIN].extra, result
+
+
+def test_an_experiment_is_asked_for_once_where_training_does_not_help() -> None:
+    registry = MLOpsHook().registry("churn")
+    for number in (1, 2, 3):
+        registry.register({}, op_id=f"r{number}")
+        note = {"verdict": "rejected", "sentence": f"v{number} is worse", "go": False}
+        registry.annotate(number, "gates", note, op_id=f"g{number}")
+    assert wanted(1, drift=CALM)[1] == "no alarm that this pipeline retrains on"
+    assert wanted(1, drift=DRIFT, promote=False)[1] == "a replay that does not promote asks for no experiment"
+    assert wanted(1, after=4, drift=DRIFT)[1].startswith("3 of 4 candidates in a row in vain")
+    extra, result = wanted(2, drift=DRIFT)
+    assert result["reasons"] == ["drift"]
+    assert result["sentence"] == "3 candidates in a row did not become champion: v1, v2 and v3"
+    assert extra is not None
+    assert extra["request"] == result["request"]
+    assert [v["sentence"] for v in extra["versions"]] == ["v1 is worse", "v2 is worse", "v3 is worse"]
+    assert extra["window_end"].startswith("2013-06-03")
+    assert told == [f"experiment: churn: an experiment is wanted: {result['sentence']}"]
+    # A try that died after it was recorded tells it again; another window with the same candidates does not.
+    assert wanted(2, drift=DRIFT) == (extra, result)
+    assert wanted(3, drift=DRIFT)[1].startswith("0 of 2 candidates in a row in vain")
+    assert len(Ledger(MLOpsHook().store(), "churn").experiments()) == 1
