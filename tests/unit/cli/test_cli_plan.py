@@ -183,7 +183,10 @@ def test_level_2_needs_nothing_that_level_1_has_not(capsys: pytest.CaptureFixtur
     assert (data["changes"], data["then"]["number"], data["missing"], data["remove"]) == (True, 2, [], [])
     assert [a["key"] for a in data["optional"]] == ["deploy.rollout"]
     changed = {dag["id"]: dag["tasks_added"] for dag in data["dags"] if dag["change"] == "changed"}
-    assert changed == {"flight_delays__train": ["promote.rollout"], "flight_delays__monitor": ["rollout.advance"]}
+    assert changed == {
+        "flight_delays__train": ["promote.rollout"],
+        "flight_delays__monitor": ["rollout.advance", "experiment.request"],
+    }
     assert "1 ML pipeline automation → 2 CI/CD pipeline automation" in " ".join(_run(capsys, FLIGHTS, level).split())
 
 
