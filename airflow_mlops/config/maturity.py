@@ -99,9 +99,9 @@ LEVELS: dict[int, MaturityLevel] = {
         promotion="gates, then step by step (shadow, canary, full), with rollback by itself; approval is optional",
         monitoring="as at level 1",
         delivery="of the pipeline and of the model",
-        dags=("__train", "__predict", "__monitor", "__registry"),
+        dags=("__train", "__predict", "__monitor", "__experiment", "__registry"),
         requires=(),
-        adds=("deploy.rollout", "deploy.verdict", "retrain.experiment_after"),
+        adds=("experiment", "deploy.rollout", "deploy.verdict", "retrain.experiment_after"),
         anchor="mlops_level_2_cicd_pipeline_automation",
     ),
 }

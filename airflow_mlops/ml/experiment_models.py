@@ -24,7 +24,7 @@ from airflow_mlops.ml.estimators import build_estimator, check_params
 from airflow_mlops.ml.evaluation import Evaluation
 from airflow_mlops.ml.experiment_plan import Candidate
 from airflow_mlops.ml.experiment_trials import Scored, digests_of
-from airflow_mlops.ml.features import infer_schema
+from airflow_mlops.ml.features import FeatureSchema, infer_schema
 from airflow_mlops.ml.holdout import predict, truth
 from airflow_mlops.ml.metrics import Metric, Task, default_metrics
 from airflow_mlops.ml.snapshot import Snapshot
@@ -40,11 +40,16 @@ _OTHER_DRAW = 1, 2
 
 @dataclass(frozen=True)
 class _Part:
-    """A candidate's training part: every row of it, with what is fitted and what is scored."""
+    """What trials on the same rows and features have in common.
 
-    frame: pd.DataFrame
-    fit: np.ndarray
-    validation: np.ndarray
+    :param seen: the rows that are fitted. :param schema: their columns. :param held: the rows that are scored.
+    :param inputs: those as a model with this schema takes them.
+    """
+
+    seen: pd.DataFrame
+    schema: FeatureSchema
+    held: pd.DataFrame
+    inputs: pd.DataFrame
 
 
 class ModelRunner:
@@ -83,6 +88,7 @@ class ModelRunner:
         self._trusted = trusted_types
         self._log = log
         self._featured: dict[str | None, pd.DataFrame] = {}
+        self._newest: tuple[Any, _Part] | None = None
 
     @cached_property
     def _raw(self) -> pd.DataFrame:
@@ -99,11 +105,28 @@ class ModelRunner:
         source = self._raw if self._data.id is None else self._raw[self._data.id]
         return training & ~scored, scored, draws(source, self._seed + _OTHER_DRAW[1])
 
-    def _part(self, candidate: Mapping[str, Any]) -> _Part:
-        code = candidate["features"]
-        if code not in self._featured:
-            self._featured[code] = featured(self._raw, self._data, code, self._allowed)
-        return _Part(self._featured[code], self._fit_rows(candidate), self._masks[1])
+    @property
+    def validation_rows(self) -> np.ndarray:
+        """Which of the snapshot's rows trials are scored on: a boolean array."""
+        return self._masks[1]
+
+    def _part(self, candidate: Mapping[str, Any], rows: int | None) -> _Part:
+        """The candidate's rows; kept for the next trial, which mostly has the same ones."""
+        code, data = candidate["features"], self._data
+        key = (code, candidate["train"]["window"], rows)
+        if self._newest is None or self._newest[0] != key:
+            if code not in self._featured:
+                self._featured[code] = featured(self._raw, data, code, self._allowed)
+            frame, fit = self._featured[code], self._fit_rows(candidate)
+            if rows is not None and rows < fit.sum():
+                places = np.flatnonzero(fit)
+                chosen = places[np.argsort(self._masks[2][places], kind="stable")[:rows]]
+                fit = np.zeros(len(fit), dtype=bool)
+                fit[chosen] = True
+            seen, held = frame[fit], frame[self._masks[1]]
+            schema = infer_schema(seen, data, source_columns=[str(c) for c in self._raw.columns])
+            self._newest = key, _Part(seen, schema, held, schema.check(held))
+        return self._newest[1]
 
     def _fit_rows(self, candidate: Mapping[str, Any]) -> np.ndarray:
         fit = self._masks[0].copy()
@@ -128,20 +151,13 @@ class ModelRunner:
 
         :raises MLOpsError: it cannot be trained or scored.
         """
-        part, data = self._part(candidate), self._data
-        fit = part.fit
-        if rows is not None and rows < fit.sum():
-            places = np.flatnonzero(fit)
-            chosen = places[np.argsort(self._masks[2][places], kind="stable")[:rows]]
-            fit = np.zeros(len(fit), dtype=bool)
-            fit[chosen] = True
+        part = self._part(candidate, rows)
+        held, target = part.held, self._data.target
         config = Train.model_validate({**candidate["train"], "params": {**candidate["train"]["params"], **params}})
-        seen, held = part.frame[fit], part.frame[part.validation]
-        schema = infer_schema(seen, data, source_columns=[str(c) for c in self._raw.columns])
         trained = train(
-            seen,
-            seen[data.target],
-            schema,
+            part.seen,
+            part.seen[target],
+            part.schema,
             config,
             self._task,
             [self._metric.name],
@@ -151,16 +167,17 @@ class ModelRunner:
             trusted_types=self._trusted,
         )
         task: Task = "regression" if trained.task == "regression" else "classification"
-        ordered, codes = truth(held[data.target], task, trained.classes, trained.schema.positive)
+        ordered, codes = truth(held[target], task, trained.classes, trained.schema.positive)
         n_classes = len(ordered) if ordered is not None else None
         self._metric.check_task(task, n_classes)
         labels = task == "regression" or self._metric.needs_labels
-        said = predict("candidate", trained.model, trained.schema.check(held), ordered=ordered, labels=labels)
+        # Code of one's own may read fewer columns.
+        same = trained.schema.features == part.schema.features
+        inputs = part.inputs if same else trained.schema.check(held)
+        said = predict("candidate", trained.model, inputs, ordered=ordered, labels=labels)
         predictions = Evaluation(task, ordered, (), pd.DataFrame(said), False).predictions("candidate")
         value = self._metric.score(codes, predictions, n_classes=n_classes)
-        return Scored(
-            self._metric.printed(value), {"rows": {"fit": int(fit.sum()), "validation": int(part.validation.sum())}}
-        )
+        return Scored(self._metric.printed(value), {"rows": {"fit": len(part.seen), "validation": len(held)}})
 
 
 def settle_metric(

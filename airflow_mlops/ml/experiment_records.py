@@ -33,9 +33,11 @@ class ExperimentRecords:
         return _read(self.store, layout.experiment(self.pipeline, self.experiment, "plan"))
 
     def write_plan(self, plan: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep the plan and return it."""
-        self.store.put(layout.experiment(self.pipeline, self.experiment, "plan"), canonical_json(plan))
-        return dict(plan)
+        """Keep the plan and return it as it will be read."""
+        written = canonical_json(plan)
+        self.store.put(layout.experiment(self.pipeline, self.experiment, "plan"), written)
+        read: dict[str, Any] = json.loads(written)
+        return read
 
     def result(self) -> dict[str, Any] | None:
         """The result; ``None`` where there is none yet."""

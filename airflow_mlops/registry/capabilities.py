@@ -166,6 +166,10 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability("retrain held back", 1, r.held_back, _limits_retrains),
     Capability("rollback to an earlier champion", 1, r.rolled_back, None),
     Capability(
+        "variants tried in an experiment", 2, r.experimented, lambda c: c.experiment is not None,
+        do="start {p}__experiment",
+    ),
+    Capability(
         "pipeline delivery (CI/CD)", 2, r.delivered, None, ("pipeline delivery",),
         "deliver the project with {p} by `airflow mlops deploy`, and let {p}__train run there",
     ),

@@ -95,6 +95,12 @@ def trained(records: Records) -> Iterator[Use]:
     return records.uses(e for e in records.versions.values() if _snapshot(e).get("fingerprint"))
 
 
+def experimented(records: Records) -> Iterator[Use]:
+    """A version was registered that had won against other variants."""
+    found = (e for e in records.versions.values() if e.payload["record"].get("experiment"))
+    return records.uses(found)
+
+
 def validated(records: Records) -> Iterator[Use]:
     """A version was trained on data that went through validation."""
     return records.uses(e for e in records.versions.values() if _snapshot(e).get("validation"))

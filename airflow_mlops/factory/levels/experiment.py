@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.models.experiment import MOST_RUNGS
-from airflow_mlops.factory.levels.continuous_training import may_ask
 from airflow_mlops.factory.levels.spec import DagSpec, Step
 
 
@@ -18,11 +18,6 @@ def experiments(config: PipelineConfig) -> bool:
 def tries_models(config: PipelineConfig) -> bool:
     """Whether the variants are models, and not settings of a callable."""
     return experiments(config) and config.has_model
-
-
-def asks_about_winner(config: PipelineConfig) -> bool:
-    """Whether some verdict on the winner needs a person's yes."""
-    return tries_models(config) and may_ask(config)
 
 
 def has_rung(rung: int) -> Callable[[PipelineConfig], bool]:
@@ -51,28 +46,45 @@ def _rungs() -> Iterator[Step]:
         yield Step(trials(rung), (keep(rung),), has_rung(rung))
 
 
-EXPERIMENT = DagSpec(
-    "experiment",
-    "Try variants of the model, each in a task of its own; train the best one and judge it by the gates.",
-    (
-        Step("data.snapshot", (), tries_models),
-        Step("validate.expectations", ("data.snapshot",), tries_models),
-        Step("experiment.plan", ("validate.expectations",), experiments),
-        *_rungs(),
-        Step("experiment.choose", ("experiment.plan", trials(MOST_RUNGS)), experiments),
-        Step("train.winner", ("experiment.choose",), tries_models),
-        Step("evaluate.score", ("train.winner",), tries_models),
-        Step("evaluate.gates", ("evaluate.score",), tries_models),
-        Step("approve.ask", ("evaluate.gates",), asks_about_winner),
-        Step("promote.champion", ("evaluate.gates", "approve.ask"), tries_models),
-    ),
-    form=("window_start", "window_end", "n_trials", "space", "promote", "replay"),
+_TRIES: tuple[Step, ...] = (
+    Step("experiment.plan", ("validate.expectations",), experiments),
+    *_rungs(),
+    Step("experiment.choose", ("experiment.plan", trials(MOST_RUNGS)), experiments),
 )
+
+
+def experiment_of(train: DagSpec) -> DagSpec:
+    """The DAG whose winner is judged and delivered by the steps of ``train``, the level's own."""
+    names = [step.name for step in train.steps]
+    fit = names.index("train.fit")
+    begin = ("data.snapshot", "validate.expectations")
+    first = [s for s in train.steps[:fit] if s.name in begin]
+    then = [s for s in train.steps[fit + 1 :] if s.name != "retention.expire"]
+    return DagSpec(
+        "experiment",
+        "Try variants of the model, each in a task of its own; train the best one and judge it by the gates.",
+        (
+            *(replace(_of_model(s), after=tuple(n for n in s.after if n in begin)) for s in first),
+            *_TRIES,
+            Step("train.winner", ("experiment.choose",), tries_models),
+            *(
+                _of_model(replace(s, after=tuple("train.winner" if n == "train.fit" else n for n in s.after)))
+                for s in then
+            ),
+        ),
+        form=("window_start", "window_end", "n_trials", "space", "promote", "replay"),
+    )
+
+
+def _of_model(step: Step) -> Step:
+    """The step, for pipelines that try models alone."""
+    return replace(step, when=lambda config: tries_models(config) and step.when(config))
+
 
 ALONE = DagSpec(
     "experiment",
     "Try settings of a function, each in a task of its own, and choose the best.",
-    EXPERIMENT.steps,
+    tuple(replace(step, after=tuple(n for n in step.after if n != "validate.expectations")) for step in _TRIES),
     form=("n_trials", "space"),
 )
 """Without a model: nothing is read, trained or judged."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.factory.levels import continuous_training
-from airflow_mlops.factory.levels.experiment import EXPERIMENT
+from airflow_mlops.factory.levels.experiment import experiment_of
 from airflow_mlops.factory.levels.spec import DagSpec, Step
 
 _Condition = Callable[[PipelineConfig], bool]
@@ -45,7 +45,9 @@ _MORE: dict[str, tuple[Step, ...]] = {
 }
 """DAG → steps beside those of level 1."""
 
-LEVEL: tuple[DagSpec, ...] = tuple(
+_DAGS = [
     replace(step_by_step(spec), steps=(*step_by_step(spec).steps, *_MORE.get(spec.suffix, ())))
-    for spec in (*continuous_training.LEVEL, EXPERIMENT)
-)
+    for spec in continuous_training.LEVEL
+]
+
+LEVEL: tuple[DagSpec, ...] = (*_DAGS, *(experiment_of(spec) for spec in _DAGS if spec.suffix == "train"))
