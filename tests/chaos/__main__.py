@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from tests.chaos import local, races, s3, suites
+from tests.chaos import delivery, local, races, s3, suites
 from tests.chaos.rows import HEAD, Row, line
 
 # By name: the row as `make chaos` runs it, and as `make test` does; None: `make test` has it anyway.
@@ -22,6 +22,9 @@ ROWS: dict[str, tuple[Callable[[], Row], Callable[[], Row] | None]] = {
     "faulty-s3": (s3.faulty, lambda: s3.faulty(16)),
     "promotions": (races.promotions, lambda: races.promotions(5)),
     "copies": (races.copies, lambda: races.copies(20)),
+    "kill-delivery": (delivery.killed, lambda: delivery.killed(2)),
+    "cut-delivery": (delivery.cut, lambda: delivery.cut(1)),
+    "deliveries": (delivery.races, lambda: delivery.races(2, 4)),
     "machine": (suites.machine, None),
     "corruptions": (suites.corruptions, None),
     "tampered": (suites.tampered, None),

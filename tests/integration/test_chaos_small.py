@@ -18,18 +18,21 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("rows", ["kill-local full-disk", "kill-s3 faulty-s3", "promotions copies"])
+@pytest.mark.parametrize(
+    "rows",
+    ["kill-local full-disk", "kill-s3 faulty-s3", "promotions copies", "kill-delivery cut-delivery deliveries"],
+)
 def test_rows_hold(rows: str) -> None:
     done = python("import sys; from tests.chaos.__main__ import main; sys.exit(main())", "--small", *rows.split())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("| holds |") == 2
+    assert done.stdout.count("| holds |") == len(rows.split())
 
 
 BREAK = """
 import os, sys
 from airflow_mlops.exceptions import ObjectExists
 from airflow_mlops.store import LocalStore, S3Store
-from tests.chaos import __main__ as chaos, life, local, races, s3
+from tests.chaos import __main__ as chaos, delivery, life, local, races, s3
 local.OPERATIONS = [o for o in life.OPERATIONS if o.name == "first register"]
 {how}
 sys.exit(chaos.main(sys.argv[1:]))
@@ -52,6 +55,24 @@ from airflow_mlops.store import local as module
 module.disk_errors = lambda *_: nullcontext()
 """
 FORGETFUL = "from airflow_mlops.registry.state import State; State.find = lambda self, op_id: None"
+# Each push takes the branch, whatever is there by now.
+FORCED = """
+from airflow_mlops.delivery.remote import Remote
+run = Remote.run
+def forced(self, folder, *arguments):
+    return run(self, folder, *("--force" if a.startswith("--force-") else a for a in arguments))
+Remote.run = forced
+"""
+TWO_STEPS = """
+from airflow_mlops.delivery.remote import Copy
+commit = Copy.commit
+def in_two_steps(self, content, *, parent, message, at):
+    half = commit(self, {}, parent=parent, message=message, at=at)
+    self.push(half, "refs/heads/deploy/staging", expected=parent)
+    return commit(self, content, parent=half, message=message, at=at)
+Copy.commit = in_two_steps
+chaos.ROWS["kill-delivery"] = (0, lambda: delivery.killed(12))
+"""
 KILL = "\nchaos.ROWS['kill-local'] = (0, lambda: local.killed(14))"
 CALM = "\nchaos.ROWS['faulty-s3'] = (0, lambda: s3.faulty(16, rate=0))"
 
@@ -65,8 +86,19 @@ CALM = "\nchaos.ROWS['faulty-s3'] = (0, lambda: s3.faulty(16, rate=0))"
         ("faulty-s3", FORGETFUL + CALM, "duplicates: operation"),
         ("promotions", LAST_WINS, "promotions: "),
         ("copies", FORGETFUL, "copies: other: operation 0 was answered"),
+        ("deliveries", FORCED, "deliveries: "),
+        ("kill-delivery", TWO_STEPS, "kill-delivery: "),
     ],
-    ids=["write in place", "retry twice", "bare errors", "repeat twice", "last write wins", "copies count"],
+    ids=[
+        "write in place",
+        "retry twice",
+        "bare errors",
+        "repeat twice",
+        "last write wins",
+        "copies count",
+        "every push wins",
+        "deploy in two steps",
+    ],
 )
 def test_a_broken_store_is_noticed(row: str, how: str, said: str) -> None:
     done = python(BREAK.format(how=how), "--small", row)
