@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from airflow_mlops.window import Window
 
 
+_LOOK = "rollout_look"
+"""Beside the result ``rollout``: which look was about to be committed for a window."""
+
+
 class AdvanceRolloutOperator(CheckOperator):
     """Look at the version that is rolling out: it goes to its next step, falls, or waits.
 
@@ -70,7 +74,7 @@ class AdvanceRolloutOperator(CheckOperator):
         from airflow_mlops.registry.checks import read_check
 
         operations = [_operation(rollout, window)] if rollout is not None else []
-        before = (read_check(self.hook.store(), self.pipeline, "rollout", window) or {}).get("rollout")
+        before = (read_check(self.hook.store(), self.pipeline, _LOOK, window) or {}).get(_LOOK)
         # Of an earlier rollout only where none is under way: its last look may have died before it was told.
         if before is not None and (rollout is None or before["rollout"] == rollout.id):
             operations.append(before["operation"])
@@ -121,7 +125,7 @@ class AdvanceRolloutOperator(CheckOperator):
         operation, report = _operation(rollout, window), self.keep_report(context, "Rollout report", page)
         # Before the commit, so that a try that dies after it finds it again, in whichever step the rollout is by then.
         mark = {"operation": operation, "rollout": rollout.id, "sentence": look.sentence}
-        write_check(store, self.pipeline, window, "rollout", mark)
+        write_check(store, self.pipeline, window, _LOOK, mark)
         try:
             registry.judge_rollout(
                 rollout,
@@ -164,7 +168,7 @@ class AdvanceRolloutOperator(CheckOperator):
             "promoted": entry.type == "promote",
             "sentence": sentence,
         }
-        self.record_check(scope, "rollout", result | {"operation": entry.op_id})
+        self.record_check(scope, "rollout", result)
         self.emit(scope, "mlops.check.verdict", check="rollout", verdict=verdict)
         if entry.type == "promote":
             self._champion(registry, number, body["expected"], scope, context)

@@ -205,6 +205,10 @@ class _Pipeline:
                     if wrong := _unfit(self.store, key, fields):
                         what = "pointer to a capture" if "capture" in fields else "result of a check"
                         self.add("damage", key, f"A {what} of {self.name} {wrong}.", "every other window", do)
+        for key in self.store.list(layout.rollouts_prefix(self.name)):
+            if wrong := _unfit(self.store, key, ("rollout", "step", "failed", "window")):
+                do = "run the batch inference of this window again, or delete it"
+                self.add("damage", key, f"What a rollout of {self.name} rests on {wrong}.", "every other window", do)
         key = layout.schema(self.name)
         if self.store.exists(key) and (wrong := _unfit(self.store, key, ("columns",))):
             do = f"{_BACKUP}, or delete it: the next good run locks the schema anew"

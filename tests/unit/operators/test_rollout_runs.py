@@ -22,6 +22,8 @@ from airflow_mlops.operators.prediction import BatchPredictOperator
 from airflow_mlops.operators.promotion import RolloutOperator
 from airflow_mlops.operators.rollout import AdvanceRolloutOperator
 from airflow_mlops.operators.training import TrainOperator
+from airflow_mlops.registry.fsck import check as fsck
+from airflow_mlops.registry.reachable import reachable
 from airflow_mlops.registry.registry import Registry
 
 DATA: dict[str, Any] = {"source": "train.csv", "target": "late", "id": "id"}
@@ -146,6 +148,13 @@ def test_shadow_canary_full(started: Any, execute: Any, lake: Path, world: pd.Da
     assert "Rollout of people v2: canary, 20 % of ids" in page
     with pytest.raises(AirflowSkipException, match="no version of people is rolling out"):
         execute(advance(), "m3", **month(3))
+    assert not fsck(registry.store).findings
+    evidence = json.loads(registry.store.get("pipelines/people/rollouts/20130201T000000Z-20130301T000000Z.json"))
+    captures = {bytes.fromhex(evidence[name]) for name in ("capture", "champion_capture")}
+    assert reachable(registry.store, captures, captures) == captures  # garbage collection leaves them
+    registry.store.put("pipelines/people/rollouts/20130201T000000Z-20130301T000000Z.json", b"{}")
+    (finding,) = [f for f in fsck(registry.store).findings if "rollout" in f.key]
+    assert "What a rollout of people rests on is damaged: it has no rollout, step, failed, window" in finding.what
 
 
 def execute_report(registry: Registry) -> str:
