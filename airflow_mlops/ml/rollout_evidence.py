@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from airflow_mlops.exceptions import CorruptObject
 from airflow_mlops.registry.rollout import Rollout
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
@@ -45,26 +46,35 @@ def write_evidence(store: Store, rollout: Rollout, window: Window, said: dict[st
 
 
 def read_evidence(store: Store, pipeline: str, rollout: Rollout) -> list[Evidence]:
-    """Return what is known of the present step's windows, oldest first."""
-    prefix = layout.rollouts_prefix(pipeline)
+    """Return what is known of the present step's windows, oldest first.
+
+    :raises CorruptObject: a record is damaged.
+    """
     found = []
-    for key in store.list(prefix):
-        body = json.loads(store.get(key))
-        if (body["rollout"], body["step"]) != (rollout.id, rollout.step):
-            continue
-        seconds = body.get("seconds") or (0.0, 0.0)
-        found.append(
-            Evidence(
-                Window.from_dict(body["window"]),
-                body.get("rows", 0),
-                body.get("capture"),
-                body.get("champion_capture"),
-                body.get("served", 0),
-                (seconds[0], seconds[1]),
-                body["failed"],
-            )
-        )
+    for key in store.list(layout.rollouts_prefix(pipeline)):
+        try:
+            body = json.loads(store.get(key))
+            if (body["rollout"], body["step"]) == (rollout.id, rollout.step):
+                found.append(_evidence(body))
+        except (ValueError, TypeError, KeyError, IndexError) as e:
+            raise CorruptObject(
+                f"{key!r} in {store.uri} does not say what a version that rolls out said of a window",
+                hint="run the batch inference of this window again, or delete it",
+            ) from e
     return sorted(found, key=lambda one: (one.window.end, one.window.start))
+
+
+def _evidence(body: dict[str, Any]) -> Evidence:
+    seconds = body.get("seconds") or (0.0, 0.0)
+    return Evidence(
+        Window.from_dict(body["window"]),
+        body.get("rows", 0),
+        body.get("capture"),
+        body.get("champion_capture"),
+        body.get("served", 0),
+        (seconds[0], seconds[1]),
+        body["failed"],
+    )
 
 
 def due(evidence: list[Evidence], window: Window, delay: timedelta | None) -> list[Evidence]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -14,13 +16,15 @@ import pytest
 from hypothesis import given, settings
 
 from airflow_mlops.config.models import Data, Evaluate, Performance, StepVerdict
+from airflow_mlops.exceptions import CorruptObject
 from airflow_mlops.ml.canary import key_of, served_by_tried
 from airflow_mlops.ml.prediction_shift import shift
 from airflow_mlops.ml.rollout import Compared, Look, look_at, relative_gates
-from airflow_mlops.ml.rollout_evidence import Evidence
+from airflow_mlops.ml.rollout_evidence import Evidence, due, read_evidence, write_evidence
 from airflow_mlops.ml.spending import share_of_look, spent_by
 from airflow_mlops.registry.rollout import Rollout
 from airflow_mlops.registry.version import Version
+from airflow_mlops.store import LocalStore
 from airflow_mlops.window import Window
 
 DATA = Data(source="x", target="y", id="id")
@@ -260,3 +264,22 @@ def test_gates_that_are_asked_again() -> None:
     assert second.metric == "r2"
     (default,) = relative_gates(Evaluate(), version(1, [0, 1]), Performance(max_drop=0.02))
     assert (default.metric, default.not_worse_by) == ("roc_auc", 0.02)
+
+
+def test_a_damaged_record_is_told(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("pipelines/p/rollouts/20130101T000000Z-20130102T000000Z.json", b'{"rollout": 1}')
+    with pytest.raises(CorruptObject, match="does not say what a version that rolls out said of a window"):
+        read_evidence(store, "p", ROLLOUT)
+
+
+def test_evidence_is_that_of_the_step_in_the_order_of_its_windows(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    later = Rollout(**vars(ROLLOUT) | {"step": 1})
+    for day, rollout in ((3, ROLLOUT), (1, ROLLOUT), (2, later)):
+        said = {"pipeline": "p", "version": 2, "window": window(day).window.to_dict(), "failed": "x"}
+        write_evidence(store, rollout, window(day).window, said)
+    found = read_evidence(store, "p", ROLLOUT)
+    assert [one.window.start.day for one in found] == [1, 3]
+    assert [one.window.start.day for one in due(found, window(3).window, None)] == [1, 3]
+    assert [one.window.start.day for one in due(found, window(3).window, timedelta(days=2))] == [1]

@@ -370,3 +370,31 @@ def test_a_task_killed_at_any_write_ends_as_if_it_had_lived(
             points += 1
     assert found()[1] == [(2, 1.0)]
     assert points > 20
+
+
+@pytest.mark.parametrize("step", ["canary", "full"])
+def test_a_run_in_flight_ends_as_it_began_and_the_next_one_serves_the_champion_before(
+    started: Any, execute: Any, lake: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    from airflow_mlops.ml import batch_inference
+
+    registry = started()
+    rollout = registry.rollout()
+    registry.judge_rollout(rollout, "next", look=1, spent=0.2, op_id="j", reason="better")
+    if step == "full":
+        registry.promote(2, expected=1, op_id="p", reason="today")
+    read = batch_inference.read_batches
+
+    def meanwhile(*args: Any, **more: Any) -> Any:
+        if step == "full":
+            registry.rollback(expected=2, op_id="back", reason="complaints")
+        else:
+            registry.end_rollout(2, op_id="stop", reason="complaints")
+        return read(*args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_inference, "read_batches", meanwhile)
+        execute(predict(), "p1", **month(1))
+    assert set(written(lake, 1).model_version) == ({2} if step == "full" else {1, 2})
+    execute(predict(), "p2", **month(2))
+    assert set(written(lake, 2).model_version) == {1}
