@@ -97,6 +97,11 @@ class Replay:
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
+        if not self.config.has_model:
+            raise BackfillError(
+                f"{self.config.pipeline} has no model: its experiment reads no data, so there is no past to replay",
+                hint="start its experiment with `airflow mlops experiment FILE`, or in Airflow's UI",
+            )
         if self.config.level == 0:
             raise BackfillError(
                 f"{self.config.pipeline} is of level 0: a person starts its runs, so there is no past to replay",

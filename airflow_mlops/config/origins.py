@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from airflow_mlops.config.keys import models_in
 from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.config.models.pipeline import OF_A_MODEL
 from airflow_mlops.config.secrets import HIDDEN, looks_secret, masked
 from airflow_mlops.config.yaml_source import Place, Source, parse
 
@@ -43,7 +44,12 @@ def effective(config: PipelineConfig, source: Source) -> list[Setting]:
 
     :param source: what ``config`` was read from, with its layers.
     """
-    return list(_Walk(source).model(config, (), every=True))
+    found = list(_Walk(source).model(config, (), every=True))
+    if config.has_model:
+        return found
+    # An experiment on a callable: nothing counts for a model that is not there.
+    absent = {name.rstrip("_") for name in OF_A_MODEL}
+    return [setting for setting in found if setting.path.partition(".")[0] not in absent]
 
 
 def origin_of(source: Source, path: Path) -> tuple[str, str]:

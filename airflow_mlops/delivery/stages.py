@@ -86,7 +86,8 @@ def _read(found: Check) -> None:
         found.changes = changes(found.pipelines_before, found.pipelines)
     else:
         found.changes = [Change(p.name, None, p, config=True, code=()) for p in found.pipelines.values()]
-    found.trials = [Trial(change) for change in found.changes if change.after is not None]
+    # What has no model is only built: nothing of it can be trained on a sample and judged.
+    found.trials = [Trial(c) for c in found.changes if c.after is not None and c.after.config.has_model]
 
 
 # --- lint ----------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def experiment_report_html(
         facts="; ".join(facts) + ".",
         drawing=drawing,
         left_out=left_out,
-        asked=list((plan["asked"] or {}).items()),
+        asked=[(k, ", ".join(map(str, v)) if isinstance(v, list) else v) for k, v in (plan["asked"] or {}).items()],
     )
 
 

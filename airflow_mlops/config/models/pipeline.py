@@ -21,7 +21,7 @@ _NO_DATA = Data(source="none", target="none")
 _NO_TRAIN = Train(estimator="none.None")
 """What stands where an experiment calls a function and there is no model."""
 
-_OF_A_MODEL = (
+OF_A_MODEL = (
     "data", "validate_", "features", "train", "evaluate", "approve", "deploy", "monitor", "retrain", "retention",
     "task",
 )  # fmt: skip
@@ -100,7 +100,7 @@ class PipelineConfig(Model):
         refuse({"`experiment` needs `level: 2`": self.level < 2 and self.experiment is not None})
         if not self.has_model:
             absent = {"data": self.data is _NO_DATA, "train": self.train is _NO_TRAIN}
-            given = [k for k in _OF_A_MODEL if k in self.model_fields_set and not absent.get(k)]
+            given = [k for k in OF_A_MODEL if k in self.model_fields_set and not absent.get(k)]
             refuse({f"`{k.rstrip('_')}` is of a model, and `experiment.callable` has none": True for k in given})
             return self
         old = [c.window for c in self.experiment.candidates if c.window] if self.experiment else []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_mlops.config.issues import InvalidPipeline
-from airflow_mlops.config.loader import load_text
+from airflow_mlops.config.loader import load_text, read_pipeline
 from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.config.origins import effective
 from airflow_mlops.config.settings import Settings
 
 MODEL = """\
@@ -105,3 +107,11 @@ def test_a_wrong_function_does_not_ask_for_a_model() -> None:
 def test_a_function_must_be_allowed() -> None:
     assert "is not in [mlops] allowed_imports" in problems(FUNCTION, allowed_imports=("mine",))[0][1]
     assert load_text(FUNCTION, settings=Settings(allowed_imports=("tour",)))
+
+
+def test_nothing_is_told_of_a_model_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "tour.yaml").write_text(FUNCTION)
+    config, source = read_pipeline(tmp_path / "tour.yaml")
+    keys = {setting.path.partition(".")[0] for setting in effective(config, source)}
+    assert "experiment" in keys
+    assert not keys & {"data", "train", "validate", "evaluate", "monitor", "retrain", "deploy"}

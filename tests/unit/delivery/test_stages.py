@@ -311,6 +311,17 @@ class TestTraining:
         assert [(s.status, s.told) for s in found.stages] == [("skipped", ("no pipeline has changed",))] * 3
         assert "None: no resolved configuration" in markdown(found)
 
+    def test_an_experiment_without_a_model_is_not_trained(self, project: Make, only: Only) -> None:
+        only("train", "gates", "contract")
+        made = project()
+        section = "{callable: signals.tour:length, direction: minimize, space: {x: [1]}}"
+        tour = f"pipeline: tour\nlevel: 2\nexperiment: {section}\n"
+        made.commit(**{"pipelines/tour.yaml": tour, "signals/tour.py": "def length(*, x):\n    return x\n"})
+        found = check(asked(made, since="HEAD^"))
+        assert [change.name for change in found.changes] == ["tour"]
+        assert found.trials == []
+        assert [stage.status for stage in found.stages] == ["skipped"] * 3
+
 
 class TestWhatIsRefused:
     @pytest.mark.parametrize(
