@@ -42,7 +42,7 @@ def ci(args: Namespace) -> None:
             end=args.end,
             trusted_types=hook.trusted_types,
             signer=hook.signer(),
-            signing_conn_id=option("signing_key_conn_id") or None,
+            withheld_conn_ids=tuple(filter(None, (option("signing_key_conn_id"),))),
             columns=LocalColumns(root),
             limits=Limits(args.test_timeout, args.train_timeout),
         )

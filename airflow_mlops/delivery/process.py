@@ -7,14 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 _KEPT = 20_000
 # What leads a child to the caller's own Airflow, and the keys that what is delivered is signed with.
-_WITHHELD = ("AIRFLOW_HOME", "AIRFLOW_CONFIG", "AIRFLOW__DATABASE__", "AIRFLOW__MLOPS__", "AIRFLOW__CORE__DAGS_FOLDER")
+_WITHHELD = (
+    "AIRFLOW_HOME", "AIRFLOW_CONFIG", "AIRFLOW__DATABASE__", "AIRFLOW__MLOPS__", "AIRFLOW__CORE__DAGS_FOLDER",
+    # With these a child could speak for Airflow, where it runs beside one. And it reads one folder, not bundles.
+    "AIRFLOW__API__SECRET_KEY", "AIRFLOW__API_AUTH__", "AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__CELERY__",
+    "AIRFLOW__DAG_PROCESSOR__",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Ended:
 
 
 def child_environment(
-    home: Path, mlops: Mapping[str, str], *, project: Path, signing_conn_id: str | None = None
+    home: Path, mlops: Mapping[str, str], *, project: Path, withheld_conn_ids: Collection[str] = ()
 ) -> dict[str, str]:
     """Return the environment for a project's code: an Airflow home of its own, and no key to sign with.
 
@@ -41,11 +46,11 @@ def child_environment(
     :param home: becomes ``AIRFLOW_HOME``, with a database of its own.
     :param mlops: options of ``[mlops]``; no others are passed on.
     :param project: the folder that was copied: its code must not be imported in the place of the copy's.
-    :param signing_conn_id: the connection that holds the private key; it is left out.
+    :param withheld_conn_ids: connections that are left out, such as the one that holds the private key.
     """
     own = dict(os.environ)
-    secret = f"AIRFLOW_CONN_{signing_conn_id.upper()}" if signing_conn_id else None
-    kept = {key: value for key, value in own.items() if not key.startswith(_WITHHELD) and key != secret}
+    secrets = {f"AIRFLOW_CONN_{conn_id.upper()}" for conn_id in withheld_conn_ids}
+    kept = {key: value for key, value in own.items() if not key.startswith(_WITHHELD) and key not in secrets}
     return (
         kept
         | {

@@ -64,7 +64,7 @@ class Asked:
     :param sample: rows that a pipeline is trained on, at most.
     :param data_root: where relative data paths start.
     :param settings: what the deployment decides; the project's own packages are allowed besides.
-    :param signing_conn_id: the connection that holds the signing key, to be kept from the project's code.
+    :param withheld_conn_ids: connections to be kept from the project's code, such as that of the signing key.
     """
 
     folder: Path
@@ -76,7 +76,7 @@ class Asked:
     end: str | None = None
     trusted_types: tuple[str, ...] = ()
     signer: Signer | None = None
-    signing_conn_id: str | None = None
+    withheld_conn_ids: tuple[str, ...] = ()
     columns: Columns | None = None
     limits: Limits = Limits()
 

@@ -57,25 +57,39 @@ def check(asked: Asked, say: Callable[[str], None] = lambda text: None) -> Check
         )
     with tempfile.TemporaryDirectory(prefix="mlops-ci-") as work:
         found = Check(asked, repository, repository.files(), repository.uncommitted(), Path(work).resolve())
-        check_packages(own_packages(found.files), asked.folder)
         if asked.since is not None:
             found.base = repository.base(asked.since)
             found.files_before = repository.files_at(found.base)
         if found.uncommitted:
             say(f"the work tree has {count(len(found.uncommitted), 'uncommitted change')}: checked, too")
-        write_tree(found.files, found.tree)
-        write_tree(found.files_before, found.work / "before")
-        _read(found)
-        for name, stage in STAGES.items():
-            if found.failed is not None:
-                found.stages.append(Stage(name, "skipped", (f"not begun: {found.failed.name} failed",)))
-                continue
-            began = time.monotonic()
-            ended = stage(found, say)
-            ended = dataclasses.replace(ended, seconds=round(time.monotonic() - began, 3))
-            found.stages.append(ended)
-            say(f"{name:<9} {ended.status}, {ended.seconds:.1f} s" + (f": {ended.told[0]}" if ended.told else ""))
+        prepare(found)
+        for name in STAGES:
+            run_stage(found, name, say)
     return found
+
+
+def prepare(found: Check) -> None:
+    """Write the project's files to ``found.work``, read its pipelines, and find out which of them have changed.
+
+    :raises ConfigError: a package of the project hides an installed one.
+    """
+    check_packages(own_packages(found.files), found.asked.folder)
+    write_tree(found.files, found.tree)
+    write_tree(found.files_before, found.work / "before")
+    _read(found)
+
+
+def run_stage(found: Check, name: str, say: Callable[[str], None] = lambda text: None) -> Stage:
+    """Run one stage and keep how it ended; where one before it has failed it is not begun."""
+    if found.failed is not None:
+        found.stages.append(Stage(name, "skipped", (f"not begun: {found.failed.name} failed",)))
+        return found.stages[-1]
+    began = time.monotonic()
+    ended = STAGES[name](found, say)
+    ended = dataclasses.replace(ended, seconds=round(time.monotonic() - began, 3))
+    found.stages.append(ended)
+    say(f"{name:<9} {ended.status}, {ended.seconds:.1f} s" + (f": {ended.told[0]}" if ended.told else ""))
+    return ended
 
 
 def _read(found: Check) -> None:

@@ -31,7 +31,7 @@ def environment_of(found: Check) -> dict[str, str]:
         "data_root": asked.data_root,
         "store": f"file://{found.work / 'stores' / '_'}",
     }
-    return child_environment(home, options, project=asked.folder, signing_conn_id=asked.signing_conn_id)
+    return child_environment(home, options, project=asked.folder, withheld_conn_ids=asked.withheld_conn_ids)
 
 
 def run_task(

@@ -17,6 +17,8 @@
     pipelines/<pipeline>/experiments/<sha256>/plan.json, result.json, trials/<rung>.<number>.json  one experiment
     reports/<dag_id>/<sha256>.html                   readable reports, grouped by the DAG that may show them
     handover/<dag_id>/<sha256>.zip                   handover bundles, grouped likewise
+    bundles/<project>/<sha256>.zip                   bundles of a project that its delivery has built
+    deliveries/<project>/<delivery>/<step>.json      what a step of one delivery found
 """
 
 from __future__ import annotations
@@ -167,3 +169,13 @@ def report(dag_id: str, digest: str) -> str:
 def handover(dag_id: str, digest: str) -> str:
     """Key of a handover bundle made by ``dag_id``; whoever may read that DAG may download it."""
     return f"handover/{_name(dag_id)}/{_digest(digest)}.zip"
+
+
+def bundle(project: str, digest: str) -> str:
+    """Key of a bundle of a project, built by its delivery."""
+    return f"bundles/{_name(project)}/{_digest(digest)}.zip"
+
+
+def delivery_step(project: str, delivery: str, step: str) -> str:
+    """Key of what one step of a delivery, named by 64 hex digits, found."""
+    return f"deliveries/{_name(project)}/{_digest(delivery)}/{_name(step)}.json"

@@ -69,7 +69,9 @@ def test_no_key_to_sign_with_and_no_airflow_of_the_callers(tmp_path: Path, monke
     }  # fmt: skip
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    found = child_environment(tmp_path, {"store": "file:///x"}, project=project, signing_conn_id="signing")
+    found = child_environment(
+        tmp_path, {"store": "file:///x"}, project=project, withheld_conn_ids=("signing", "prod_api")
+    )
     assert found["AIRFLOW_HOME"] == str(tmp_path)
     assert found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{tmp_path}/airflow.db"
     assert (found["AIRFLOW_CONN_WAREHOUSE"], found["OTHER"], found["PYTHONPATH"]) == ("sqlite://", "1", "/libraries")
