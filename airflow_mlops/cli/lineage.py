@@ -159,7 +159,12 @@ def _code(code: dict[str, Any]) -> Branch:
     files = code.get("files") or {}
     git = code.get("git") or "unknown"
     text = f"commit {git}" if git != "unknown" else "commit unknown" if files else "none of its own"
-    return Branch("code", text, [_leaf(f"{path} {digest[:_SHORT]}") for path, digest in sorted(files.items())])
+    below = [f"{path} {digest[:_SHORT]}" for path, digest in sorted(files.items())]
+    if delivered := code.get("delivered"):
+        from airflow_mlops.registry.provenance import delivered_text
+
+        below.insert(0, f"delivered: {delivered_text(delivered)}")
+    return Branch("code", text, [*map(_leaf, below)])
 
 
 def _environment(environment: dict[str, Any]) -> Branch:

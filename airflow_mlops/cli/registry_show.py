@@ -18,7 +18,7 @@ _SHORT = 12
 def said(store: Store, version: Version) -> Iterator[tuple[str, list[str]]]:
     """Labels and what there is to say; nothing is left out silently: what is not recorded is said not to be."""
     from airflow_mlops.registry.export import card_of
-    from airflow_mlops.registry.provenance import lineage
+    from airflow_mlops.registry.provenance import delivered_text, lineage
 
     told = lineage(store, version)
     model, data, config, code, env = (told[part] for part in ("model", "data", "config", "code", "environment"))
@@ -44,7 +44,8 @@ def said(store: Store, version: Version) -> Iterator[tuple[str, list[str]]]:
         [f"{short(config['hash'])}: {config['estimator'] or 'unknown'}{seed}", *([params] if params else [])],
     )
     files = [f"{path} {short(digest)}" for path, digest in sorted((code.get("files") or {}).items())]
-    yield "code", [f"commit {code.get('git') or 'unknown'}", *files]
+    delivered = [f"delivered: {delivered_text(code['delivered'])}"] if code.get("delivered") else []
+    yield "code", [*delivered, f"commit {code.get('git') or 'unknown'}", *files]
     packages = ", ".join(f"{name} {v}" for name, v in (env.get("packages") or {}).items() if v)
     threads = ", ".join(f"{name} {count}" for name, count in (env.get("threads") or {}).items())
     counted = [f"threads: {threads}"] if threads else []

@@ -198,10 +198,14 @@ def read_deployed(files: Tree, *, verifier: Verifier, digest: str) -> Bundle:
 
     :raises UntrustedArtifact: they are not those of the bundle ``digest``, or it is not signed as it must be.
     """
+    return read_bundle(put_together(files), verifier=verifier, digest=digest)
+
+
+def put_together(files: Tree) -> bytes:
+    """Return the bytes of the bundle that was laid out as ``files``; whether it is one, only reading it tells."""
     tree = dict(files)
     manifest, signature = tree.pop(DEPLOYED_MANIFEST, None), tree.pop(DEPLOYED_SIGNATURE, None)
-    again = _zip(manifest.content if manifest else b"", signature.content if signature else None, tree)
-    return read_bundle(again, verifier=verifier, digest=digest)
+    return _zip(manifest.content if manifest else b"", signature.content if signature else None, tree)
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -328,6 +328,7 @@ def lineage(record: dict[str, Any]) -> Section:
         ("Model size", f"{model['bytes']:,} bytes" if model.get("bytes") is not None else None),
         ("Configuration sha256", record.get("config_hash")),
         ("Code (git)", code.get("git")),
+        *((f"Delivered {what}", name) for what, name in (code.get("delivered") or {}).items()),
         *((f"Code {path}", digest) for path, digest in sorted((code.get("files") or {}).items())),
         ("Seed", str(record["seed"]) if record.get("seed") is not None else None),
         ("Training time", f"{record['seconds']:.1f} s" if record.get("seconds") is not None else None),

@@ -100,6 +100,7 @@ class TrainOperator(MLOpsOperator):
         )
         run = {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay, "rehearsal": not scope.promote}
         record |= {"about": self.about, "run": run, **facts}
+        record["code"] |= _delivered(folder, context)
         inputs = record["snapshot"]["fingerprint"], record["config_hash"], sorted(record["code"]["files"].values())
         operation = self.operation(context, "register", *inputs)
         version = registry.register(record, op_id=operation)
@@ -111,3 +112,14 @@ class TrainOperator(MLOpsOperator):
             "digest": version.record["model"]["digest"],
             "snapshot": self.snapshot,
         }
+
+
+def _delivered(folder: Path | None, context: Context) -> dict[str, Any]:
+    """``delivered``: which bundle of which commit runs here, and the deployment, which is Airflow's version of it."""
+    from airflow_mlops.delivery.deployed import deployed_code
+
+    found = deployed_code(folder) if folder is not None else None
+    if found is None:
+        return {}
+    deployment = getattr(getattr(context["ti"], "bundle_instance", None), "version", None)
+    return {"delivered": found | {"deployment": deployment}}

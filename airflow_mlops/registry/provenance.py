@@ -46,6 +46,13 @@ def bare(uri: str) -> str:
     return _WEB.sub(r"\1", uri) if uri.startswith("http") else _QUERY.sub("", uri)
 
 
+def delivered_text(delivered: dict[str, Any]) -> str:
+    """Say which commit of which project came with which bundle, by which deployment."""
+    told = {"bundle": delivered.get("bundle"), "deployment": delivered.get("deployment")}
+    parts = [f"{what} {str(name)[:12]}" if name else f"{what} unknown" for what, name in told.items()]
+    return f"commit {str(delivered.get('commit'))[:12]} of {delivered.get('project')}, {', '.join(parts)}"
+
+
 def lineage(store: Store, version: Version) -> dict[str, Any]:
     """Tell a version's way as plain JSON: data, config, code, environment, metrics, verdicts, approvals, deployments.
 
@@ -274,6 +281,7 @@ def trained_by_code(store: Store, code: str) -> list[Use]:
     """Versions of all pipelines trained by code of a git commit or a source file.
 
     :param code: a commit, or a file's sha256, or the first 6 digits or more of it; or the path of a file that is here.
+        Of code that was delivered also the bundle's sha256 and the deployment's commit.
     :raises ConfigError: it is neither.
     """
     wanted = file_digest(Path(code)) if Path(code).is_file() else _hexadecimal(code, "commit or sha256")
@@ -283,6 +291,9 @@ def trained_by_code(store: Store, code: str) -> list[Use]:
         for path, digest in (found.get("files") or {}).items():
             if digest.startswith(wanted):
                 return f"the file {path}"
+        for what, name in (found.get("delivered") or {}).items():
+            if what != "project" and str(name).startswith(wanted):
+                return f"the {what} {name}"
         git = str(found.get("git"))
         return f"commit {git}" if git.startswith(wanted) else None
 
