@@ -34,6 +34,8 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.operators.rollout",
                     "airflow_mlops.operators.retrain",
                     "airflow_mlops.operators.retention",
+                    "airflow_mlops.operators.delivery",
+                    "airflow_mlops.operators.deployment",
                 ],
             }
         ],
@@ -52,7 +54,11 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {
                 "integration-name": "MLOps",
-                "python-modules": ["airflow_mlops.triggers.data", "airflow_mlops.triggers.registry"],
+                "python-modules": [
+                    "airflow_mlops.triggers.data",
+                    "airflow_mlops.triggers.registry",
+                    "airflow_mlops.triggers.commits",
+                ],
             }
         ],
         "connection-types": [
@@ -90,6 +96,7 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_mlops.links.reports.RolloutReportLink",
             "airflow_mlops.links.reports.ModelCardLink",
             "airflow_mlops.links.reports.HandoverBundleLink",
+            "airflow_mlops.links.reports.DeliveryReportLink",
         ],
         "task-decorators": [
             {"name": "mlops_train", "class-name": "airflow_mlops.decorators.train.mlops_train_task"},

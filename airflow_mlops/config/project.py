@@ -26,6 +26,8 @@ RECORD = ".record"
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,99}$"
 _BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._\-]*(/[A-Za-z0-9_][A-Za-z0-9._\-]*)*")
+RESERVED = ("ci", "report")
+"""What the delivery itself calls its groups of tasks."""
 _ENVIRONMENT = re.compile(r"[A-Za-z][A-Za-z0-9_\-]{0,99}")
 
 
@@ -61,6 +63,17 @@ class Environment(Model):
     approve: Approve = Field(default_factory=Approve, description="A person's yes, before a deployment goes here.")
 
 
+class Watch(Model):
+    """What starts a delivery by itself."""
+
+    every: PositiveDuration = Field("1m", description="How often the remote is asked.")
+    tags: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._*\-/]{1,100}$")] | None = Field(
+        None,
+        description="A pattern such as `v*`: the highest release among these tags is delivered when it is new, and not "
+        "every commit of the branch.",
+    )
+
+
 class Project(Model):
     """One repository, or a folder of one, with pipelines, their code and tests."""
 
@@ -78,7 +91,12 @@ class Project(Model):
     conn_id: Annotated[StrictStr, Field(min_length=1, max_length=250)] | None = Field(
         None, description="Airflow connection of type git with the credentials; default: what git itself knows."
     )
-    branch: StrictStr = Field("main", description="The branch that is watched for commits to deliver.")
+    branch: StrictStr = Field(
+        "main", description="The branch whose newest commit is delivered, where no other is named."
+    )
+    watch: Watch | None = Field(
+        None, description="Deliver what is new by itself; default: when a person, or CI by Airflow's REST API, asks."
+    )
     path: StrictStr | None = Field(None, description="Where the project lies below the top of the repository.")
     environments: Annotated[dict[StrictStr, Environment], Field(min_length=1)] = Field(
         description="Name → where a bundle goes, in the order in which it gets there; the name is also that of the "
@@ -93,7 +111,7 @@ class Project(Model):
         wrong = [name for name in every if not _is_branch(name)]
         twice = sorted({name for name in names if names.count(name) > 1})
         inside = [(a, b) for a in names for b in names if b.startswith(f"{a}/")]
-        unnamed = [name for name in self.environments if not _ENVIRONMENT.fullmatch(name)]
+        unnamed = [name for name in self.environments if not _ENVIRONMENT.fullmatch(name) or name in RESERVED]
         refuse(
             {
                 "give `remote`, `conn_id` or both": self.remote is None and self.conn_id is None,
@@ -101,7 +119,7 @@ class Project(Model):
                 "`path` must lead down from the top of the repository, without ..": self.path is not None
                 and not _is_below(self.path),
                 f"`environments`: {', '.join(map(repr, unnamed))} cannot be the name of an environment: letters, "
-                "digits, _ and -, a letter first": bool(unnamed),
+                f"digits, _ and -, a letter first; not {' and '.join(RESERVED)}": bool(unnamed),
                 f"`environments`: {', '.join(map(repr, wrong))} cannot be the name of a branch": bool(wrong),
                 f"`environments`: the branch {', '.join(map(repr, twice))} has more than one use; each environment "
                 f"needs one of its own, and the same with {RECORD} after it": bool(twice),

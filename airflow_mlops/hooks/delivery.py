@@ -92,13 +92,11 @@ def airflow_of(conn_id: str) -> Server:
     )
 
 
-def _place(remote: str, folder: Path) -> str:
-    """An address as it is, and a path as it is seen from the folder."""
+def address(project: Project, folder: Path) -> str | None:
+    """Return ``remote``: an address as it is, a path as it is seen from the folder; ``None``: it is not given."""
+    remote = project.remote
+    if remote is None:
+        return None
     if "://" in remote or re.match(r"[^/]+:", remote):  # or host:path, as ssh has it
         return remote
     return os.path.normpath(folder.resolve() / os.path.expanduser(remote))
-
-
-def address(project: Project, folder: Path) -> str | None:
-    """The address of ``remote``, whole; ``None``: that of the connection counts."""
-    return None if project.remote is None else _place(project.remote, folder)

@@ -128,3 +128,9 @@ class HandoverBundleLink(ReportLink):
     """Downloads the handover bundle."""
 
     name = "Handover bundle"
+
+
+class DeliveryReportLink(ReportLink):
+    """What each step of a delivery found, and where the environments stand."""
+
+    name = "Delivery report"

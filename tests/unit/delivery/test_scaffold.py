@@ -26,7 +26,8 @@ def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     written = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and ".git/" not in f"{p}/"}
     assert {p for p in written if not p.startswith(".git/")} == {
         ".airflowignore", ".github/workflows/pipelines.yml", ".gitignore", ".gitlab-ci.yml", "README.md",
-        "data/customers.csv", "features/__init__.py", "features/churn.py", "loader.py", "pipelines/base.yaml",
+        "data/customers.csv", "delivery/dag.py",
+        "features/__init__.py", "features/churn.py", "loader.py", "pipelines/base.yaml",
         "pipelines/churn.yaml", "project.yaml", "requirements.txt", "tests/test_churn.py",
     }  # fmt: skip
     assert (folder / ".git" / "HEAD").read_text() == "ref: refs/heads/main\n"

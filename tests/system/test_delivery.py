@@ -1,0 +1,72 @@
+"""Commits on their way through staging to production, in two live Airflows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_mlops.registry.registry import Registry
+from airflow_mlops.store import LocalStore
+from tests.system.two_airflows import DAGS, DELIVERY, World
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("delivery")).running() as made:
+        yield made
+
+
+def test_a_commit_starts_its_delivery_and_comes_to_production_as_it_was_in_staging(world: World) -> None:
+    live = world.staging
+    live.unpause(DELIVERY)
+    run = world.next_run(0)
+    assert live.wait(DELIVERY, run) == "success"
+    assert "nothing was deployed: production has the commit" in world.verdict(run)
+    features = world.project / "features" / "churn.py"
+    commit = world.push("More to learn from", **{"features/churn.py": features.read_text() + "\n# a remark\n"
+                        "def unused(frame):\n    return frame\n"})  # fmt: skip
+    run = world.next_run(1)
+    assert live.approve(DELIVERY, run) == "production.approve"
+    assert live.wait(DELIVERY, run) == "success", live.task_states(DELIVERY, run)
+    assert world.verdict(run) == f"{commit[:12]} is delivered to staging and production"
+    staging, production = world.current("staging"), world.current("production")
+    assert staging.source == production.source == commit
+    assert (staging.digest, staging.tree) == (production.digest, production.tree)
+    assert staging.signed_by == world.signer.key_id
+    assert "approved by admin" in production.reason
+    for environment, deployment in (("staging", staging), ("production", production)):
+        assert world.versions(environment) == dict.fromkeys(DAGS, deployment.commit)
+    # What the run has delivered is told in its tasks, and the model that the smoke run has trained says where from.
+    checkout = live.xcom(DELIVERY, run, "ci.checkout")
+    assert (checkout["commit"], checkout["ref"]) == (commit, "refs/heads/main")
+    links = live.get(f"dags/{DELIVERY}/dagRuns/{run}/taskInstances/report.outcome/links")["extra_links"]
+    assert links["Delivery report"].startswith(f"/mlops/reports/{DELIVERY}/")
+    version = Registry(LocalStore(world.folder / "staging-store"), "churn").versions()[-1]
+    wanted = {"project": "crm", "commit": commit, "bundle": staging.digest, "deployment": staging.commit}
+    assert version.record["code"]["delivered"] == wanted
+    assert version.status != "champion"
+
+
+def test_a_bad_commit_is_taken_back_out_of_production(world: World) -> None:
+    before, runs = world.current("production"), len(world.runs())
+    loader = world.project / "loader.py"
+    bad = 'import os\nif os.environ["AIRFLOW__MLOPS__ENVIRONMENT"] == "production":\n    raise RuntimeError("no")\n'
+    commit = world.push("A loader that fails in production alone", **{"loader.py": loader.read_text() + bad})
+    live, run = world.staging, world.next_run(runs)
+    live.approve(DELIVERY, run)
+    assert live.wait(DELIVERY, run) == "failed"
+    states = live.task_states(DELIVERY, run)
+    failed = {task for task, state in states.items() if state == "failed"}
+    assert failed == {"production.verify", "report.outcome"}
+    assert (states["production.rollback"], states["staging.rollback"]) == ("success", "skipped")
+    verdict = world.verdict(run)
+    assert "RuntimeError: no" in verdict
+    assert "production was rolled back; staging keeps it" in verdict
+    after = world.current("production")
+    assert (after.action, after.digest, after.tree) == ("rollback", before.digest, before.tree)
+    assert world.versions("production") == dict.fromkeys(DAGS, after.commit)
+    assert world.production.import_errors() == {}
+    assert world.current("staging").source == commit
