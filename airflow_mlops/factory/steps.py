@@ -232,6 +232,16 @@ def _gates(c: StepContext, task_id: str) -> BaseOperator:
     )
 
 
+def _approval_body(config: PipelineConfig) -> str:
+    body = APPROVAL_BODY.replace("PIPELINE", config.pipeline)
+    if len(config.rollout) == 1:
+        return body
+    from airflow_mlops.registry.rollout import path
+
+    begins = f"lets this version roll out ({path(config.rollout)}); the first one is champion at once."
+    return body.replace("makes this version the champion.", begins)
+
+
 def _ask(c: StepContext, task_id: str) -> BaseOperator:
     from airflow.providers.standard.operators.hitl import HITLOperator
 
@@ -243,7 +253,7 @@ def _ask(c: StepContext, task_id: str) -> BaseOperator:
         task_id=task_id,
         subject=f"Promote {c.config.pipeline} version {{{{ ti.xcom_pull(task_ids='evaluate.gates')['version'] }}}}?",
         options=[YES, NO],
-        body=APPROVAL_BODY.replace("PIPELINE", c.config.pipeline),
+        body=_approval_body(c.config),
         assigned_users=[{"id": user, "name": user} for user in approve.by] or None,
         response_timeout=length(approve.timeout),
         defaults=approve.on_timeout.capitalize() if approve.timeout else None,

@@ -123,10 +123,13 @@ def read_windows(
 ) -> Compared:
     """Read what both versions said of these windows and, with ``labels``, the outcomes that are known.
 
+    Of the rows of one id the last one counts, unless each window has outcomes of its own: then they are as many
+    outcomes, which hang together.
+
     :raises CorruptObject: the two captures of a window do not hold the same rows.
     :raises DataError: as :func:`~airflow_mlops.ml.data.read_batches` does.
     """
-    tried, champion, outcomes = [], [], []
+    tried, champion, outcomes, places = [], [], [], []
     known: dict[str, pd.DataFrame] = {}
     for one in windows:
         if one.capture is None or one.champion_capture is None:
@@ -142,19 +145,24 @@ def read_windows(
             )
         tried.append(mine)
         champion.append(theirs)
-        if labels is None or labels_of is None or files is None or data.id is None:
-            continue
-        source = labels_of(one)
-        if source not in known:
-            known[source] = _outcomes(source, labels, data, files)
-        outcomes.append(_joined(mine[data.id], known[source], labels, data))
+        source = ""
+        if labels is not None and labels_of is not None and files is not None and data.id is not None:
+            source = labels_of(one)
+            if source not in known:
+                known[source] = _outcomes(source, labels, data, files)
+            outcomes.append(_joined(mine[data.id], known[source], labels, data))
+        places += [source] * len(mine)
     if not tried:
         raise DataNotFound("no window of this step was scored by both versions")
-    return Compared(
-        pd.concat(tried, ignore_index=True),
-        pd.concat(champion, ignore_index=True),
-        pd.concat(outcomes, ignore_index=True) if outcomes else None,
-    )
+    mine, theirs = (pd.concat(frames, ignore_index=True) for frames in (tried, champion))
+    found = pd.concat(outcomes, ignore_index=True) if outcomes else None
+    if data.id is not None:
+        # An outcome that is read for two windows is one; without outcomes, the same rows scored twice say no more.
+        ids = pd.DataFrame({"id": mine[data.id], "place": places})
+        counts = (~ids.duplicated(keep="last") | ids["id"].isna()).to_numpy()
+        mine, theirs = mine[counts].reset_index(drop=True), theirs[counts].reset_index(drop=True)
+        found = found[counts].reset_index(drop=True) if found is not None else None
+    return Compared(mine, theirs, found)
 
 
 def _outcomes(source: str, labels: Labels, data: Data, files: Files) -> pd.DataFrame:
@@ -174,8 +182,7 @@ def _joined(ids: pd.Series, known: pd.DataFrame, labels: Labels, data: Data) -> 
     left, right = same_keys(ids, known[labels.join_on])
     found, _ = last_of_each(known, right)
     joined = found[data.target].reindex(left)
-    # A missing id names no row, and two rows of one id would count one outcome twice: of those the last counts.
-    joined[ids.isna().to_numpy() | left.duplicated(keep="last")] = None
+    joined[ids.isna().to_numpy()] = None  # names no row
     return joined.reset_index(drop=True)
 
 
@@ -380,7 +387,9 @@ def evaluation_of(
         pd.DataFrame(columns),
         True,
         same_model=champion.record["model"]["digest"] == tried.record["model"]["digest"],
-        blocks=block_words(data, evaluate) if blocks is not None else None,
+        blocks=(block_words(data, evaluate) if _stretches(both.champion, data, evaluate) else "ids")
+        if blocks is not None
+        else None,
     )
 
 
@@ -393,10 +402,19 @@ def _columns(model: str, said: Predictions) -> dict[str, np.ndarray]:
     return columns
 
 
-def _blocks(rows: pd.DataFrame, data: Data, evaluate: Evaluate) -> np.ndarray | None:
-    """Blocks of rows that may depend on each other; none where what tells them is not kept."""
+def _stretches(rows: pd.DataFrame, data: Data, evaluate: Evaluate) -> bool:
+    """Whether blocks are those of the holdout, and what tells them is kept."""
     needed = data.split.column if data.split.by == "group" else data.timestamp
-    return block_codes(rows, data, evaluate) if needed is not None and needed in rows else None
+    return needed is not None and needed in rows and block_codes(rows.head(1), data, evaluate) is not None
+
+
+def _blocks(rows: pd.DataFrame, data: Data, evaluate: Evaluate) -> np.ndarray | None:
+    """Blocks of rows that may depend on each other: those of the holdout, else rows of one id; ``None``: none do."""
+    if _stretches(rows, data, evaluate):
+        return block_codes(rows, data, evaluate)
+    if data.id is not None and rows[data.id].duplicated().any():
+        return pd.factorize(rows[data.id])[0].astype(np.int64)
+    return None
 
 
 # --- words -----------------------------------------------------------------------------------------

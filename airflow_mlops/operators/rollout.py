@@ -60,7 +60,9 @@ class AdvanceRolloutOperator(CheckOperator):
         """Read the step's windows, decide, commit, and tell."""
         if not scope.promote:
             raise AirflowSkipException("a replay that does not promote decides about no rollout")
-        registry, window = self.hook.registry(self.pipeline), scope.required_window
+        if scope.window is None:
+            raise AirflowSkipException("these predictions were made without a window: they are no evidence")
+        registry, window = self.hook.registry(self.pipeline), scope.window
         rollout = registry.rollout()
         entry = self._decided(registry, rollout, window)
         if entry is None:

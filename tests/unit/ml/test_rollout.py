@@ -15,11 +15,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from airflow_mlops.config.models import Data, Evaluate, Performance, StepVerdict
+from airflow_mlops.config.models import Data, Evaluate, Labels, Performance, StepVerdict
 from airflow_mlops.exceptions import CorruptObject
 from airflow_mlops.ml.canary import key_of, served_by_tried
+from airflow_mlops.ml.files import Files
+from airflow_mlops.ml.prediction import capture_rows
 from airflow_mlops.ml.prediction_shift import shift
-from airflow_mlops.ml.rollout import Compared, Look, look_at, relative_gates
+from airflow_mlops.ml.rollout import Compared, Look, evaluation_of, look_at, read_windows, relative_gates
 from airflow_mlops.ml.rollout_evidence import Evidence, due, read_evidence, write_evidence
 from airflow_mlops.ml.spending import share_of_look, spent_by
 from airflow_mlops.registry.rollout import Rollout
@@ -184,7 +186,7 @@ def test_all_looks_together_spend_at_most_everything(looks: int, tested: list[bo
 
 @settings(max_examples=60)
 @given(
-    st.lists(st.integers(0, 2**53) | st.none(), min_size=1, max_size=40),
+    st.lists(st.integers(0, 2**53 - 1) | st.none(), min_size=1, max_size=40),
     st.floats(0, 1), st.floats(0, 1), st.integers(1, 9), st.integers(0, 39),
 )  # fmt: skip
 def test_an_id_stays_on_its_side(ids: list[int | None], one: float, other: float, number: int, cut: int) -> None:
@@ -264,6 +266,41 @@ def test_gates_that_are_asked_again() -> None:
     assert second.metric == "r2"
     (default,) = relative_gates(Evaluate(), version(1, [0, 1]), Performance(max_drop=0.02))
     assert (default.metric, default.not_worse_by) == ("roc_auc", 0.02)
+
+
+def captured(store: LocalStore, day: int, rows: pd.DataFrame) -> Evidence:
+    """A window that both versions scored."""
+    span = window(day).window
+    refs = []
+    for number in (2, 1):
+        said = rows.assign(prediction=rows.y + number / 10, model_version=number).drop(columns="y")
+        refs.append(capture_rows(store, "p", span, said, model_version=number)["capture"])
+    return Evidence(span, len(rows), refs[0], refs[1], 0, (1, 1), None)
+
+
+@pytest.mark.parametrize(("source", "rows", "blocks"), [("all.csv", 300, None), ("day", 500, 300)])
+def test_an_outcome_counts_once_and_outcomes_of_one_id_hang_together(
+    tmp_path: Path, source: str, rows: int, blocks: int | None
+) -> None:
+    """Two days with 200 ids in common: with one file of outcomes, or with one for each day."""
+    store, lake = LocalStore(tmp_path / "store"), tmp_path / "lake"
+    lake.mkdir()
+    days = [pd.DataFrame({"id": range(a, b), "y": np.arange(a, b, dtype=float)}) for a, b in ((0, 250), (50, 300))]
+    pd.concat(days).to_csv(lake / "all.csv", index=False)
+    for number, day in enumerate(days, 1):
+        day.to_csv(lake / f"day{number}.csv", index=False)
+    both = read_windows(
+        store, [captured(store, number, day) for number, day in enumerate(days, 1)], data=DATA,
+        labels=Labels(source=source, join_on="id"), files=Files(root=str(lake)),
+        labels_of=lambda one: source if source == "all.csv" else f"day{one.window.start.day}.csv",
+    )  # fmt: skip
+    assert both.outcomes is not None
+    assert (len(both.tried), both.outcomes.notna().sum()) == (rows, rows)
+    assert (both.tried.prediction - 0.2).tolist() == pytest.approx(both.outcomes.tolist())
+    every = np.ones(rows, dtype=bool)
+    found = evaluation_of(both, every, both.outcomes, version(1), version(2), (), DATA, Evaluate())
+    assert (found.block_count[0] if found.block_count else None) == blocks
+    assert found.blocks == ("ids" if blocks else None)
 
 
 def test_a_damaged_record_is_told(tmp_path: Path) -> None:

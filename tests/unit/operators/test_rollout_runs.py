@@ -206,10 +206,18 @@ def test_it_waits_for_outcomes_and_then_for_rows(started: Any, execute: Any, lak
     assert (registry.rollout().looks, registry.rollout().spent) == (1, 0.0)
     (lake / "later.csv").rename(lake / "outcomes.csv")
     execute(predict(), "p3", **month(3))
-    assert execute(advance(late, min_rows=3000), "m3", **month(3))["kind"] == "wait"
+    waits = execute(advance(late, min_rows=2000), "m3", **month(3))
+    assert "1,200 of 1,200 rows have an outcome, and 2,000 rows are needed" in waits["sentence"]  # the same rows
+    for name in ("rows", "outcomes"):
+        frame = pd.read_csv(lake / f"{name}.csv")
+        pd.concat([frame, frame.assign(id=frame.id + 9000)]).to_csv(lake / f"{name}.csv", index=False)
     execute(predict(), "p4", **month(4))
-    result = execute(advance(late, min_rows=3000), "m4", **month(4))
-    assert (result["kind"], result["look"]) == ("next", 3)
+    assert execute(advance(late, min_rows=2000), "m4", **month(4))["kind"] == "wait"
+    execute(predict(), "p5", **month(5))
+    result = execute(advance(late, min_rows=2000), "m5", **month(5))
+    assert (result["kind"], result["look"]) == ("next", 4)
+    with pytest.raises(AirflowSkipException, match="made without a window"):
+        execute(advance(late), "m6")
 
 
 @pytest.mark.parametrize(("rule", "kind"), [("rollback", "end"), ("keep", "wait")])
