@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from airflow_mlops.ml.gate_result import number
 from airflow_mlops.ml.html import render
 from airflow_mlops.ml.rollout import Look
 from airflow_mlops.ml.rollout_evidence import Evidence
@@ -66,5 +65,5 @@ def rollout_report_html(
         champion=champion,
         looks=looks,
         words=_WORDS,
-        number=lambda value: "–" if value is None else number(value),
+        number=lambda value: "–" if value is None else f"{value:.4g}".replace("-", "−"),
     )
