@@ -421,7 +421,9 @@ def _after_refusal(target: Target, request: Request, commit: str, parent: str | 
             )
     raise DeliveryError(
         f"the remote {target.remote.url} does not take a commit on {target.branch}: {problem}",
-        hint="check that who delivers may push to the branch, and that no hook or rule of the remote refuses it",
+        hint="delete the lock file, if no git is at work there"
+        if ".lock'" in problem
+        else "check that who delivers may push to the branch, and that no hook or rule of the remote refuses it",
     )
 
 

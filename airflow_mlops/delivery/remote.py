@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from airflow_mlops.config.harmless import harmless
 from airflow_mlops.delivery.git import GitTimeout, run_git, said
 from airflow_mlops.delivery.tree import MAX_BYTES, MAX_FILES, Tree, TreeFile
 from airflow_mlops.exceptions import BranchChanged, ConfigError, DeliveryError, RemoteUnavailable
@@ -256,7 +257,11 @@ class Copy:
             self.must("update-ref", ref, commit)
             return None
         refused = [line for line in done.stdout.decode(errors="replace").splitlines() if line.startswith("!")]
-        return refused[0].rpartition("\t")[2] if refused else said(done)
+        told = [
+            line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.startswith("remote: ")
+        ]
+        why = refused[0].rpartition("\t")[2] if refused else said(done)
+        return harmless(f"{why}: {told[0].removeprefix('remote: ')[:300]}" if told else why)
 
 
 @dataclass(frozen=True)

@@ -348,12 +348,26 @@ def test_a_login_is_shown_nowhere(tmp_path: Path) -> None:
 def test_a_hook_of_the_remote_refuses(origin: Path) -> None:
     staging, _ = targets(origin)
     hook = origin / "hooks" / "update"
-    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.write_text("#!/bin/sh\necho the branch is protected\nexit 1\n")
     hook.chmod(0o755)
-    with pytest.raises(DeliveryError, match=r"does not take a commit on deploy/staging: .*hook declined") as raised:
+    with pytest.raises(
+        DeliveryError, match=r"does not take a commit on deploy/staging: .*hook declined.*: the branch is protected"
+    ) as raised:
         deploy(staging, bundle("a"), asked("a"))
     assert not isinstance(raised.value, RemoteUnavailable)
     assert git(origin, "for-each-ref") == ""
+
+
+def test_a_lock_that_a_killed_git_left(origin: Path) -> None:
+    staging, _ = targets(origin)
+    lock = origin / f"{staging.ref}.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    with pytest.raises(DeliveryError, match=r"cannot lock ref .*staging\.lock") as raised:
+        deploy(staging, bundle("a"), asked("a"))
+    assert "delete the lock file" in raised.value.hint
+    lock.unlink()
+    assert deploy(staging, bundle("a"), asked("a")).done
 
 
 def test_somebody_deploys_between_the_look_and_the_push(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
