@@ -37,7 +37,7 @@ _LIMITS = {
     "less_than_equal": ("must be at most", "le"),
 }
 
-_DURATIONS = {"window", "fresh_within", "timeout", "delay", "max_age", "cooldown", "block"}
+_DURATIONS = {"window", "fresh_within", "timeout", "delay", "max_age", "cooldown", "block", "budget"}
 
 Path = tuple[Any, ...]
 M = TypeVar("M", bound=BaseModel)
