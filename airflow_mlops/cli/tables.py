@@ -114,9 +114,21 @@ def _retrain(checks: Mapping[str, Any]) -> str:
 
 
 def _reason(checks: Mapping[str, Any]) -> str:
+    """Why the gates said so and what followed, or why there was no training; then how a rollout went on."""
+    decided, rollout = _decided(checks), checks.get("rollout")
+    if not rollout:
+        return decided
+    told = f"v{rollout['version']}, {rollout['sentence']}"
+    return told if decided == NONE else f"{decided.rstrip('.')}. {told}"
+
+
+def _decided(checks: Mapping[str, Any]) -> str:
     if gates := checks.get("gates"):
         promotion = checks.get("promotion")
-        after = f" v{promotion['version']} is champion." if promotion else ""
+        after = ""
+        if promotion:
+            became = "begins its rollout" if promotion.get("step") else "is champion"
+            after = f" v{promotion['version']} {became}."
         return f"v{gates['version']}: {_without(gates['sentence'], gates['verdict']).rstrip('.')}.{after}"
     for name in ("suppressed", "request"):
         found = checks.get(name)

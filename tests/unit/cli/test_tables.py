@@ -37,6 +37,17 @@ def test_a_window_that_retrained_and_promoted() -> None:
     )  # fmt: skip
 
 
+def test_a_rollout_is_told_where_it_begins_and_where_it_goes_on() -> None:
+    gates = {"verdict": "passed", "version": 2, "sentence": "passed: all gates"}
+    row = tables.row(checks(gates=gates, promotion={"version": 2, "previous": 1, "step": "shadow"}))
+    assert row.reason == "v2: all gates. v2 begins its rollout."
+    look = {"version": 2, "verdict": "passed", "sentence": "shadow, 1 window → canary 10 %"}
+    assert tables.row(checks(rollout=look)).reason == "v2, shadow, 1 window → canary 10 %"
+    held = {"go": False, "start": "new_data", "reasons": [], "sentence": "cool-down until March 18"}
+    row = tables.row(checks(suppressed=held, rollout=look))
+    assert row.reason == "cool-down until March 18. v2, shadow, 1 window → canary 10 %"
+
+
 def test_a_wish_that_was_not_granted_stands_in_brackets_with_its_reason() -> None:
     row = tables.row(
         checks(suppressed={"go": False, "start": "new_data", "reasons": [], "sentence": "cool-down until March 18"})

@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jinja2
 import pytest
@@ -281,3 +282,28 @@ def test_flight_delays_goes_to_level_2_by_its_level_alone() -> None:
     before, after = (build_pipeline(load_text(t)) for t in (text, text.replace("level: 1", "level: 2")))
     assert set(before) <= set(after)
     assert all("level-2" in dag.tags for dag in after.values())
+
+
+@pytest.mark.parametrize(
+    ("steps", "begins"),
+    [
+        (["shadow", {"canary": 0.2}, "full"], "lets this version roll out (shadow → canary 20 % → full)"),
+        (["full"], "makes this version the champion"),
+    ],
+)
+def test_who_is_asked_is_told_what_a_yes_begins(steps: list[Any], begins: str) -> None:
+    config = load_text(LEVEL_1.replace("level: 1", "level: 2"))
+    deploy = config.deploy.model_copy(update={"rollout": steps})
+    approve = config.approve.model_copy(update={"required": True})
+    train = build_pipeline(config.model_copy(update={"deploy": deploy, "approve": approve}))["flights__train"]
+    assert f"**Approve** {begins}" in train.get_task("approve.ask").body
+    name = "promote.champion" if steps == ["full"] else "promote.rollout"
+    assert _edges(train)[name] == {"evaluate.gates", "approve.ask"}
+
+
+def test_a_rollout_is_judged_where_nothing_else_is_watched() -> None:
+    text = LEVEL_1.replace("level: 1", "level: 2").replace("when: [new_data, drift, performance], ", "")
+    text = text.replace('monitor: {labels: {source: "outcomes/*.parquet", join_on: i}}\n', "")
+    monitor = build_pipeline(load_text(text))["flights__monitor"]
+    assert set(monitor.task_ids) == {"rollout.advance"}
+    assert monitor.schedule.name == "flights.predictions"
