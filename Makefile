@@ -12,7 +12,7 @@ BENCH  := $(VENV)/.bench
 CLEAN_ENV := env -u AIRFLOW_HOME -u AIRFLOW_CONFIG -u PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit integration system lint format types fuzz chaos decisions bench clean
+.PHONY: help install demo test unit integration system delivery lint format types fuzz chaos decisions bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ integration: $(STAMP)  ## Tests against real services
 
 system: $(STAMP)  ## Tests against a live Airflow
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/system -q
+
+delivery: $(STAMP)  ## Kill every task of deliveries between two live Airflows; prints a table
+	@$(CLEAN_ENV) $(BIN)/python -u -m tests.chaos.deliveries
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -155,7 +155,7 @@ def run_stage(records: Records, source: Source, name: str, asked: Asked, say: Sa
             trials={t.change.name: {part: getattr(t, part) for part in _TRIAL} for t in found.trials},
             bundle={"digest": found.digest, "content": found.content, "signed_by": found.signed_by},
             stores=left,
-            report=_report(records.store, found),
+            report=_report(found),
         )
     return ended
 
@@ -199,13 +199,13 @@ def _restore(found: Check, records: Records) -> str | None:
     return left
 
 
-def _report(store: Store, found: Check) -> str | None:
-    """The digest of the Markdown report, once there is nothing to come."""
+def _report(found: Check) -> str | None:
+    """The report in Markdown, once there is nothing to come."""
     from airflow_mlops.delivery.report import markdown
 
     if found.failed is None and len(found.stages) < len(stages.STAGES):
         return None
-    return put_blob(store, markdown(found).encode())
+    return markdown(found)
 
 
 def _put_folder(store: Store, folder: Path, scratch: Path) -> str:

@@ -127,7 +127,6 @@ class DeliveryOperator(MLOpsOperator):
     ) -> str | None:
         """Store the report as it stands now and link it; nothing before a commit is known."""
         from airflow_mlops.delivery.page import delivery_page
-        from airflow_mlops.store.content import get_blob
 
         found = list(told if told is not None else records.all())
         first = next((r for r in found if r["step"] == CHECKOUT), {})
@@ -140,7 +139,7 @@ class DeliveryOperator(MLOpsOperator):
             verdict=verdict,
             environments=environments,
             reason=asked["reason"],
-            markdown=get_blob(records.store, markdown).decode() if markdown else None,
+            markdown=markdown,
         )
         return self.keep_report(context, "Delivery report", page)
 
@@ -304,43 +303,44 @@ class DeliveryReportOperator(DeliveryOperator):
         return told
 
     def _environments(self, records: Records) -> list[dict[str, Any]]:
+        """Where each one stands; ``has`` is whether that is the bundle of this run, ``None`` where it is not known."""
         from airflow_mlops.delivery.deployment import history
 
+        own = ((records.read("build") or {}).get("bundle") or {}).get("digest")
         found = []
         for name in self.project.environments:
             before = (records.read(f"{name}.ready") or {}).get("deployed")
+            has: bool | None = None
             try:
                 with self.targets() as targets:
                     now = history(targets[name]).current
-                state, said = (now.digest[:12], f"since {now.at}, by {now.by}") if now else ("nothing", "")
             except MLOpsError as e:
                 state, said = "not known", e.message
+            else:
+                state, said = (now.digest[:12], f"since {now.at}, by {now.by}") if now else ("nothing", "")
+                has = now is not None and now.digest == own
             back = records.read(f"{name}.rollback")
-            if back is not None and back["status"] == "passed":
-                said = f"rolled back: {back['told'][0]}"
-            found.append({"name": name, "before": before["digest"][:12] if before else "–", "now": state, "said": said})
+            if back is not None and back["status"] != "skipped":
+                said = f"rollback {back['status']}: {back['told'][0]}"
+            earlier = before["digest"][:12] if before else "–"
+            found.append({"name": name, "before": earlier, "now": state, "said": said, "has": has})
         return found
 
     def _verdict(
         self, told: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]], where: Sequence[Mapping[str, Any]]
     ) -> str:
         commit = next((r["source"]["commit"][:12] for r in told if r.get("source")), "nothing")
-        deployed = [
-            r["step"].removesuffix(".deploy") for r in told if r["step"].endswith(".deploy") and r["status"] == "passed"
-        ]
-        back = [
-            r["step"].removesuffix(".rollback")
-            for r in told
-            if r["step"].endswith(".rollback") and r["status"] == "passed"
-        ]
-        if failed:
-            first = failed[0]
-            parts = [f"{commit} is not delivered: {first['step']} failed: {first['told'][0]}"]
-            parts += [f"{name} was rolled back" for name in back]
-            parts += [f"{name} keeps it" for name in deployed if name not in back]
-            parts += [] if deployed else ["nothing was deployed"]
-            return "; ".join(parts)
-        if deployed:
-            return f"{commit} is delivered to {' and '.join(deployed)}"
-        skipped = next((r["told"][0] for r in told if r["status"] == "skipped"), "nothing was asked for")
-        return f"nothing was deployed: {skipped}"
+        has = [each["name"] for each in where if each["has"]]
+        if not failed:
+            if any(r["step"].endswith(".deploy") and r["status"] == "passed" for r in told):
+                return f"{commit} is delivered to {' and '.join(has)}"
+            skipped = next((r["told"][0] for r in told if r["status"] == "skipped"), "nothing was asked for")
+            return f"nothing was deployed: {skipped}"
+        ends = {r["step"].partition(".")[0]: r["status"] for r in told if r["step"].endswith(".rollback")}
+        back, stuck = ([name for name, status in ends.items() if status == how] for how in ("passed", "failed"))
+        parts = [f"{commit} is not delivered: {failed[0]['step']} failed: {failed[0]['told'][0]}"]
+        parts += [f"{name} was rolled back" for name in back]
+        parts += [f"{name} could not be rolled back" for name in stuck]
+        parts += [f"{name} has it" for name in has]
+        parts += [f"what {each['name']} has is not known" for each in where if each["has"] is None]
+        return "; ".join(parts if len(parts) > 1 else [*parts, "nothing was deployed"])

@@ -151,6 +151,10 @@ class ReadyOperator(EnvironmentOperator):
             # What is asked after the deployment is asked now: one that cannot be asked would be found late.
             api.import_errors(self.project.bundle_of(self.environment))
         told = [f"{self.environment} has {before or 'nothing yet'}", f"bundle {bundle.digest[:12]} can be deployed"]
+        if before is None:
+            told.append(
+                "a git bundle of Airflow that has looked for its branch already will not find it: docs say what to do"
+            )
         return records.write(self.step, "passed", told, deployed=_written(before))
 
 

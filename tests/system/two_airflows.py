@@ -27,7 +27,7 @@ project: crm
 remote: {remote}
 watch: {{every: 2s}}
 environments:
-  staging: {{branch: deploy/staging, api: airflow_staging, verify_timeout: 2m, smoke: {{}}}}
+  staging: {{branch: deploy/staging, api: airflow_staging, verify_timeout: 2m{smoke}}}
   production: {{branch: deploy/production, api: airflow_production, verify_timeout: 2m, approve: {{required: true}}}}
 """
 LOADER = """\
@@ -56,10 +56,12 @@ def git(folder: Path, *arguments: str) -> str:
 class World:
     """The project, its remote and the two Airflows.
 
+    :param smoke: whether staging is asked for smoke runs.
+
     The first deployment is made before they start: a git bundle whose branch is not there yet does not find it later.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = print) -> None:
+    def __init__(self, folder: Path, *, smoke: bool = False, say: Callable[[str], None] = print) -> None:
         self.folder, self.say = folder, say
         self.remote, self.project = folder / "crm.git", folder / "crm"
         git(folder, "init", "-q", "--bare", "-b", "main", str(self.remote))
@@ -70,7 +72,10 @@ class World:
         self.signer = Signer.generate()
         (folder / "key.pem").touch(0o600)
         (folder / "key.pem").write_bytes(self.signer.pem())
-        first = {"project.yaml": PROJECT.format(remote=self.remote), "delivery/dag.py": LOADER}
+        first = {
+            "project.yaml": PROJECT.format(remote=self.remote, smoke=", smoke: {}" if smoke else ""),
+            "delivery/dag.py": LOADER,
+        }
         self.push("First version", **first)
         self.first = self._deploy_first()
         ports = {name: free_port() for name in ("staging", "production")}

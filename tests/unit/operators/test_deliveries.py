@@ -232,7 +232,7 @@ def test_what_fails_behind_the_deployment_is_taken_back(delivery: Delivery) -> N
         assert said["told"].startswith(f"production is back at bundle {first[:12]}")
     assert delivery.digests("production") == [first, second, first]
     assert delivery.digests("staging") == [first, second]
-    verdict = "production.verify failed: churn__train is missing; production was rolled back; staging keeps it"
+    verdict = "production.verify failed: churn__train is missing; production was rolled back; staging has it"
     with pytest.raises(AirflowFailException, match=verdict):
         delivery.do("report.outcome")
     page = report(delivery)
@@ -272,7 +272,7 @@ def test_the_first_deployment_cannot_be_taken_back_and_says_so(delivery: Deliver
         delivery.do("staging.verify")
     with pytest.raises(AirflowFailException, match="there is no deployment to staging before"):
         delivery.do("staging.rollback")
-    with pytest.raises(AirflowFailException, match="staging keeps it"):
+    with pytest.raises(AirflowFailException, match="staging could not be rolled back; staging has it"):
         delivery.do("report.outcome")
 
 

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+from airflow_mlops.delivery.bundle import laid_out
+from airflow_mlops.delivery.tree import write_tree
+from airflow_mlops.hooks.mlops import MLOpsHook
 from airflow_mlops.operators.data import SnapshotOperator
 from airflow_mlops.operators.evaluation import EvaluateOperator
 from airflow_mlops.operators.prediction import BatchPredictOperator
 from airflow_mlops.operators.promotion import PromoteOperator
 from airflow_mlops.operators.training import TrainOperator
+from tests.unit.delivery.deliveries import COMMIT, bundle
 
 DATA: dict[str, Any] = {"source": "people.csv", "target": "target", "id": "id"}
 TRAIN = {"estimator": "sklearn.linear_model.LogisticRegression", "params": {"max_iter": 2000}}
@@ -52,3 +56,17 @@ def test_champion_and_candidate_each_get_their_own_features(lake, execute) -> No
     assert beside["metrics"]["roc_auc"]["champion"] == pytest.approx(alone["metrics"]["roc_auc"]["candidate"])
     scored = execute(BatchPredictOperator(task_id="predict", pipeline="people", data=DATA))
     assert (scored["version"], scored["rows"]) == (1, 569)
+
+
+def test_a_model_of_deployed_code_says_which(lake, execute, tmp_path: Path) -> None:
+    made = bundle("a")
+    write_tree(laid_out(made), tmp_path / "version")
+    ref = execute(SnapshotOperator(task_id="snapshot", pipeline="people", data=DATA))
+    for folder, wanted in (
+        (tmp_path / "version" / "pipelines", {"project": "crm", "commit": COMMIT, "bundle": made.digest}),
+        (tmp_path, None),
+    ):
+        fit = TrainOperator(task_id="fit", pipeline="people", snapshot=ref, data=DATA, train=TRAIN, folder=str(folder))
+        version = execute(fit, run_id=f"manual__{folder.name}")["version"]
+        found = MLOpsHook().registry("people").get(version).record["code"].get("delivered")
+        assert found == (wanted and wanted | {"deployment": None})  # no bundle of Airflow's stands behind this task

@@ -14,6 +14,7 @@ from airflow_mlops.registry import Registry
 from airflow_mlops.registry.checks import write_check
 from airflow_mlops.registry.provenance import (
     bare,
+    delivered_text,
     lineage,
     trained_by_code,
     trained_on_data,
@@ -257,3 +258,15 @@ def test_a_fleet_registered_in_one_commit_is_searched(store: LocalStore) -> None
     Registry(store, "fleet").register_many({"a": record, "b": record}, op_id="m")
     assert names(trained_by_code(store, COMMIT)) == ["fleet[a] v1", "fleet[b] v1"]
     assert tell(store, 1, "fleet", "b")["model"]["name"] == "fleet[b] v1"
+
+
+def test_who_was_trained_by_what_was_delivered(store: LocalStore) -> None:
+    delivered = {"project": "crm", "commit": COMMIT, "bundle": "b0" * 32, "deployment": "de" * 20}
+    register(store, "crm", code={"git": "unknown", "files": {}, "delivered": delivered})
+    assert tell(store, 1, "crm")["code"]["delivered"] == delivered
+    assert delivered_text(delivered) == f"commit {COMMIT[:12]} of crm, bundle b0b0b0b0b0b0, deployment dededededede"
+    for asked, what in ((COMMIT, "commit"), ("b0b0b0", "bundle"), ("dedede", "deployment")):
+        found = [(use.name, use.through) for use in trained_by_code(store, asked)]
+        assert found == [("crm v1", f"the {what} {delivered[what]}")]
+    changed = delivered | {"bundle": None}
+    assert "bundle unknown" in delivered_text(changed)
