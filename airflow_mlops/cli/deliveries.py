@@ -22,6 +22,7 @@ from airflow_mlops.window import parse_duration
 
 if TYPE_CHECKING:
     from airflow_mlops.config.project import Environment, Project
+    from airflow_mlops.delivery.airflow_api import Server
     from airflow_mlops.delivery.bundle import Bundle
     from airflow_mlops.delivery.deployment import Deployment, History, Target
     from airflow_mlops.registry.signing import Verifier
@@ -86,6 +87,7 @@ def deploy(args: Namespace) -> None:
         if args.break_glass and not args.reason:
             raise ConfigError("breaking the glass needs a reason", hint='give one: --reason "…"')
         named = target.remote.find(args.ref) if args.ref else None
+        look = _prepared(environment, opened, args.env, bundle) if args.verify else None
         current = history(target).current
         again = current is not None and current.digest == bundle.digest
         base = current and (current.parent if again else current.commit)
@@ -94,8 +96,8 @@ def deploy(args: Namespace) -> None:
 
         def check(deployment: Deployment) -> None:
             _say(f"{args.env}: {deployment}")
-            if args.verify:
-                _check(environment, opened, args.env, bundle, deployment, operation)
+            if look is not None:
+                _check(look, deployment, operation)
 
         outcome = deliver(target, bundle, request, check=check, verifier=opened.verifier, source=named)
         deployment, back = outcome.delivered.deployment, outcome.rolled_back
@@ -144,27 +146,42 @@ def _bundle(opened: _Opened, args: Namespace) -> Bundle:
     return found
 
 
-def _check(
-    environment: Environment, opened: _Opened, name: str, bundle: Bundle, deployment: Deployment, operation: str | None
-) -> None:
-    """Look whether an Airflow runs a deployment, and with ``operation`` whether its smoke runs are green."""
-    from airflow_mlops.delivery.airflow_api import AirflowApi
-    from airflow_mlops.delivery.verification import Expected, expected_dags, smoke, verify
+@dataclass(frozen=True)
+class _Look:
+    """What is asked after a deployment, of whom."""
+
+    name: str
+    environment: Environment
+    server: Server
+    bundle: str
+    dags: tuple[str, ...]
+
+
+def _prepared(environment: Environment, opened: _Opened, name: str, bundle: Bundle) -> _Look:
+    """What can be wrong about it before anything is deployed is found now.
+
+    :raises ConfigError: there is no such connection, or nobody can say which DAGs the bundle has there.
+    """
+    from airflow_mlops.delivery.verification import expected_dags
     from airflow_mlops.hooks.delivery import airflow_of
     from airflow_mlops.hooks.options import settings
 
-    expected = Expected(
-        opened.project.bundle_of(name),
-        deployment.commit,
-        expected_dags(bundle, name, settings()),
-        datetime.fromisoformat(deployment.at),
-    )
-    with AirflowApi(airflow_of(environment.api)) as api:
-        limit = parse_duration(environment.verify_timeout).total_seconds()
+    server, dags = airflow_of(environment.api), expected_dags(bundle, name, settings())
+    return _Look(name, environment, server, opened.project.bundle_of(name), dags)
+
+
+def _check(look: _Look, deployment: Deployment, operation: str | None) -> None:
+    """Look whether an Airflow runs a deployment, and with ``operation`` whether its smoke runs are green."""
+    from airflow_mlops.delivery.airflow_api import AirflowApi
+    from airflow_mlops.delivery.verification import Expected, smoke, verify
+
+    expected = Expected(look.bundle, deployment.commit, look.dags, datetime.fromisoformat(deployment.at))
+    with AirflowApi(look.server) as api:
+        limit = parse_duration(look.environment.verify_timeout).total_seconds()
         seconds = verify(api, expected, timeout=limit, say=_say)
-        _say(f"{name}: {len(expected.dags)} DAGs at {deployment.commit[:12]} after {seconds:.1f} s")
-        if environment.smoke is not None and operation is not None:
-            wanted = environment.smoke
+        _say(f"{look.name}: {len(expected.dags)} DAGs at {deployment.commit[:12]} after {seconds:.1f} s")
+        if look.environment.smoke is not None and operation is not None:
+            wanted = look.environment.smoke
             runs = smoke(
                 api,
                 expected,
@@ -175,7 +192,7 @@ def _check(
                 say=_say,
             )
             for run in runs:
-                _say(f"{name}: {run.dag_id} is green after {run.seconds:.1f} s: {run.url}")
+                _say(f"{look.name}: {run.dag_id} is green after {run.seconds:.1f} s: {run.url}")
 
 
 # --- rollback ------------------------------------------------------------------------------------
@@ -196,11 +213,11 @@ def rollback(args: Namespace) -> None:
         done = roll_back(target, Request(os_user(), operation, args.reason), verifier=opened.verifier, expected=leave)
         _say(f"{args.env}: {done.deployment}")
         if args.verify:
-            bundle = deployed_bundle(target, opened.verifier)
             try:
+                bundle = deployed_bundle(target, opened.verifier)
                 if bundle is not None:
-                    _check(environment, opened, args.env, bundle, done.deployment, None)
-            except DeliveryError as e:
+                    _check(_prepared(environment, opened, args.env, bundle), done.deployment, None)
+            except MLOpsError as e:
                 problem = e
     now, before = done.deployment, done.before
     if args.output == "json":

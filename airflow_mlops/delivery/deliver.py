@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from airflow_mlops.delivery.bundle import Bundle
 from airflow_mlops.delivery.deployment import Delivered, Deployment, Request, Target, deploy, roll_back
 from airflow_mlops.delivery.remote import Named
-from airflow_mlops.exceptions import AirflowUnavailable, DeliveryError, MLOpsError
+from airflow_mlops.exceptions import AirflowUnavailable, MLOpsError
 from airflow_mlops.registry.entry import op_id
 from airflow_mlops.registry.signing import Verifier
 
@@ -45,7 +45,7 @@ def deliver(
     delivered = deploy(target, bundle, request, source=source)
     try:
         check(delivered.deployment)
-    except DeliveryError as problem:
+    except MLOpsError as problem:
         if not delivered.done and isinstance(problem, AirflowUnavailable):
             return Outcome(delivered, problem, stays="it was deployed before this, and may well run")
         return _undone(target, delivered, request, problem, verifier)
@@ -59,9 +59,7 @@ def undo(deployment: Deployment, request: Request, problem: MLOpsError) -> Reque
     return Request(request.by, operation, reason)
 
 
-def _undone(
-    target: Target, delivered: Delivered, request: Request, problem: DeliveryError, verifier: Verifier
-) -> Outcome:
+def _undone(target: Target, delivered: Delivered, request: Request, problem: MLOpsError, verifier: Verifier) -> Outcome:
     deployment = delivered.deployment
     try:
         back = roll_back(target, undo(deployment, request, problem), verifier=verifier, expected=deployment.commit)

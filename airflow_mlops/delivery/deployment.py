@@ -263,7 +263,7 @@ def roll_back(target: Target, request: Request, *, verifier: Verifier, expected:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _history(target: Target, copy: Copy) -> History:
+def _history(target: Target, copy: Copy, *, look_again: bool = True) -> History:
     tip, record = copy.tip(target.ref), copy.tip(target.record)
     if tip is None:
         if record is not None:
@@ -280,6 +280,9 @@ def _history(target: Target, copy: Copy) -> History:
         found.append(deployment)
     # Between the two pushes of a deployment the record is one behind. Before the first one it is not there.
     if record not in (found[-1].commit, found[-1].parent):
+        if look_again:  # the two are not read at the same moment, and somebody may be deploying
+            copy.fetch(target.ref, target.record)
+            return _history(target, copy, look_again=False)
         raise _changed(target, f"was moved to {tip[:12]} (force-pushed, or its record deleted)", record or tip)
     try:
         _bundle(copy, found[-1], Verifier())

@@ -56,7 +56,7 @@ class Remote:
         :raises DeliveryError: it refuses.
         """
         with tempfile.TemporaryDirectory(prefix="mlops-git-") as scratch:
-            listed = self._must(Path(scratch), "ls-remote", "--quiet", "--", self.url, *patterns)
+            listed = self.must(Path(scratch), "ls-remote", "--quiet", "--", self.url, *patterns)
         found = {}
         for line in listed.decode(errors="surrogateescape").splitlines():
             commit, _, ref = line.partition("\t")
@@ -89,7 +89,7 @@ class Remote:
         :raises ConfigError: as :meth:`find` does, or there is no such commit.
         """
         found = self.find(ref)
-        self._must(folder.parent, "clone", "--quiet", "--no-checkout", "--template=", "--", self.url, str(folder))
+        self.must(folder.parent, "clone", "--quiet", "--no-checkout", "--template=", "--", self.url, str(folder))
         done = run_git(folder, *_QUIET, "checkout", "--quiet", "--detach", found.commit)
         if done.returncode:
             raise ConfigError(
@@ -131,17 +131,18 @@ class Remote:
         :raises RemoteUnavailable: the remote cannot be reached.
         :raises DeliveryError: it refuses.
         """
-        there = [ref for ref in refs if ref in self.tips(*refs)]
         with tempfile.TemporaryDirectory(prefix="mlops-git-") as scratch:
             copy = Copy(Path(scratch), self)
             copy.must("init", "--quiet", "--bare", "--template=")
-            if there:
-                mapped = [f"+{ref}:{ref}" for ref in there]
-                quiet = ("--quiet", "--no-tags", "--no-write-fetch-head")
-                self._must(copy.folder, "fetch", *quiet, "--", self.url, *mapped)
+            copy.fetch(*refs)
             yield copy
 
-    def _must(self, folder: Path, *arguments: str) -> bytes:
+    def must(self, folder: Path, *arguments: str) -> bytes:
+        """As :meth:`run`; another exit code than 0 is an error.
+
+        :raises RemoteUnavailable: the remote cannot be reached.
+        :raises DeliveryError: it refuses.
+        """
         done = self.run(folder, *arguments)
         if done.returncode:
             raise self.failed(said(done), done.stderr)
@@ -175,6 +176,13 @@ class Copy:
 
     folder: Path
     remote: Remote
+
+    def fetch(self, *refs: str) -> None:
+        """Bring those of ``refs`` that are there up to date."""
+        tips = self.remote.tips(*refs)
+        if there := [f"+{ref}:{ref}" for ref in refs if ref in tips]:
+            quiet = ("--quiet", "--no-tags", "--no-write-fetch-head")
+            self.remote.must(self.folder, "fetch", *quiet, "--", self.remote.url, *there)
 
     def must(self, *arguments: str, given: bytes | None = None) -> bytes:
         """Run git here.

@@ -11,12 +11,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from airflow_mlops.config.folder import pipeline_files
+from airflow_mlops.config.loader import PipelineReader
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.delivery.airflow_api import FINAL, AirflowApi
 from airflow_mlops.delivery.bundle import Bundle
-from airflow_mlops.delivery.project import own_packages, read_pipelines
+from airflow_mlops.delivery.project import PIPELINES
 from airflow_mlops.delivery.tree import write_tree
-from airflow_mlops.exceptions import AirflowUnavailable, MLOpsError, VerificationFailed
+from airflow_mlops.exceptions import AirflowUnavailable, ConfigError, MLOpsError, VerificationFailed
 from airflow_mlops.factory.outline import outline
 
 Say = Callable[[str], None]
@@ -60,17 +62,29 @@ class SmokeRun:
 def expected_dags(bundle: Bundle, environment: str, settings: Settings) -> tuple[str, ...]:
     """Return the ids of the DAGs that the pipelines of a bundle have in an environment.
 
-    A pipeline whose file has errors has none; Airflow shows one that ends with ``__invalid`` in its place.
-
-    :param settings: what code and variables pipelines may use.
+    :param settings: which variables pipelines may use. Which code they may name, that Airflow decides.
+    :raises ConfigError: a file has errors, so that nobody can say what it should become; or there is no pipeline.
     """
-    allowed = (*(settings.allowed_imports or ()), *own_packages(bundle.files))
-    there = Settings(environment, settings.allowed_variables, allowed, settings.allow_commands, need_variables=False)
+    there = Settings(environment, settings.allowed_variables, need_variables=False)
+    found: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="mlops-deliver-") as scratch:
         folder = Path(scratch, "project")
         write_tree(bundle.files, folder)
-        pipelines = read_pipelines(folder, bundle.files, there)
-    return tuple(sorted(dag.id for pipeline in pipelines.values() for dag in outline(pipeline.config).dags))
+        place = folder / PIPELINES
+        reader = PipelineReader(there, root=place)
+        for file in pipeline_files(place) if place.is_dir() else ():
+            config, source = reader.read(file)
+            if config is not None:
+                found |= {dag.id for dag in outline(config).dags}
+            elif not isinstance(source.data, dict) or "pipeline" in source.data:  # else it is there to be extended
+                said = source.issues[0].message if source.issues else "it cannot be read"
+                raise ConfigError(
+                    f"{file.relative_to(folder)} has errors in {environment}: {said}",
+                    hint=f"`airflow mlops lint -e {environment} {PIPELINES}` shows all of them",
+                )
+    if not found:
+        raise ConfigError(f"the bundle has no pipeline in {PIPELINES}/", hint="there is nothing to deliver")
+    return tuple(sorted(found))
 
 
 def verify(
@@ -97,19 +111,33 @@ def verify(
         broken_since = (broken_since if broken_since is not None else now) if broken else None
         settled = broken_since is not None and now - broken_since >= SETTLE
         if settled or now - began > timeout:
-            why = "cannot import" if broken else f"does not run the deployment after {timeout:g} seconds"
+            if broken:
+                raise _broken(api, broken)
             raise VerificationFailed(
-                f"the Airflow at {api.server.url} {why}: {'; '.join((broken or missing)[:_SHOWN])}",
-                hint="mend the project and deliver that"
-                if broken
-                else f"is there a git DAG bundle {expected.bundle!r} that tracks the branch, does its dag processor "
-                "run, and is its refresh_interval shorter than verify_timeout? A git bundle that was opened before the "
-                "branch was there never finds it: remove its folder in dag_bundle_storage_path",
+                f"the Airflow at {api.server.url} does not run the deployment after {timeout:g} seconds: "
+                + "; ".join(missing[:_SHOWN]),
+                hint=f"is there a git DAG bundle {expected.bundle!r} that tracks the branch, does its dag processor "
+                "run, is its refresh_interval shorter than verify_timeout, and may the login read the DAGs? A git "
+                "bundle that was opened before the branch was there never finds it: remove its folder in "
+                "dag_bundle_storage_path",
             )
         if (broken or missing)[0] != told:
             told = (broken or missing)[0]
-            say(f"waiting: {told}" + (f", and {len(missing) - 1} more" if not broken and len(missing) > 1 else ""))
+            more = len(broken or missing) - 1
+            say(f"waiting: {told}" + (f", and {more} more" if more else ""))
         time.sleep(poll)
+
+
+def _broken(api: AirflowApi, broken: list[str]) -> VerificationFailed:
+    """The error for files that cannot be imported; what their code says stays out of the message, which is kept."""
+    files = []
+    for text in broken[:_SHOWN]:
+        file, _, said = text.partition(": ")
+        files.append(f"{file} ({said.partition(':')[0][:80]})")
+    return VerificationFailed(
+        f"the Airflow at {api.server.url} cannot import {', '.join(files)}",
+        hint=f"mend the project and deliver that: {broken[0]}",
+    )
 
 
 def _look(api: AirflowApi, expected: Expected) -> tuple[list[str], list[str]]:

@@ -149,7 +149,7 @@ def test_what_does_not_run_there_is_taken_back(run: Run, file: File, airflows: A
     assert code == deliveries.ROLLED_BACK
     said = json.loads(out)
     assert said["verified"] is False
-    assert "cannot import: loader.py: ValueError: bad" in said["problem"]
+    assert "cannot import loader.py (ValueError)" in said["problem"]
     assert said["rolled_back"]["reason"].startswith("VerificationFailed: the Airflow at")
     assert "staging was rolled back by itself, and is at bundle" in err
     code, out, _ = run(status, env="staging", output="json")
@@ -264,11 +264,14 @@ def test_a_branch_that_was_edited_is_shown(run: Run, file: File, tmp_path: Path)
     assert "production  (branch deploy/production)\n  nothing is deployed" in out
 
 
-def test_what_is_asked_for_wrongly(run: Run, file: File, tmp_path: Path) -> None:
+def test_what_is_asked_for_wrongly(run: Run, file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "name a bundle, or with --from" in run(deploy, env="staging")[2]
     assert "there is no environment 'dev'" in run(deploy, bundle=file("a"), env="dev")[2]
     assert "nothing is deployed to staging" in run(deploy, source="staging", env="production")[2]
     assert "leave out --env" in run(status, pipeline="churn", env="staging")[2]
+    monkeypatch.delenv("AIRFLOW_CONN_AIRFLOW_STAGING")
+    assert "the connection 'airflow_staging' does not exist" in run(deploy, bundle=file("a"), env="staging")[2]
+    assert git(tmp_path / "origin.git", "for-each-ref") == ""
     assert "there is no branch, tag or commit 'v9'" in run(deploy, bundle=file("a"), env="staging", ref="v9")[2]
     (tmp_path / "crm" / "project.yaml").unlink()
     code, _, err = run(status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.delivery import verification
 from airflow_mlops.delivery.airflow_api import Server
+from airflow_mlops.delivery.tree import TreeFile
 from airflow_mlops.delivery.verification import Expected, expected_dags, smoke, verify
 from airflow_mlops.exceptions import AirflowUnavailable, ConfigError, DeliveryError, VerificationFailed
 from tests.unit.delivery.deliveries import bundle
@@ -102,8 +104,11 @@ def test_what_fails(show: Any, match: str, hint: str, there: FakeAirflow) -> Non
 def test_an_import_error_of_the_deployment_ends_the_waiting(there: FakeAirflow) -> None:
     there.add(*DAGS, version=OLD)
     there.errors = [error(5)]
-    with pytest.raises(VerificationFailed, match=r"cannot import: loader.py: ValueError: no"):
+    with pytest.raises(VerificationFailed, match=r"cannot import loader.py \(ValueError\)\n") as raised:
         checked(there, timeout=60)
+    # What the code said is for the terminal: the message goes into the history.
+    assert "loader.py: ValueError: no" in raised.value.hint
+    assert raised.value.message.endswith("(ValueError)")
 
 
 def test_an_import_error_that_is_mended_is_none(there: FakeAirflow) -> None:
@@ -283,3 +288,26 @@ def test_which_dags_a_bundle_has() -> None:
     assert "churn__train" in found
     assert list(found) == sorted(found)
     assert all(name.startswith("churn__") for name in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (
+            {"pipelines/churn.yaml": "pipeline: churn\nlevle: 1\n"},
+            r"pipelines/churn.yaml has errors in staging: `data` is missing",
+        ),
+        ({"pipelines/churn.yaml": "pipeline: ["}, r"pipelines/churn.yaml has errors in staging: not valid YAML"),
+        (
+            {"pipelines/base.yaml": "environments: {dev: {}}"},
+            r"churn.yaml has errors in staging: the environment 'staging'",
+        ),
+        ({"pipelines/churn.yaml": None}, r"the bundle has no pipeline in pipelines/"),
+    ],
+)
+def test_a_bundle_of_which_nobody_can_say_what_it_should_become(change: dict[str, str | None], match: str) -> None:
+    made = bundle("a")
+    files = {path: file for path, file in made.files.items() if change.get(path, "") is not None}
+    files |= {path: TreeFile(text.encode()) for path, text in change.items() if text is not None}
+    with pytest.raises(ConfigError, match=match):
+        expected_dags(dataclasses.replace(made, files=files), "staging", Settings())
