@@ -53,6 +53,7 @@ def check(source: Source) -> None:
         judged.check()
         _expectations(found, _inner(data, "validate").get("expectations"))
         _skew(found, data)
+        _rollout(found, data)
 
 
 class _Findings:
@@ -347,6 +348,22 @@ def _skew(found: _Findings, data: dict[Any, Any]) -> None:
         message = "`monitor.skew` replays no code: there is no `features`, and batch inference reads what it keeps"
         advice = "set `source` to the rows as training reads them; leave it so if a server of your own writes captures"
         found.add(("monitor", "skew"), "skew", message, advice, key=True, severity="warning")
+
+
+def _rollout(found: _Findings, data: dict[Any, Any]) -> None:
+    deploy, monitor = _inner(data, "deploy"), _inner(data, "monitor")
+    verdict = _inner(deploy, "verdict")
+    if isinstance(monitor.get("labels"), dict) and verdict.get("max_shift") is not None:
+        message = "`max_shift` judges a rollout without outcomes only, and `monitor.labels` says where they are"
+        at, advice = ("deploy", "verdict", "max_shift"), "remove it: the gates against the champion decide"
+        found.add(at, "rollout", message, advice, key=True, severity="warning")
+    gates = _inner(data, "evaluate").get("gates")
+    relative = [g for g in gates if isinstance(g, dict) and g.get("versus")] if isinstance(gates, list) else []
+    steps = deploy.get("rollout")
+    if isinstance(steps, list) and len(steps) > 1 and monitor.get("labels") and not relative:
+        message = "no gate compares with the champion: the steps are judged by `monitor.performance.max_drop`"
+        advice = "write the gate: {metric: …, versus: champion, not_worse_by: …}"
+        found.add(("deploy", "rollout"), "rollout", message, advice, key=True, severity="warning")
 
 
 # --- expectations --------------------------------------------------------------------------------

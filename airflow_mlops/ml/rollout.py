@@ -231,6 +231,7 @@ def look_at(
     kind = {"passed": "next", "rejected": "end"}.get(verdict, "wait")
     if kind == "wait" and number_of_look >= rules.max_windows and rules.on_timeout == "rollback":
         kind = "end"
+    scored, served = sum(one.rows for one in due), sum(one.served for one in due)
     look = Look(kind, verdict, "", number_of_look, spent, len(due), rows, scored, served, every)
     return replace(look, sentence=_sentence(look, rollout, tried, rules, labelled))
 

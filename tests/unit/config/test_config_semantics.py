@@ -262,6 +262,21 @@ def test_a_replay_of_nothing_is_only_a_warning():
     assert not found("monitor: {skew: {}}\nfeatures: {callable: 'a:b'}")
 
 
+LABELS = "monitor: {labels: {source: a.csv, join_on: i}}\n"
+
+
+def test_what_a_rollout_never_asks_and_what_it_is_judged_by_is_a_warning():
+    issue = one(f"{LABELS}deploy: {{verdict: {{max_shift: 0.3}}}}")
+    assert (issue.code, issue.severity, issue.path) == ("rollout", "warning", "deploy.verdict.max_shift")
+    assert not found("deploy: {verdict: {max_shift: 0.3}}")
+    issue = one(f"{LABELS}deploy: {{rollout: [shadow, full]}}")
+    assert (issue.severity, issue.path) == ("warning", "deploy.rollout")
+    assert "judged by `monitor.performance.max_drop`" in issue.message
+    gate = "evaluate: {gates: [{metric: roc_auc, versus: champion, not_worse_by: 0.01}]}\n"
+    assert not found(f"{LABELS}{gate}deploy: {{rollout: [shadow, full]}}")
+    assert not found(f"{LABELS}deploy: {{rollout: [full]}}")
+
+
 @pytest.mark.parametrize(
     ("gate", "key", "message", "suggestion"),
     [
