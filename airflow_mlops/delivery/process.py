@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _KEPT = 20_000
+_PARENT = "AIRFLOW_MLOPS_PARENT"
+_PR_SET_PDEATHSIG = 1
 # What leads a child to the caller's own Airflow, and the keys that what is delivered is signed with.
 _WITHHELD = (
     "AIRFLOW_HOME", "AIRFLOW_CONFIG", "AIRFLOW__DATABASE__", "AIRFLOW__MLOPS__", "AIRFLOW__CORE__DAGS_FOLDER",
@@ -71,6 +74,19 @@ def _elsewhere(paths: str, project: Path) -> list[str]:
     return [path for path in every if not Path(path).resolve().is_relative_to(project.resolve())]
 
 
+def end_with_parent() -> None:
+    """Let this process, which :func:`run` has started, be killed when whoever started it is; by Linux alone.
+
+    A task that is killed ends nothing itself, and its tests would run on beside those of the next try.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # It may have died before this was asked for.
+    if os.environ.get(_PARENT, str(os.getppid())) != str(os.getppid()):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def run(arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], seconds: float, log: Path) -> Ended:
     """Run Python with ``arguments`` in ``folder``; whatever it started ends with it.
 
@@ -82,7 +98,7 @@ def run(arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=folder,
-            env=dict(environment),
+            env={**environment, _PARENT: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

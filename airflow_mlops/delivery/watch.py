@@ -6,6 +6,8 @@ import json
 import os
 from typing import Any
 
+from airflow_mlops.delivery.process import end_with_parent
+
 VARIABLE = "AIRFLOW_MLOPS_TEST_RECORD"
 _MESSAGE = 4000
 
@@ -26,6 +28,12 @@ def read_record(text: str) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return [event for event in events if isinstance(event, dict) and "event" in event]
+
+
+def pytest_configure(config: Any) -> None:
+    """Tests end with whoever runs them."""
+    if os.environ.get(VARIABLE):
+        end_with_parent()
 
 
 def pytest_collectstart(collector: Any) -> None:

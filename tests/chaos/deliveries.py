@@ -74,7 +74,7 @@ def kill_each_once(world: World, run: str, draw: random.Random) -> dict[str, flo
             if task["state"] != "running" or name in killed or pid is None or name.endswith(".approve"):
                 continue
             now = time.monotonic()
-            began, wanted = seen.setdefault(name, (now, draw.choice((0.0, draw.uniform(0, 2), draw.uniform(0, 5)))))
+            began, wanted = seen.setdefault(name, (now, draw.choice((0.0, draw.uniform(0, 4), draw.uniform(0, 8)))))
             if now - began < wanted:
                 continue
             with suppress(psutil.NoSuchProcess):
@@ -126,7 +126,7 @@ def one_pass(world: World, number: int, *, bad: bool, draw: random.Random) -> bo
     kind = "a commit that production cannot read" if bad else "a good commit"
     print(
         f"pass {number}, {kind}: {len(killed)} tasks killed, {watcher.looks} looks at the branches, {seconds:.0f} s: "
-        f"{world.verdict(run).splitlines()[-1][:200]}"
+        f"{world.verdict(run)[-300:]}"
     )
     for problem in problems:
         print(f"  WRONG: {problem}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -64,7 +66,9 @@ def test_no_key_to_sign_with_and_no_airflow_of_the_callers(tmp_path: Path, monke
     given = {
         "AIRFLOW_HOME": "/mine", "AIRFLOW_CONFIG": "/mine/airflow.cfg", "AIRFLOW__MLOPS__SIGNING_KEY_FILE": "/key",
         "AIRFLOW__MLOPS__STORE": "s3://real", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://real",
-        "AIRFLOW_CONN_SIGNING": "secret", "AIRFLOW_CONN_WAREHOUSE": "sqlite://", "OTHER": "1",
+        "AIRFLOW_CONN_SIGNING": "secret", "AIRFLOW_CONN_PROD_API": "secret", "AIRFLOW__API__SECRET_KEY": "secret",
+        "AIRFLOW__API_AUTH__JWT_SECRET": "secret", "AIRFLOW__CORE__FERNET_KEY": "secret",
+        "AIRFLOW_CONN_WAREHOUSE": "sqlite://", "OTHER": "1",
         "PYTHONPATH": os.pathsep.join([".", str(project), str(project / "a"), "/libraries"]),
     }  # fmt: skip
     for name, value in given.items():
@@ -78,3 +82,31 @@ def test_no_key_to_sign_with_and_no_airflow_of_the_callers(tmp_path: Path, monke
     mlops = {name: value for name, value in found.items() if name.startswith("AIRFLOW__MLOPS__")}
     assert mlops == {"AIRFLOW__MLOPS__STORE": "file:///x"}
     assert not any(word in json.dumps(found) for word in ("/key", "secret", "/mine", "real"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent has died")
+def test_what_was_started_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    inner = (
+        "import os, pathlib, time; from airflow_mlops.delivery.process import end_with_parent; end_with_parent(); "
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(600)"
+    )
+    outer = (
+        "from pathlib import Path; from airflow_mlops.delivery.process import run; "
+        f"run(['-c', {inner!r}], folder=Path('.'), environment=dict(__import__('os').environ), seconds=600, "
+        f"log=Path({str(tmp_path / 'log')!r}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", outer], cwd=Path(__file__).parents[3])
+    try:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        child = int((tmp_path / "pid").read_text())
+        assert alive(child)
+    finally:
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
