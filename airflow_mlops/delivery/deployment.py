@@ -14,7 +14,7 @@ the files are not those of the bundle that the message names, somebody else has 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from typing import Any, Literal
 from airflow_mlops.delivery.bundle import Bundle, laid_out, read_deployed
 from airflow_mlops.delivery.message import parse_message, write_message
 from airflow_mlops.delivery.remote import Copy, Named, RawCommit, Remote
-from airflow_mlops.exceptions import BranchChanged, DeliveryError, DeploymentConflict, UntrustedArtifact
+from airflow_mlops.delivery.tree import Tree
+from airflow_mlops.exceptions import BranchChanged, ConfigError, DeliveryError, DeploymentConflict, UntrustedArtifact
 from airflow_mlops.registry.signing import Verifier
 
 Action = Literal["deploy", "rollback"]
@@ -177,6 +178,7 @@ def deploy(target: Target, bundle: Bundle, request: Request, *, source: Named | 
     :param source: the branch or tag that the bundle's commit was named by; default: what the environment before knows.
     :raises DeliveryError: the bundle is of another project, has uncommitted changes, or was not in the environment
         before; or the remote refuses.
+    :raises ConfigError: ``.gitattributes`` would have Airflow's git change a file.
     :raises BranchChanged: the source was moved since, or the environment's branch is not as it was left.
     :raises DeploymentConflict: somebody else deployed meanwhile.
     :raises RemoteUnavailable: the remote cannot be reached; the same call again deploys once.
@@ -212,7 +214,7 @@ def deploy(target: Target, bundle: Bundle, request: Request, *, source: Named | 
             "ref": source.ref if source else None,
             "signed_by": bundle.signed_by,
         }
-        return _write(target, copy, known, request, fields, lambda: files)
+        return _write(target, copy, known, request, fields, files)
 
 
 def roll_back(target: Target, request: Request, *, verifier: Verifier, expected: str | None = None) -> Delivered:
@@ -257,7 +259,7 @@ def roll_back(target: Target, request: Request, *, verifier: Verifier, expected:
             "signed_by": back.signed_by,
             "restores": back.commit,
         }
-        return _write(target, copy, known, request, fields, lambda: back.tree)
+        return _write(target, copy, known, request, fields, back.tree)
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -387,7 +389,7 @@ def _write(
     known: History,
     request: Request,
     fields: dict[str, Any],
-    content: Callable[[], Any],
+    content: Tree | str,
 ) -> Delivered:
     current = known.current
     if current is not None:
@@ -396,7 +398,14 @@ def _write(
     message = write_message(fields | asked | {"break_glass": request.break_glass})
     then = int(datetime.fromisoformat(current.at).timestamp()) if current else 0
     parent = current.commit if current else None
-    commit = copy.commit(content(), parent=parent, message=message, at=max(int(time.time()), then))
+    commit = copy.commit(content, parent=parent, message=message, at=max(int(time.time()), then))
+    files = content if isinstance(content, Mapping) else {}
+    if changed := copy.converted(commit, files):
+        raise ConfigError(
+            f"{changed} would be another file where Airflow checks it out: .gitattributes has it converted",
+            hint="take its attribute (eol, ident, working-tree-encoding, filter) away, or commit what git makes of it; then "
+            "build again",
+        )
     problem = copy.push(commit, target.ref, expected=parent)
     if problem is not None:
         # The answer may be lost, and the push done; or somebody else was faster.

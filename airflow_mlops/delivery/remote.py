@@ -253,6 +253,17 @@ class Copy:
         self.must("fast-import", "--quiet", "--force", given=b"".join(out))
         return self.must("rev-parse", "refs/work").decode().strip()
 
+    def converted(self, commit: str, files: Tree) -> str | None:
+        """The first of ``files`` whose content a checkout of the commit would change; ``None``: it changes none.
+
+        Only ``.gitattributes`` can ask for that: line ends, keywords, encodings, filters.
+        """
+        if not any(path.rpartition("/")[2] == ".gitattributes" for path in files):
+            return None
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="tree-") as tree:
+            self.must(f"--work-tree={tree}", "checkout", "--quiet", "--force", commit, "--", ".")
+            return next((path for path, f in files.items() if Path(tree, path).read_bytes() != f.content), None)
+
     def push(self, commit: str, ref: str, *, expected: str | None) -> str | None:
         """Set a remote ref to ``commit``, which follows ``expected``, if that is what it is now.
 

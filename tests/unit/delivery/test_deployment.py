@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.delivery import remote as remotes
-from airflow_mlops.delivery.bundle import read_bundle
+from airflow_mlops.delivery.bundle import pack, read_bundle
 from airflow_mlops.delivery.deployment import Target, deploy, deployed_bundle, history, roll_back
 from airflow_mlops.delivery.remote import Named, Remote
 from airflow_mlops.delivery.tree import TreeFile
@@ -140,8 +140,6 @@ def test_production_takes_what_staging_has(origin: Path) -> None:
 
 @pytest.mark.parametrize("wrong", ["project", "uncommitted", "folder"])
 def test_a_bundle_that_cannot_be_deployed(wrong: str, origin: Path) -> None:
-    from airflow_mlops.delivery.bundle import pack
-
     files = {".mlops/x" if wrong == "folder" else "loader.py": TreeFile(b"x")}
     data = pack(
         files, project="erp" if wrong == "project" else "crm", commit=COMMIT, uncommitted=wrong == "uncommitted"
@@ -151,6 +149,31 @@ def test_a_bundle_that_cannot_be_deployed(wrong: str, origin: Path) -> None:
         deploy(targets(origin)[0], read_bundle(data, verifier=ANY), asked("a"))
     assert raised.value.hint
     assert git(origin, "for-each-ref") == ""
+
+
+@pytest.mark.parametrize(
+    ("attributes", "content", "changed"),
+    [
+        ("*.txt text eol=crlf", "a\n", True),
+        ("*.txt text eol=crlf", "a\r\n", False),
+        ("*.txt ident", "$Id$\n", True),
+        ("*.txt text=auto", "a\r\nb\n", False),
+        ("* text=auto", "a\n", False),
+        ("*.txt filter=none export-ignore", "a\n", False),
+    ],
+)
+def test_a_file_that_git_would_change_on_its_way(attributes: str, content: str, changed: bool, origin: Path) -> None:
+    files = {".gitattributes": TreeFile(attributes.encode()), "a/x.txt": TreeFile(content.encode())}
+    made = read_bundle(pack(files, project="crm", commit=COMMIT, packages={}), verifier=ANY)
+    staging, _ = targets(origin)
+    if changed:
+        with pytest.raises(ConfigError, match=r"a/x\.txt would be another file where Airflow checks it out"):
+            deploy(staging, made, asked("a"))
+        assert git(origin, "for-each-ref") == ""
+    else:
+        assert deploy(staging, made, asked("a")).done
+        git(origin, "clone", "-q", "-b", staging.branch, str(origin), f"{origin}.clone")
+        assert Path(f"{origin}.clone", "a", "x.txt").read_bytes() == content.encode()
 
 
 def test_signatures_count_where_a_bundle_comes_back(origin: Path) -> None:
