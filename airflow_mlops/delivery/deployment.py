@@ -15,43 +15,40 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Literal
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from airflow_mlops.delivery.bundle import Bundle, laid_out, read_deployed
-from airflow_mlops.delivery.message import parse_message, write_message
-from airflow_mlops.delivery.remote import Copy, Named, RawCommit, Remote
+from airflow_mlops.delivery.bundle import Bundle, laid_out
+from airflow_mlops.delivery.history import (
+    Action,
+    Deployment,
+    History,
+    Target,
+    bundle_of,
+    deployed_bundle,
+    deployment_of,
+    history,
+    read_history,
+)
+from airflow_mlops.delivery.message import write_message
+from airflow_mlops.delivery.remote import Copy, Named
 from airflow_mlops.delivery.tree import Tree
-from airflow_mlops.exceptions import BranchChanged, ConfigError, DeliveryError, DeploymentConflict, UntrustedArtifact
+from airflow_mlops.exceptions import ConfigError, DeliveryError, DeploymentConflict
 from airflow_mlops.registry.signing import Verifier
 
-Action = Literal["deploy", "rollback"]
-
-
-@dataclass(frozen=True)
-class Target:
-    """An environment of a project.
-
-    :param branch: what its Airflow tracks.
-    :param after: the environment that must have a bundle first; ``None``: it is the first.
-    """
-
-    remote: Remote
-    project: str
-    environment: str
-    branch: str
-    after: Target | None = None
-
-    @property
-    def ref(self) -> str:
-        """The branch, in full."""
-        return f"refs/heads/{self.branch}"
-
-    @property
-    def record(self) -> str:
-        """The branch that follows, in full."""
-        return f"{self.ref}.record"
+__all__ = [
+    "Action",
+    "Delivered",
+    "Deployment",
+    "History",
+    "Request",
+    "Target",
+    "deploy",
+    "deployed_bundle",
+    "history",
+    "roll_back",
+]
 
 
 @dataclass(frozen=True)
@@ -69,76 +66,6 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """One commit of an environment's branch.
-
-    :param commit: its name, which is the version that Airflow shows for the bundle.
-    :param action: ``deploy``; or ``rollback``, where ``restores`` is the commit whose tree it has.
-    :param digest: of the bundle; ``content`` is that of its files alone.
-    :param source: the commit that the bundle was built from; ``ref``: the branch or tag that named it.
-    :param at: ISO 8601, UTC.
-    """
-
-    commit: str
-    parent: str | None
-    action: Action
-    project: str
-    environment: str
-    digest: str
-    content: str
-    source: str
-    by: str
-    reason: str
-    operation: str
-    at: str
-    ref: str | None = None
-    signed_by: str | None = None
-    restores: str | None = None
-    break_glass: bool = False
-    tree: str = field(default="", repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
-        return asdict(self)
-
-    @property
-    def named_source(self) -> Named:
-        """What it was built from, with the branch or tag, for looking whether that has moved."""
-        return Named(self.source, self.ref)
-
-    def __str__(self) -> str:
-        done = "deployed" if self.action == "deploy" else "rolled back to"
-        return f"bundle {self.digest[:12]}, {done} by {self.by} at {self.at} (commit {self.commit[:12]})"
-
-
-@dataclass(frozen=True)
-class History:
-    """Every deployment to an environment, oldest first."""
-
-    deployments: tuple[Deployment, ...]
-
-    @property
-    def current(self) -> Deployment | None:
-        """What is deployed."""
-        return self.deployments[-1] if self.deployments else None
-
-    @property
-    def standing(self) -> tuple[Deployment, ...]:
-        """The deployments that were not rolled back, oldest first: a rollback takes the last of them away."""
-        stack: list[Deployment] = []
-        for deployment in self.deployments:
-            if deployment.action == "deploy":
-                stack.append(deployment)
-            else:
-                stack.pop()
-        return tuple(stack)
-
-    def of_operation(self, operation: str) -> Deployment | None:
-        """What an operation has done."""
-        return next((d for d in reversed(self.deployments) if d.operation == operation), None)
-
-
-@dataclass(frozen=True)
 class Delivered:
     """What is deployed after the call; ``done`` is whether the call changed anything.
 
@@ -148,27 +75,6 @@ class Delivered:
     deployment: Deployment
     done: bool
     before: Deployment | None
-
-
-def history(target: Target) -> History:
-    """Read what was deployed to an environment; the files of the current deployment are checked against its manifest.
-
-    :raises BranchChanged: somebody has edited, moved or deleted the branch.
-    :raises RemoteUnavailable: the remote cannot be reached.
-    """
-    with target.remote.copy(target.ref, target.record) as copy:
-        return _history(target, copy)
-
-
-def deployed_bundle(target: Target, verifier: Verifier) -> Bundle | None:
-    """Return the bundle that is deployed, checked; ``None``: none is.
-
-    :raises UntrustedArtifact: it is not signed as it must be.
-    :raises BranchChanged: as :func:`history` does.
-    """
-    with target.remote.copy(target.ref, target.record) as copy:
-        current = _history(target, copy).current
-        return _bundle(copy, current, verifier) if current else None
 
 
 def deploy(target: Target, bundle: Bundle, request: Request, *, source: Named | None = None) -> Delivered:
@@ -187,14 +93,14 @@ def deploy(target: Target, bundle: Bundle, request: Request, *, source: Named | 
     _check_bundle(target, bundle)
     refs = (target.ref, target.record, *((target.after.ref, target.after.record) if target.after else ()))
     with target.remote.copy(*refs) as copy:
-        known = _history(target, copy)
+        known = read_history(target, copy)
         earlier = known.of_operation(request.operation)
         if earlier is None and known.current is not None and known.current.digest == bundle.digest:
             earlier = known.current
         if earlier is not None:
             return _again(target, copy, known, earlier)
         if target.after is not None:
-            had = _check_before(target.after, _history(target.after, copy), bundle, request)
+            had = _check_before(target.after, read_history(target.after, copy), bundle, request)
             source = source or (had.named_source if had else None)
         commit = str(bundle.manifest["commit"])
         if source is not None and source.commit != commit:
@@ -227,7 +133,7 @@ def roll_back(target: Target, request: Request, *, verifier: Verifier, expected:
     :raises UntrustedArtifact: the bundle before is not signed as it must be now.
     """
     with target.remote.copy(target.ref, target.record) as copy:
-        known = _history(target, copy)
+        known = read_history(target, copy)
         current = known.current
         if current is None:
             raise DeliveryError(f"nothing is deployed to {target.environment}", hint="deploy a bundle first")
@@ -247,7 +153,7 @@ def roll_back(target: Target, request: Request, *, verifier: Verifier, expected:
                 f"there is no deployment to {target.environment} before {current}", hint="deploy another bundle instead"
             )
         back = standing[-2]
-        _bundle(copy, back, verifier)
+        bundle_of(copy, back, verifier)
         fields = {
             "action": "rollback",
             "project": target.project,
@@ -260,75 +166,6 @@ def roll_back(target: Target, request: Request, *, verifier: Verifier, expected:
             "restores": back.commit,
         }
         return _write(target, copy, known, request, fields, back.tree)
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-def _history(target: Target, copy: Copy, *, look_again: bool = True) -> History:
-    tip, record = copy.tip(target.ref), copy.tip(target.record)
-    if tip is None:
-        if record is not None:
-            raise _changed(target, "is gone", record)
-        return History(())
-    commits = copy.commits(target.ref)
-    found: list[Deployment] = []
-    for raw in commits:
-        deployment = _deployment(target, raw, found)
-        if deployment is None:
-            last = found[-1].commit if found and record in (None, *(d.commit for d in found)) else record
-            more = f": {raw.message.splitlines()[0][:80]!r} by {raw.by}" if raw.message else ""
-            raise _changed(target, f"has the commit {raw.commit[:12]}, which is no deployment{more}", last)
-        found.append(deployment)
-    # Between the two pushes of a deployment the record is one behind. Before the first one it is not there.
-    if record not in (found[-1].commit, found[-1].parent):
-        if look_again:  # the two are not read at the same moment, and somebody may be deploying
-            copy.fetch(target.ref, target.record)
-            return _history(target, copy, look_again=False)
-        raise _changed(target, f"was moved to {tip[:12]} (force-pushed, or its record deleted)", record or tip)
-    try:
-        _bundle(copy, found[-1], Verifier())
-    except UntrustedArtifact as e:
-        whole = found[-2].commit if len(found) > 1 else None
-        raise _changed(target, f"was edited by hand at {tip[:12]}: {e.message}", whole) from e
-    return History(tuple(found))
-
-
-def _deployment(target: Target, raw: RawCommit, before: list[Deployment]) -> Deployment | None:
-    """The deployment that a commit is, following ``before``; ``None``: it is something else."""
-    fields = parse_message(raw.message)
-    parent = before[-1].commit if before else None
-    if fields is None or raw.parents != ((parent,) if parent else ()):
-        return None
-    if (fields["project"], fields["environment"]) != (target.project, target.environment):
-        return None
-    at = datetime.fromtimestamp(raw.at, UTC).isoformat()
-    found = Deployment(commit=raw.commit, parent=parent, at=at, tree=raw.tree, **fields)
-    if found.action == "rollback":
-        standing = History(tuple(before)).standing
-        if len(standing) < 2 or (standing[-2].commit, standing[-2].tree) != (found.restores, found.tree):
-            return None
-    return found
-
-
-def _bundle(copy: Copy, deployment: Deployment, verifier: Verifier) -> Bundle:
-    try:
-        files = copy.files(deployment.commit)
-    except ValueError as e:
-        raise UntrustedArtifact(f"{deployment.commit[:12]}: {e}", hint="deploy the bundle again") from e
-    return read_deployed(files, verifier=verifier, digest=deployment.digest)
-
-
-def _changed(target: Target, what: str, last: str | None) -> BranchChanged:
-    if last:
-        url, ref = target.remote.url, target.ref
-        hint = (
-            f"find out who did it. The last deployment is {last[:12]}; this puts the branch back, and its Airflow with "
-            f"it: git push --force {url} {last}:{ref} {last}:{target.record} (from a clone that has the commit)"
-        )
-    else:
-        hint = f"rename the branch, if it is somebody's; deployments need {target.branch} for themselves"
-    return BranchChanged(f"the branch {target.branch} of {target.environment} {what}", hint=hint)
 
 
 def _is(deployment: Deployment, name: str) -> bool:
@@ -403,15 +240,15 @@ def _write(
     if changed := copy.converted(commit, files):
         raise ConfigError(
             f"{changed} would be another file where Airflow checks it out: .gitattributes has it converted",
-            hint="take its attribute (eol, ident, working-tree-encoding, filter) away, or commit what git makes of it; then "
-            "build again",
+            hint="take its attribute (eol, ident, working-tree-encoding, filter) away, or commit what git makes of it; "
+            "then build again",
         )
     problem = copy.push(commit, target.ref, expected=parent)
     if problem is not None:
         # The answer may be lost, and the push done; or somebody else was faster.
         return _after_refusal(target, request, commit, parent, problem)
     made = next(raw for raw in copy.commits(commit) if raw.commit == commit)
-    deployment = _deployment(target, made, list(known.deployments))
+    deployment = deployment_of(target, made, list(known.deployments))
     if deployment is None:
         raise DeliveryError("a deployment was written that cannot be read", hint="report this")
     _follow(target, copy, deployment)
@@ -420,7 +257,7 @@ def _write(
 
 def _after_refusal(target: Target, request: Request, commit: str, parent: str | None, problem: str) -> Delivered:
     with target.remote.copy(target.ref, target.record) as copy:
-        known = _history(target, copy)
+        known = read_history(target, copy)
         ours = known.of_operation(request.operation)
         if ours is not None:
             again = _again(target, copy, known, ours)
