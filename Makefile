@@ -63,7 +63,7 @@ types: $(STAMP)  ## mypy
 fuzz: $(STAMP)  ## 20,000 mutated pipeline files
 	MUTATIONS=20000 $(CLEAN_ENV) $(BIN)/python -m pytest tests/unit/config/test_config_mutations.py -q
 
-chaos: $(STAMP)  ## Kill, fill, corrupt and race the registry; prints a table
+chaos: $(STAMP)  ## Kill, fill, corrupt and race registry and deliveries; prints a table
 	@$(CLEAN_ENV) $(BIN)/python -m tests.chaos $(ROWS)
 
 # All of them, also after one that misses a target.
