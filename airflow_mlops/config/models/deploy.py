@@ -49,7 +49,7 @@ class Deploy(Model):
     batch: Batch = Field(default_factory=Batch, description="Batch inference.")
     rollout: Rollout | None = Field(
         None,
-        description="Steps from candidate to champion (level 2): any of `shadow` and rising `{canary: share}`, then "
-        "`full`. Default: [shadow, {canary: 0.1}, full], without `data.id` [shadow, full]; below level 2 [full].",
+        description="Steps from candidate to champion: any of `shadow` and rising `{canary: share}`, then `full`; "
+        "default: at level 2 [shadow, {canary: 0.1}, full], without `data.id` [shadow, full], below it [full].",
     )
     verdict: StepVerdict = Field(default_factory=StepVerdict, description="How a rollout's step is judged (level 2).")
