@@ -59,7 +59,9 @@ class Environment(Model):
     verify_timeout: PositiveDuration = Field(
         "15m", description="How long a deployment may take to be seen there; it must exceed the bundle's refresh."
     )
-    smoke: Smoke | None = Field(None, description="Runs after a deployment; default: none.")
+    smoke: Smoke | None = Field(
+        None, description="Runs after a deployment; default: none. A DAG that is paused is switched on meanwhile."
+    )
     approve: Approve = Field(default_factory=Approve, description="A person's yes, before a deployment goes here.")
 
 
