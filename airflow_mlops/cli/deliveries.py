@@ -248,6 +248,11 @@ def status(args: Namespace) -> None:
     if args.pipeline:
         if args.env:
             raise ConfigError("a pipeline has a status in the store alone", hint="leave out --env, or the pipeline")
+        if args.output == "json":
+            raise ConfigError(
+                "the table of a pipeline is not made as JSON",
+                hint=f"airflow mlops monitor history {args.pipeline} --output json has more than it",
+            )
         pipeline_status(args)
         return
     with redirect_stdout(sys.stderr), _opened(args.project) as opened:

@@ -268,6 +268,7 @@ def test_what_is_asked_for_wrongly(run: Run, file: File, tmp_path: Path, monkeyp
     assert "name a bundle, or with --from" in run(deploy, env="staging")[2]
     assert "there is no environment 'dev'" in run(deploy, bundle=file("a"), env="dev")[2]
     assert "nothing is deployed to staging" in run(deploy, source="staging", env="production")[2]
+    assert "monitor history churn --output json" in run(status, pipeline="churn", output="json")[2]
     assert "leave out --env" in run(status, pipeline="churn", env="staging")[2]
     monkeypatch.delenv("AIRFLOW_CONN_AIRFLOW_STAGING")
     assert "the connection 'airflow_staging' does not exist" in run(deploy, bundle=file("a"), env="staging")[2]
