@@ -16,9 +16,9 @@ _PAGE = """
 {% if todo %}<h2>What to do</h2>
 <ul>{% for line in todo %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
 {% if environments %}<h2>Environments</h2>
-<div class="scroll"><table><tr><th>Environment</th><th>Before</th><th>Now</th><th></th></tr>
-{% for e in environments %}<tr><td>{{ e.name }}</td><td><code>{{ e.before }}</code></td>
-<td><code>{{ e.now }}</code></td><td>{{ e.said }}</td></tr>
+<div class="scroll"><table><tr><th>Environment</th><th class="n">Before</th><th class="n">Now</th><th></th></tr>
+{% for e in environments %}<tr><td>{{ e.name }}</td><td class="n"><code>{{ e.before }}</code></td>
+<td class="n"><code>{{ e.now }}</code></td><td>{{ e.said }}</td></tr>
 {% endfor %}</table></div>{% endif %}
 <h2>Steps</h2>
 <div class="scroll"><table><tr><th>Step</th><th>Result</th><th>What was found</th><th>When (UTC)</th></tr>

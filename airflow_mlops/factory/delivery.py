@@ -40,7 +40,7 @@ _BODY = """\
 {{% set ready = ti.xcom_pull(task_ids='{environment}.ready') %}}\
 {{% set checked = ti.xcom_pull(task_ids='{ci}.contract') %}}\
 Commit **{{{{ checked.commit }}}}** of {project} has passed every stage. \
-{environment}: {{{{ ready.told }}}}.
+Now {{{{ ready.told }}}}.
 
 {{% if checked.metrics %}}\
 | pipeline | metric | deployed | this commit | |

@@ -56,7 +56,8 @@ def test_a_bad_commit_is_taken_back_out_of_production(world: World) -> None:
     assert failed == {"production.verify", "report.outcome"}
     assert (states["production.rollback"], states["staging.rollback"]) == ("success", "skipped")
     verdict = world.verdict(run)
-    assert "RuntimeError: no" in verdict
+    assert "production.verify failed" in verdict
+    assert "RuntimeError" in verdict
     assert "production was rolled back; staging has it" in verdict
     after = world.current("production")
     assert (after.action, after.digest, after.tree) == ("rollback", before.digest, before.tree)
