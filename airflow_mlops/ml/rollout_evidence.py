@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow_mlops.exceptions import CorruptObject
+from airflow_mlops.registry.parallel import parallel
 from airflow_mlops.registry.rollout import Rollout
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
@@ -51,9 +52,10 @@ def read_evidence(store: Store, pipeline: str, rollout: Rollout) -> list[Evidenc
     :raises CorruptObject: a record is damaged.
     """
     found = []
-    for key in store.list(layout.rollouts_prefix(pipeline)):
+    keys = [*store.list(layout.rollouts_prefix(pipeline))]
+    for key, raw in zip(keys, parallel(store.get, keys, store), strict=True):
         try:
-            body = json.loads(store.get(key))
+            body = json.loads(raw)
             if (body["rollout"], body["step"]) == (rollout.id, rollout.step):
                 found.append(_evidence(body))
         except (ValueError, TypeError, KeyError, IndexError) as e:
