@@ -154,6 +154,8 @@ class AdvanceRolloutOperator(CheckOperator):
 
     def _told(self, registry: Registry, entry: Entry, scope: RunScope, context: Context) -> dict[str, Any]:
         """Everything after the commit; done again by a try that takes it up."""
+        from airflow_mlops.notifications.metrics import of_check
+
         body = entry.payload
         number, sentence = body["version"], body["reason"]
         said = body["rollout"] if entry.type == "promote" else body
@@ -171,7 +173,8 @@ class AdvanceRolloutOperator(CheckOperator):
             "sentence": sentence,
         }
         self.record_check(scope, "rollout", result)
-        self.emit(scope, "mlops.check.verdict", check="rollout", verdict=verdict)
+        for metric, value, tags in of_check("rollout", result):
+            self.emit(scope, metric, value, **tags)
         if entry.type == "promote":
             self._champion(registry, number, body["expected"], scope, context)
         else:
