@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PORT   ?= 8080
 UI     ?= 1
+LEVEL  ?= 1
 VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRAS := amazon,git,demo,tests
@@ -17,6 +18,7 @@ CLEAN_ENV := env -u AIRFLOW_HOME -u AIRFLOW_CONFIG -u PYTHONPATH
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "  make demo PORT=8081 UI=0    another port; no browser: run, check, stop"
+	@echo "  make demo LEVEL=2           commits on their way through staging to production, in two Airflows"
 	@echo "  make install PYTHON=python3.12"
 	@echo "  make chaos ROWS='kill-local copies'   some rows of its table"
 
@@ -31,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)  ## Run both pipelines in a real Airflow, then leave its UI at http://localhost:8080
-	@$(CLEAN_ENV) $(BIN)/python -u -m airflow_mlops.demo --port $(PORT) $(if $(filter 0 no false,$(UI)),--no-ui)
+	@$(CLEAN_ENV) $(BIN)/python -u -m airflow_mlops.demo --level $(LEVEL) --port $(PORT) $(if $(filter 0 no false,$(UI)),--no-ui)
 
 # A skipped test proves nothing: where CI is set, it fails the run (tests/conftest.py).
 test: $(STAMP)  ## Unit, integration and system tests

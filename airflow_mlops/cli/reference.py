@@ -43,7 +43,7 @@ TAIL = """\
 
 | Command | Does |
 |---|---|
-| `make demo` | both demo pipelines in a real Airflow; `PORT=`, `UI=0` |
+| `make demo` | both demo pipelines in a real Airflow; `PORT=`, `UI=0`. `LEVEL=2`: commits through two Airflows |
 | `make test` | unit, integration and system tests |
 | `make fuzz` | 20,000 mutated pipeline files |
 | `make bench` | the [benchmarks](../../benchmarks/README.md) |

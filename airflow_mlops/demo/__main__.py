@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from airflow_mlops.demo import story
+from airflow_mlops.demo import level_2, story
 from airflow_mlops.demo.airflow import LiveAirflow, port_is_free
 from airflow_mlops.demo.data import prepare_breast_cancer, prepare_flights
+from airflow_mlops.demo.two_airflows import TwoAirflows
 from airflow_mlops.exceptions import ConfigError, MLOpsError
 
 MARK = "made-by-airflow-mlops-demo"
@@ -43,15 +44,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _demo(options: argparse.Namespace, say: Callable[[str], None]) -> int:
-    if not port_is_free(options.port):
-        raise ConfigError(
-            f"port {options.port} is in use", hint=f"end what listens there, or: make demo PORT={options.port + 1}"
-        )
+    for port in range(options.port, options.port + options.level):
+        if not port_is_free(port):
+            raise ConfigError(f"port {port} is in use", hint=f"end what listens there, or: make demo PORT={port + 1}")
     home: Path = options.home.resolve()
     fresh_home(home, say)
     say(f"preparing data in {home / 'data'}")
-    prepare_breast_cancer(home / "data", say)
-    prepare_flights(home / "data", options.months, say)
+    if options.level != 2:
+        prepare_breast_cancer(home / "data", say)
+    prepare_flights(home / "data", level_2.LAST_MONTH if options.level == 2 else options.months, say)
+    if options.level == 2:
+        return _level_2(options, home, say)
     say("starting Airflow")
     env = {
         "AIRFLOW__MLOPS__STORE": (home / "store").as_uri(),
@@ -65,6 +68,30 @@ def _demo(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         say("every run ended as it should")
         if options.ui:
             _leave_open(live)
+    return 0
+
+
+def _level_2(options: argparse.Namespace, home: Path, say: Callable[[str], None]) -> int:
+    """Two Airflows: the port that was asked for is staging's, which delivers; the one above it production's."""
+    columns = {"COLUMNS": str(shutil.get_terminal_size((150, 24)).columns)}
+    two = TwoAirflows(
+        home / "level-2",
+        level_2.PROJECT,
+        home / "data",
+        ports=(options.port, options.port + 1),
+        env={"staging": columns | {"MLOPS_TEAM": "ops"}, "production": columns},
+        say=say,
+    )
+    with level_2.told(two, options.dags, say) as (delivered, table):
+        width = max(len(each.what) for each in delivered)
+        print(f"\n{two.delivery}", flush=True)
+        for each in delivered:
+            print(f"  {each.commit[:12]}  {each.what:{width}}  {each.outcome}", flush=True)
+        print("\n".join(table), flush=True)
+        say("every delivery ended as it should")
+        if options.ui:
+            print(f"\nProduction:    {two.production.url}   login admin, password admin", flush=True)
+            _leave_open(two.staging)
     return 0
 
 
@@ -108,6 +135,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_mlops.demo", description="Two pipelines in a real Airflow."
+    )
+    parser.add_argument(
+        "--level", type=int, choices=(1, 2), default=1, help="2: commits on their way to production, in two Airflows"
     )
     parser.add_argument("--port", type=int, default=8080, help="of Airflow's UI (default: 8080)")
     parser.add_argument("--no-ui", dest="ui", action="store_false", help="stop when the runs have ended")

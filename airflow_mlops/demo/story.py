@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import date
@@ -120,23 +120,42 @@ def flight_delays(live: LiveAirflow, count: int, say: Say, beside: Future[list[S
     :param beside: what runs at the same time; its error ends this too.
     :raises StoryError: the command failed.
     """
-    start, end = months(count)
-    args = ["mlops", "backfill", "flight_delays", "--from", start, "--to", end, "--promote"]
+    return replay(live, "flight_delays", *months(count), say, lambda: _check(live, beside))
+
+
+def replay(live: LiveAirflow, pipeline: str, start: str, end: str, say: Say, check: Callable[[], None]) -> list[str]:
+    """Replay the months from ``start`` to ``end``; returns the lines of the table that the command prints at its end.
+
+    :param check: called every second.
+    :raises StoryError: the command failed.
+    """
+    args = ["mlops", "backfill", pipeline, "--from", start, "--to", end, "--promote"]
     say("airflow " + shlex.join(args))
     table: list[str] = []
+    for line in output(live, args, check):
+        if re.match(r"\[\d+/\d+\] ", line):
+            say(f"{pipeline} {line}")
+            table = []
+        else:
+            table.append(line)
+    return [line for line in table if line]
+
+
+def output(live: LiveAirflow, args: Sequence[str], check: Callable[[], None] = lambda: None) -> Iterator[str]:
+    """Yield the lines that ``airflow ARGS`` prints, while it runs.
+
+    :param check: called every second.
+    :raises StoryError: it ended with another exit code than 0; with the end of what it printed.
+    """
     last: list[str] = []
     with ended_on_exit(live.command(*args)) as process:
-        for line in _lines(process, lambda: _check(live, beside)):
+        for line in _lines(process, check):
             last = [*last[-60:], line]
-            if re.match(r"\[\d+/\d+\] ", line):
-                say(f"flight_delays {line}")
-                table = []
-            else:
-                table.append(line)
+            yield line
         process.wait()
     if process.returncode:
-        raise StoryError(f"the backfill ended with exit code {process.returncode}:\n" + "\n".join(last))
-    return [line for line in table if line]
+        told = "\n".join(last)
+        raise StoryError(f"airflow {shlex.join(args)} ended with exit code {process.returncode}:\n{told}")
 
 
 def explained(live: LiveAirflow, pipeline: str) -> list[str]:
@@ -145,12 +164,10 @@ def explained(live: LiveAirflow, pipeline: str) -> list[str]:
     :raises StoryError: the command failed.
     """
     args = ["mlops", "monitor", "history", pipeline]
-    with ended_on_exit(live.command(*args)) as process:
-        lines = [line.rstrip() for line in process.stdout or ()]
-        process.wait()
+    lines = list(output(live, args))
     told = next((n for n, line in enumerate(lines) if line.startswith(f"{pipeline}: ")), None)
-    if process.returncode or told is None:
-        raise StoryError(f"{shlex.join(args)} ended with exit code {process.returncode}:\n" + "\n".join(lines[-60:]))
+    if told is None:
+        raise StoryError(f"{shlex.join(args)} told no history:\n" + "\n".join(lines[-60:]))
     return ["", "airflow " + shlex.join(args), *(line for line in lines[told:] if line)]
 
 
