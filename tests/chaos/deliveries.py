@@ -94,7 +94,7 @@ def one_pass(world: World, number: int, *, bad: bool, draw: random.Random) -> bo
     path = "loader.py" if bad else "features/churn.py"
     text = (world.project / path).read_text() + (BAD if bad else f"\n\nPASS_{number} = True\n")
     with watched(world) as watcher:
-        commit = world.push(f"pass {number}", **{path: text})
+        commit = world.push(f"pass {number}", {path: text})
         run = world.next_run(runs)
         began = time.monotonic()
         killed = kill_each_once(world, run, draw)
@@ -140,13 +140,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     draw = random.Random(asked.seed)
-    with (
-        tempfile.TemporaryDirectory(prefix="mlops-deliveries-") as folder,
-        World(Path(folder), smoke=True).running() as world,
-    ):
-        world.staging.unpause(DELIVERY)
-        world.staging.wait(DELIVERY, world.next_run(0))
-        good = [one_pass(world, number, bad=number > asked.passes, draw=draw) for number in range(1, asked.passes + 2)]
+    with tempfile.TemporaryDirectory(prefix="mlops-deliveries-") as folder:
+        world = World(Path(folder), smoke=True)
+        with world.running(*DAGS):
+            world.staging.unpause(DELIVERY)
+            world.staging.wait(DELIVERY, world.next_run(0))
+            numbers = range(1, asked.passes + 2)
+            good = [one_pass(world, number, bad=number > asked.passes, draw=draw) for number in numbers]
     print(f"{sum(good)} of {len(good)} passes ended with one whole version each")
     raise SystemExit(0 if all(good) else 1)
 

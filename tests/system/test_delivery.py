@@ -13,7 +13,8 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("delivery")).running() as made:
+    made = World(tmp_path_factory.mktemp("delivery"))
+    with made.running(*DAGS):
         yield made
 
 
@@ -24,7 +25,7 @@ def test_a_commit_starts_its_delivery_and_comes_to_production_as_it_was_in_stagi
     assert live.wait(DELIVERY, run) == "success"
     assert "nothing was deployed: production has the commit" in world.verdict(run)
     # No pipeline changes: training is passed over here; `make delivery` does it.
-    commit = world.push("Say more", **{"README.md": "# crm\n"})
+    commit = world.push("Say more", {"README.md": "# crm\n"})
     run = world.next_run(1)
     assert live.approve(DELIVERY, run) == "production.approve"
     assert live.wait(DELIVERY, run) == "success", live.task_states(DELIVERY, run)
@@ -47,7 +48,7 @@ def test_a_bad_commit_is_taken_back_out_of_production(world: World) -> None:
     before, runs = world.current("production"), len(world.runs())
     loader = world.project / "loader.py"
     bad = 'import os\nif os.environ["AIRFLOW__MLOPS__ENVIRONMENT"] == "production":\n    raise RuntimeError("no")\n'
-    commit = world.push("A loader that fails in production alone", **{"loader.py": loader.read_text() + bad})
+    commit = world.push("A loader that fails in production alone", {"loader.py": loader.read_text() + bad})
     live, run = world.staging, world.next_run(runs)
     live.approve(DELIVERY, run)
     assert live.wait(DELIVERY, run) == "failed"
