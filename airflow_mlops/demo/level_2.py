@@ -160,6 +160,7 @@ def told(two: TwoAirflows, dags: Path, say: Say) -> Iterator[tuple[list[Delivere
         bad = {file: with_variable((two.project / file).read_text(encoding="utf-8"))}
         what = "bad on purpose: nobody has set MLOPS_TEAM in production"
         delivered.append(_deliver(two, "Name the team by a variable", bad, what, say, good=False))
+        _settled(two.production)
         table = _printed(two.production, "mlops", "registry", "history", PIPELINE)
         table += _printed(two.staging, "mlops", "status", "--project", str(two.project))
         yield delivered, table
@@ -240,6 +241,19 @@ def _follow(two: TwoAirflows, run: str, ended: set[str], say: Say, *, until: str
         if time.monotonic() > deadline:
             raise StoryError(f"{two.delivery} {run} does not come to an end: {states}", hint=f"look at {live.url}")
         time.sleep(1)
+
+
+def _settled(live: LiveAirflow) -> None:
+    """Wait until Airflow has forgotten the DAG of the file that could not be used.
+
+    :raises StoryError: it takes longer than Airflow's own limits (``stale_dag_threshold`` and the like) allow for.
+    """
+    deadline = time.monotonic() + 300
+    while f"{PIPELINE}__invalid" in live.dags():
+        live.check_alive()
+        if time.monotonic() > deadline:
+            raise StoryError(f"{live.url} still has {PIPELINE}__invalid", hint=f"read {live.home}/dag-processor.log")
+        time.sleep(2)
 
 
 def _replay(two: TwoAirflows, first: int, last: int, say: Say) -> None:
