@@ -167,7 +167,7 @@ def explained(live: LiveAirflow, pipeline: str) -> list[str]:
     lines = list(output(live, args))
     told = next((n for n, line in enumerate(lines) if line.startswith(f"{pipeline}: ")), None)
     if told is None:
-        raise StoryError(f"{shlex.join(args)} told no history:\n" + "\n".join(lines[-60:]))
+        raise StoryError(f"airflow {shlex.join(args)} told no history:\n" + "\n".join(lines[-60:]))
     return ["", "airflow " + shlex.join(args), *(line for line in lines[told:] if line)]
 
 

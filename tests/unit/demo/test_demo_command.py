@@ -120,6 +120,9 @@ def test_the_year_is_explained_at_the_end() -> None:
         "", "airflow mlops monitor history flights", "flights: 2 windows",
         " 2013-01  ['mlops', 'monitor', 'history', 'flights']",
     ]  # fmt: skip
-    for code in ("import sys; print('flights: gone'); sys.exit(1)", "print('nothing')"):
-        with pytest.raises(story.StoryError, match="mlops monitor history flights ended with exit code"):
+    for code, message in (
+        ("import sys; print('flights: gone'); sys.exit(1)", "ended with exit code 1:\nflights: gone"),
+        ("print('nothing')", "told no history:\nnothing"),
+    ):
+        with pytest.raises(story.StoryError, match=f"airflow mlops monitor history flights {message}"):
             story.explained(Commands(code), "flights")
