@@ -151,12 +151,15 @@ def _look(api: AirflowApi, expected: Expected) -> tuple[list[str], list[str]]:
             hint="use a git DAG bundle: with others, such as LocalDagBundle and S3DagBundle, nobody can say which code "
             "a run ran, and an edit reaches runs that are under way",
         )
-    invalid = [i for i, d in there.items() if i.endswith("__invalid") and d["bundle_version"] == expected.commit]
+    invalid = sorted(i for i, d in there.items() if i.endswith("__invalid") and d["bundle_version"] == expected.commit)
     if invalid:
+        # The DAG's description is its first error; like that of a file which cannot be imported it stays out of the
+        # message, which is kept.
+        first = str(there[invalid[0]].get("description") or "its page there says what is wrong")
         raise VerificationFailed(
-            f"the Airflow at {api.server.url} cannot use {', '.join(sorted(invalid)[:_SHOWN])}: there are errors in it",
-            hint="its import error says which. `airflow mlops lint -e` finds what is wrong with an overlay; an option "
-            "of [mlops], such as allowed_imports, may be missing there",
+            f"the Airflow at {api.server.url} cannot use {', '.join(invalid[:_SHOWN])}: there are errors in it",
+            hint=f"mend the project and deliver that: {first}. `airflow mlops lint -e` finds what is wrong with an "
+            "overlay; a variable, or an option of [mlops] such as allowed_imports, may be missing there",
         )
     missing = list(_missing(api, expected, there))
     errors = api.import_errors(expected.bundle)

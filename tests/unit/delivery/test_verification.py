@@ -91,8 +91,13 @@ def test_pages_are_all_read(there: FakeAirflow) -> None:
         ),
         (lambda t: t.add(*DAGS, version=None), "does not version its code: churn__predict", "LocalDagBundle and S3Dag"),
         (lambda t: t.add(*DAGS, "churn__invalid"), "cannot use churn__invalid: there are errors", "airflow mlops lint"),
+        (
+            lambda t: t.add(*DAGS, "churn__invalid", description="churn.yaml:5:8: MLOPS_TEAM is not set"),
+            r"there are errors in it\n.*: churn.yaml:5",
+            "MLOPS_TEAM is not set",
+        ),
     ],
-    ids=["missing", "old", "elsewhere", "no versions", "invalid"],
+    ids=["missing", "old", "elsewhere", "no versions", "invalid", "invalid, why"],
 )
 def test_what_fails(show: Any, match: str, hint: str, there: FakeAirflow) -> None:
     show(there)
