@@ -230,7 +230,7 @@ def _write(
 ) -> Delivered:
     current = known.current
     if current is not None:
-        _follow(target, copy, current)
+        _must_follow(target, copy, current)
     asked = {"by": request.by, "reason": request.reason, "operation": request.operation}
     message = write_message(fields | asked | {"break_glass": request.break_glass})
     then = int(datetime.fromisoformat(current.at).timestamp()) if current else 0
@@ -276,8 +276,24 @@ def _after_refusal(target: Target, request: Request, commit: str, parent: str | 
     )
 
 
-def _follow(target: Target, copy: Copy, deployment: Deployment) -> None:
-    """Let the record follow; where that fails, the next deployment does it."""
+def _follow(target: Target, copy: Copy, deployment: Deployment) -> str | None:
+    """Let the record follow; where that fails, the next deployment does it. Returns what git said then."""
     record = copy.tip(target.record)
-    if record != deployment.commit:
-        copy.push(deployment.commit, target.record, expected=record)
+    return None if record == deployment.commit else copy.push(deployment.commit, target.record, expected=record)
+
+
+def _must_follow(target: Target, copy: Copy, current: Deployment) -> None:
+    """Let the record follow before another deployment: it must never be further behind than one.
+
+    :raises DeliveryError: the remote does not take it.
+    """
+    problem = _follow(target, copy, current)
+    # Where it has moved all the same, the answer was lost or somebody else was faster: the next push tells.
+    if problem is None or target.remote.tips(target.record).get(target.record) != copy.tip(target.record):
+        return
+    record = target.record.removeprefix("refs/heads/")
+    raise DeliveryError(
+        f"the remote {target.remote.url} does not take a commit on {record}, which follows {target.branch}: {problem}",
+        hint=f"nothing was changed. Let who delivers push to {record} as to {target.branch}, by the rules of the "
+        "branches and by the rights of the token; then do it again",
+    )

@@ -381,6 +381,24 @@ def test_a_hook_of_the_remote_refuses(origin: Path) -> None:
     assert git(origin, "for-each-ref") == ""
 
 
+def test_a_remote_that_refuses_the_record_takes_no_second_deployment(origin: Path) -> None:
+    staging, _ = targets(origin)
+    hook = origin / "hooks" / "update"
+    hook.write_text('#!/bin/sh\ncase "$1" in *.record) echo "the record is protected"; exit 1;; esac\n')
+    hook.chmod(0o755)
+    first = deploy(staging, bundle("a"), asked("a")).deployment
+    for _ in range(2):
+        with pytest.raises(
+            DeliveryError, match=r"a commit on deploy/staging.record, which follows .*the record is protected"
+        ) as e:
+            deploy(staging, bundle("b"), asked("b"))
+        assert "push to deploy/staging.record" in (e.value.hint or "")
+        assert history(staging).current == first
+    hook.unlink()
+    deploy(staging, bundle("b"), asked("b"))
+    assert roll_back(staging, asked("r"), verifier=ANY).deployment.digest == first.digest
+
+
 def test_a_lock_that_a_killed_git_left(origin: Path) -> None:
     staging, _ = targets(origin)
     lock = origin / f"{staging.ref}.lock"
