@@ -158,10 +158,27 @@ def promoted(records: ExperimentRecords, plan: Mapping[str, Any], rung: int) -> 
 
     Of equal scores the earlier trial goes on. A trial without a score does not.
     """
+    return _going_on(plan, _counting(plan, records.trials()), rung)
+
+
+def _going_on(plan: Mapping[str, Any], counting: Sequence[dict[str, Any]], rung: int) -> list[int]:
     if rung == 1:
         return [t["number"] for t in plan["trials"]]
-    ranked = _ranked(plan, [r for r in records.trials() if r["rung"] == rung - 1])
+    ranked = _ranked(plan, [r for r in counting if r["rung"] == rung - 1])
     return [r["number"] for r in ranked[: plan["rungs"][rung - 1]["trials"]]]
+
+
+def _counting(plan: Mapping[str, Any], ended: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the records whose trials go on to their rung as the records are now.
+
+    Where the code has changed and the experiment is gone on with, trials that went on by its earlier scores may have
+    left records on higher rungs, which are not run again.
+    """
+    counting: list[dict[str, Any]] = []
+    for step in plan["rungs"]:
+        numbers = set(_going_on(plan, counting, step["number"]))
+        counting += [r for r in ended if r["rung"] == step["number"] and r["number"] in numbers]
+    return counting
 
 
 def _ranked(plan: Mapping[str, Any], ended: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -209,7 +226,8 @@ def finish(records: ExperimentRecords, plan: Mapping[str, Any]) -> tuple[dict[st
         "sentence", "finished", "failed", "not_run", …}``.
     :raises TrainingError: no trial has a score.
     """
-    ended = records.trials()
+    every = records.trials()
+    ended = _counting(plan, every)
     rows = table(plan, ended)
     counts = {state: sum(r["state"] == state for r in rows) for state in STATES}
     scored = [r for r in ended if r["error"] is None]
@@ -219,7 +237,7 @@ def finish(records: ExperimentRecords, plan: Mapping[str, Any]) -> tuple[dict[st
             f"none of the {len(rows)} trials has a score" + (f"; the first: {first}" if first else ""),
             hint="look at the log of a trial; what failed is tried again when it is started again",
         )
-    stopped = why_not(plan, ended) if counts["not run"] else None
+    stopped = why_not(plan, every) if counts["not run"] else None
     highest = max(r["rung"] for r in scored)
     best = _ranked(plan, [r for r in scored if r["rung"] == highest])[0]
     candidate = next(c for c in plan["candidates"] if c["name"] == best["candidate"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import sys
@@ -293,6 +294,24 @@ def test_halving_gives_the_best_more(store: LocalStore, sim: Any) -> None:
     assert result["winner"]["params"] == {"x": 3, "iterations": 90}
     assert result["winner"]["rung"] == 3
     assert {plan["trials"][n - 1]["params"]["x"] for n in ex.promoted(records, plan, 2)} == {2, 3, 4}
+
+
+def test_records_of_other_code_choose_nothing_on_a_higher_rung(store: LocalStore, sim: Any, tmp_path: Path) -> None:
+    halving = {"resource": "iterations", "max_resource": 3, "factor": 3}
+    config = of_curve(strategy="halving", n_trials=3, halving=halving, space={"x": [3, 4, 5]})
+    # By the first code the largest x goes on, with a score that the second code does not reach.
+    first = "\n\ndef curve(*, x, seed, iterations=1):\n    return -100 * x\n"
+    path = tmp_path / "own_sim.py"
+    path.write_text(CODE + first)
+    importlib.reload(sim)
+    assert run_all(store, config)[2]["winner"]["params"]["x"] == 5
+    path.write_text(CODE)
+    importlib.reload(sim)
+    records, plan, result, rows = run_all(store, config)
+    assert any(r["score"] == -500 for r in records.trials() if r["rung"] == 2)
+    assert result["winner"]["params"] == {"x": 3, "iterations": 3}
+    assert [(row["params"]["x"], row["rung"]) for row in rows] == [(3, 2), (4, 1), (5, 1)]
+    assert ex.promoted(records, plan, 2) == [result["winner"]["number"]]
 
 
 def test_where_the_last_rung_fails_the_one_before_decides(store: LocalStore, sim: Any) -> None:
