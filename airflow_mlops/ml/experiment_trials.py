@@ -139,21 +139,22 @@ def run_trial(
     trial = plan["trials"][number - 1]
     step = plan["rungs"][rung - 1]
     candidate = next(c for c in plan["candidates"] if c["name"] == trial["candidate"])
-    resource = None
+    resource, code, inputs = None, None, None
     params, rows = dict(trial["params"]), None
-    if step["resource"] is not None:
-        resource = {"name": step["resource"], "value": amount(step, runner.available(candidate, step))}
-        if step["resource"] == "rows":
-            rows = resource["value"]
-        else:
-            params[step["resource"]] = resource["value"]
-    inputs = op_id(candidate, params, rows, plan["seed"], plan.get("metric"), runner.inputs(candidate))
     before = records.trial(rung, number)
-    if before is not None and before["inputs"] == inputs and before["error"] is None:
-        log("Trial %d has run before: %s", number, before["score"])
-        return before
     meter, scored, error = Meter(), None, None
     try:
+        if step["resource"] is not None:
+            resource = {"name": step["resource"], "value": amount(step, runner.available(candidate, step))}
+            if step["resource"] == "rows":
+                rows = resource["value"]
+            else:
+                params[step["resource"]] = resource["value"]
+        code = runner.inputs(candidate)
+        inputs = op_id(candidate, params, rows, plan["seed"], plan.get("metric"), code)
+        if before is not None and before["inputs"] == inputs and before["error"] is None:
+            log("Trial %d has run before: %s", number, before["score"])
+            return before
         scored = runner.score(candidate, params, rows)
     except (StoreError, CorruptObject):
         raise
@@ -179,7 +180,7 @@ def run_trial(
         "cpu_seconds": cost["cpu_seconds"],
         "peak_mb": cost["peak_mb"],
         "snapshot": plan.get("snapshot"),
-        "code": runner.inputs(candidate),
+        "code": code,
         "seed": plan["train_seed"] if candidate["train"] else plan["seed"],
         "inputs": inputs,
         "run": dict(run or {}),

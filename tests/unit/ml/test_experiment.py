@@ -456,6 +456,52 @@ def test_features_and_windows_are_candidates(store: LocalStore, data: Data, snap
     assert fitted["recent"]["validation"] == fitted["plain"]["validation"]
 
 
+@pytest.mark.parametrize("strategy", ["all", "halving"])
+def test_a_candidate_whose_code_is_gone_fails_alone(
+    strategy: str, store: LocalStore, data: Data, snapshot: dict[str, Any], sim: Any, tmp_path: Path
+) -> None:
+    config = experiment(
+        strategy=strategy,
+        candidates=[{"name": "product", "features": "own_sim:wider"}, {"name": "plain"}],
+        **({"halving": {"min_resource": 20}, "n_trials": 2} if strategy == "halving" else {}),
+    )
+    more: dict[str, Any] = {"data": data, "snapshot": snapshot, "train": Train(**TREE)}
+    records, plan = ex.begin(store, "p", config, rungs=config.rung_count, allowed_imports=["own_sim"], **more)
+    # Where the task runs, the module is another one than where the plan was made.
+    (tmp_path / "own_sim.py").write_text("raise OSError('no such device')\n")
+    del sys.modules["own_sim"]
+    runner = ex.runner_of(store, plan, data=data, allowed_imports=["own_sim"])
+    for trial in plan["trials"]:
+        ex.run(records, plan, trial["number"], 1, runner)
+    said = {r["candidate"]: r["error"] for r in records.trials()}
+    assert "importing own_sim failed: OSError: no such device" in said["product"]
+    assert said["plain"] is None
+    sys.modules["own_sim"] = sim  # mended
+    (tmp_path / "own_sim.py").write_text(CODE)
+    again = ex.runner_of(store, plan, data=data, allowed_imports=["own_sim"])
+    for trial in plan["trials"]:
+        ex.run(records, plan, trial["number"], 1, again)
+    assert [r["error"] for r in records.trials()] == [None, None]
+
+
+def test_rows_that_cannot_be_drawn_fail_a_trial(
+    store: LocalStore, data: Data, snapshot: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_mlops.ml import experiment_models
+
+    def broken(*_: Any) -> None:
+        raise ValueError("no such rows")
+
+    config = experiment(strategy="halving", n_trials=2, space={"max_depth": [1, 2]}, halving={"min_resource": 20})
+    records, plan = ex.begin(store, "p", config, rungs=1, data=data, snapshot=snapshot, train=Train(**TREE))
+    monkeypatch.setattr(experiment_models, "split_mask", broken)
+    assert plan["rungs"][0]["resource"] == "rows"
+    record = ex.run(records, plan, 1, 1, ex.runner_of(store, plan, data=data))
+    assert record == records.trial(1, 1)
+    assert "no such rows" in record["error"]
+    assert (record["score"], record["resource"]) == (None, None)
+
+
 def test_rungs_of_rows_are_nested(
     store: LocalStore, data: Data, snapshot: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
