@@ -24,7 +24,7 @@ from airflow_mlops.factory.outline import outline
 Say = Callable[[str], None]
 
 POLL = 2.0
-# An import error of the version before may be written again while the new one is on its way.
+# While files are read anew, an import error may still be that of the version before.
 SETTLE = 10.0
 _SHOWN = 5
 
@@ -98,21 +98,24 @@ def verify(
     """
     began, told = time.monotonic(), ""
     broken_since: float | None = None
+    before: frozenset[str] | None = None
     while True:
         try:
-            missing, broken = _look(api, expected)
+            seen = _look(api, expected, before)
+            before = seen.files if before is None else before & seen.files
         except AirflowUnavailable as e:
             if time.monotonic() - began > timeout:
                 raise
-            missing, broken = [e.message], []
+            seen = _Seen([e.message], [], [], frozenset())
+        missing, broken = seen.missing, seen.broken
         if not missing and not broken:
             return round(time.monotonic() - began, 3)
         now = time.monotonic()
         broken_since = (broken_since if broken_since is not None else now) if broken else None
         settled = broken_since is not None and now - broken_since >= SETTLE
         if settled or now - began > timeout:
-            if broken:
-                raise _broken(api, broken)
+            if broken or seen.behind:
+                raise _broken(api, broken or seen.behind)
             raise VerificationFailed(
                 f"the Airflow at {api.server.url} does not run the deployment after {timeout:g} seconds: "
                 + "; ".join(missing[:_SHOWN]),
@@ -130,18 +133,43 @@ def verify(
 
 def _broken(api: AirflowApi, broken: list[str]) -> VerificationFailed:
     """The error for files that cannot be imported; what their code says stays out of the message, which is kept."""
-    files = []
-    for text in broken[:_SHOWN]:
-        file, _, said = text.partition(": ")
-        files.append(f"{file} ({said.partition(':')[0][:80]})")
     return VerificationFailed(
-        f"the Airflow at {api.server.url} cannot import {', '.join(files)}",
+        f"the Airflow at {api.server.url} cannot import {', '.join(map(_kind, broken[:_SHOWN]))}",
         hint=f"mend the project and deliver that: {broken[0]}",
     )
 
 
-def _look(api: AirflowApi, expected: Expected) -> tuple[list[str], list[str]]:
-    """What is missing, and which files cannot be imported since the deployment."""
+def _kind(text: str) -> str:
+    """The file of an error that was told, and its class."""
+    file, _, said = text.partition(": ")
+    return f"{file} ({said.partition(':')[0][:80]})"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One look at an Airflow.
+
+    :param missing: what is not as it should be.
+    :param broken: which files of the deployment cannot be imported.
+    :param behind: which cannot be imported, in the deployment or before it, where no DAG is left that could tell.
+    :param files: all that cannot be imported now.
+    """
+
+    missing: list[str]
+    broken: list[str]
+    behind: list[str]
+    files: frozenset[str]
+
+
+def _look(api: AirflowApi, expected: Expected, before: frozenset[str] | None) -> _Seen:
+    """What is missing, and which files cannot be imported since the deployment.
+
+    Airflow does not say which version an import error is of, and writes that of the version before again, with a new
+    time, as often as it reads the old file. One since the deployment is of the deployment where another DAG is at it
+    already, or where the file could be imported until now.
+
+    :param before: the files that could not be imported at any look until now; ``None``: this is the first look.
+    """
     there = api.dags(expected.bundle)
     unversioned = [dag_id for dag_id in expected.dags if dag_id in there and there[dag_id]["bundle_version"] is None]
     if unversioned:
@@ -163,10 +191,18 @@ def _look(api: AirflowApi, expected: Expected) -> tuple[list[str], list[str]]:
         )
     missing = list(_missing(api, expected, there))
     errors = api.import_errors(expected.bundle)
-    broken = [_told(error) for error in errors if _time(error["timestamp"]) >= expected.since]
+    files = frozenset(str(error["filename"]) for error in errors)
+    arrived = any(dag["bundle_version"] == expected.commit for dag in there.values())
+    old = files if before is None else files & before
+    since = [error for error in errors if _time(error["timestamp"]) >= expected.since]
+    broken = [_told(error) for error in since if arrived or error["filename"] not in old]
+    doubtful = [] if broken else [_told(error) for error in since]
     if not broken:
-        missing += [f"an import error from before: {_told(error)}" for error in errors]
-    return missing, broken
+        for error in errors:
+            what = "an import error that may be from before" if error in since else "an import error from before"
+            missing.append(f"{what}: {_kind(_told(error))}")
+    behind = doubtful if not any(dag_id in there for dag_id in expected.dags) else []
+    return _Seen(missing, broken, behind, files)
 
 
 def _missing(api: AirflowApi, expected: Expected, there: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -46,6 +46,7 @@ class Following(FakeAirflow):
         if tip and git(self.origin, "show", f"{tip}:notes.txt") in self.bad:
             at, stack = datetime.now(UTC).isoformat(), "ValueError: bad"
             self.errors = [{"timestamp": at, "filename": "loader.py", "stack_trace": stack}]
+            self.dags.clear()  # they are stale
         elif tip:
             self.errors = []
             for name in ("churn__train", "churn__predict", "churn__monitor", "churn__registry"):

@@ -107,13 +107,51 @@ def test_what_fails(show: Any, match: str, hint: str, there: FakeAirflow) -> Non
 
 
 def test_an_import_error_of_the_deployment_ends_the_waiting(there: FakeAirflow) -> None:
-    there.add(*DAGS, version=OLD)
+    there.add("churn__train", version=OLD)
+    there.add("churn__predict")
     there.errors = [error(5)]
     with pytest.raises(VerificationFailed, match=r"cannot import loader.py \(ValueError\)\n") as raised:
         checked(there, timeout=60)
     # What the code said is for the terminal: the message goes into the history.
     assert "loader.py: ValueError: no" in raised.value.hint
     assert raised.value.message.endswith("(ValueError)")
+
+
+def test_an_import_error_of_a_file_that_was_read_until_now_ends_the_waiting(there: FakeAirflow) -> None:
+    there.add(*DAGS, version=OLD)
+    there.errors = [error(5, "other.py")]
+
+    def fails(request: httpx.Request) -> None:
+        if len(there.asked) > 4:
+            there.dags.clear()  # the DAGs of a file that cannot be imported are stale
+            there.errors = [error(5, "other.py"), error(7)]
+
+    there.broken = fails
+    with pytest.raises(VerificationFailed, match=r"cannot import loader.py \(ValueError\)\n"):
+        checked(there, timeout=60)
+
+
+def test_a_mended_file_is_waited_for_though_its_old_version_fails_again(there: FakeAirflow) -> None:
+    there.errors = [error(-10)]
+
+    def refreshed(request: httpx.Request) -> None:
+        n = len(there.asked)
+        there.errors = [error(n)] if n <= 30 else []
+        if n > 30:
+            there.add(*DAGS)
+
+    there.broken = refreshed
+    assert checked(there, timeout=60) > verification.SETTLE
+
+
+def test_a_file_that_was_broken_before_the_first_look_ends_in_time(there: FakeAirflow) -> None:
+    there.errors = [error(5)]
+    with pytest.raises(VerificationFailed, match=r"cannot import loader.py \(ValueError\)\n"):
+        checked(there)
+    # Another file is read still, at the version before: that nothing is refreshed says more than the error.
+    there.add(*DAGS, version=OLD)
+    with pytest.raises(VerificationFailed, match=r"0{12}; an import error that may be from before: loader.py"):
+        checked(there)
 
 
 def test_an_import_error_that_is_mended_is_none(there: FakeAirflow) -> None:
