@@ -99,7 +99,10 @@ def deploy(args: Namespace) -> None:
             if look is not None:
                 _check(look, deployment, operation)
 
-        outcome = deliver(target, bundle, request, check=check, verifier=opened.verifier, source=named)
+        outcome = deliver(
+            target, bundle, request,
+            check=check, verifier=opened.verifier, unproven=_longest(environment), source=named,
+        )  # fmt: skip
         deployment, back = outcome.delivered.deployment, outcome.rolled_back
         if back is not None and args.verify:
             _say(f"{args.env}: rolled back to bundle {back.deployment.digest[:12]}")
@@ -168,6 +171,12 @@ def _prepared(environment: Environment, opened: _Opened, name: str, bundle: Bund
 
     server, dags = airflow_of(environment.api), expected_dags(bundle, name, settings())
     return _Look(name, environment, server, opened.project.bundle_of(name), dags)
+
+
+def _longest(environment: Environment) -> float:
+    """Seconds that :func:`_check` may take, with its smoke runs."""
+    limits = [environment.verify_timeout, *([environment.smoke.timeout] if environment.smoke else [])]
+    return sum(parse_duration(limit).total_seconds() for limit in limits)
 
 
 def _check(look: _Look, deployment: Deployment, operation: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from airflow_mlops.delivery.bundle import Bundle
 from airflow_mlops.delivery.deployment import Delivered, Deployment, Request, Target, deploy, roll_back
@@ -34,22 +35,34 @@ def deliver(
     *,
     check: Callable[[Deployment], None],
     verifier: Verifier,
+    unproven: float,
     source: Named | None = None,
 ) -> Outcome:
     """Deploy a bundle and check the deployment; where the check fails, return to the deployment before.
 
+    What was deployed already stays: that its Airflow is ill now says nothing of the bundle. It is taken back only where
+    an earlier try of the same operation made it, and had no time to check it.
+
     :param check: raises where the environment does not run it, or does not run well with it.
     :param verifier: for the bundle that a rollback returns to.
+    :param unproven: seconds that the check may take: a deployment that is older has had its own.
     :raises DeliveryError: nothing was deployed; as :func:`~airflow_mlops.delivery.deployment.deploy` does.
     """
     delivered = deploy(target, bundle, request, source=source)
+    ours = delivered.done or _cut_off(delivered.deployment, request, unproven)
     try:
         check(delivered.deployment)
     except MLOpsError as problem:
-        if not delivered.done and isinstance(problem, AirflowUnavailable):
+        if not ours or (not delivered.done and isinstance(problem, AirflowUnavailable)):
             return Outcome(delivered, problem, stays="it was deployed before this, and may well run")
         return _undone(target, delivered, request, problem, verifier)
     return Outcome(delivered)
+
+
+def _cut_off(deployment: Deployment, request: Request, unproven: float) -> bool:
+    """Whether an earlier try of this may have made the deployment, and not have come to the end of its check."""
+    age = (datetime.now(UTC) - datetime.fromisoformat(deployment.at)).total_seconds()
+    return deployment.operation == request.operation and age <= unproven
 
 
 def undo(deployment: Deployment, request: Request, problem: MLOpsError) -> Request:
