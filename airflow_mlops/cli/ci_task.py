@@ -19,7 +19,7 @@ from airflow_mlops.config.loader import PipelineReader
 from airflow_mlops.config.models import Data, Evaluate, PipelineConfig
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.delivery import trial
-from airflow_mlops.delivery.process import end_with_parent
+from airflow_mlops.delivery.process import end_with_parent, limit_files
 from airflow_mlops.delivery.project import PIPELINES
 from airflow_mlops.exceptions import MLOpsError
 
@@ -29,6 +29,7 @@ _LINES = 12
 def main(request_path: str, answer_path: str) -> None:
     """Do what the request asks for and write the answer."""
     end_with_parent()
+    limit_files()
     request = json.loads(Path(request_path).read_text())
     # Where Airflow puts the root of a bundle: behind all that is installed.
     sys.path.append(request["folder"])

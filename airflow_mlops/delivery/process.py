@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+LARGEST_FILE = 1 << 30
+"""Bytes that a file may have which a project's code writes, where the system has such limits."""
 _KEPT = 20_000
 _PARENT = "AIRFLOW_MLOPS_PARENT"
 _PR_SET_PDEATHSIG = 1
@@ -85,6 +87,20 @@ def end_with_parent() -> None:
     # It may have died before this was asked for.
     if os.environ.get(_PARENT, str(os.getppid())) != str(os.getppid()):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def limit_files() -> None:
+    """Let this process, and what it starts, write no file larger than :data:`LARGEST_FILE`: it gets an OSError.
+
+    A disk that a project's code has filled would stop all that runs beside it.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    most = min((LARGEST_FILE, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
 def run(arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], seconds: float, log: Path) -> Ended:

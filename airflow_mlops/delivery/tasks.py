@@ -13,6 +13,8 @@ from airflow_mlops.delivery.project import own_packages
 from airflow_mlops.delivery.record import Check
 from airflow_mlops.delivery.tree import TreeFile
 
+LARGEST_ANSWER = 64 << 20
+"""Bytes of an answer that are read: it holds results, never rows."""
 SHOWN = 40
 """Lines of what a process printed, or of what is wrong, that are told."""
 
@@ -61,10 +63,13 @@ def run_task(
             seconds=seconds,
             log=Path(scratch, "log"),
         )
-        if answer.exists():
+        size = answer.stat().st_size if answer.exists() else None
+        if size is not None and size <= LARGEST_ANSWER:
             result: dict[str, Any] = json.loads(answer.read_text())
             return result
     why = f"it was killed after {seconds:g} seconds" if ended.code is None else f"its process ended with {ended.code}"
+    if size is not None:
+        why = f"its answer has {size:,} bytes, and may have {LARGEST_ANSWER:,}"
     return {"error": {"message": why, "hint": None, "traceback": "\n".join(tail(found, ended)), "notes": []}}
 
 

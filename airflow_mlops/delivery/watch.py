@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from airflow_mlops.delivery.process import end_with_parent
+from airflow_mlops.delivery.process import end_with_parent, limit_files
 
 VARIABLE = "AIRFLOW_MLOPS_TEST_RECORD"
 _MESSAGE = 4000
@@ -31,9 +31,10 @@ def read_record(text: str) -> list[dict[str, Any]]:
 
 
 def pytest_configure(config: Any) -> None:
-    """Tests end with whoever runs them."""
+    """Tests end with whoever runs them, and fill no disk."""
     if os.environ.get(VARIABLE):
         end_with_parent()
+        limit_files()
 
 
 def pytest_collectstart(collector: Any) -> None:

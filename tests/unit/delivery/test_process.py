@@ -110,3 +110,13 @@ def test_what_was_started_ends_with_a_parent_that_is_killed(tmp_path: Path) -> N
     while alive(child):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_lower_limit_of_the_system_stays(tmp_path: Path) -> None:
+    code = (
+        "import resource as r; from airflow_mlops.delivery.process import limit_files as l; f = r.RLIMIT_FSIZE;"
+        "l(); print(r.getrlimit(f)); r.setrlimit(f, (4096, 1 << 20)); l(); print(r.getrlimit(f))"
+    )
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    ended = run(["-c", code], folder=tmp_path, environment=here, seconds=60, log=tmp_path / "log")
+    assert ended.output.splitlines() == ["(1073741824, 1073741824)", "(4096, 4096)"]

@@ -15,7 +15,7 @@ import pytest
 from airflow_mlops.cli.ci import ci
 from airflow_mlops.cli.ci_task import TASKS
 from airflow_mlops.config.settings import Settings
-from airflow_mlops.delivery import stages
+from airflow_mlops.delivery import stages, tasks
 from airflow_mlops.delivery.bundle import read_bundle
 from airflow_mlops.delivery.project import own_packages
 from airflow_mlops.delivery.record import EXIT_CODES, Asked, Case, Check, Limits, Stage
@@ -507,3 +507,22 @@ def test_a_task_that_hangs_is_killed(project: Make, only: Only) -> None:
     text = "# airflow dag\nimport time\ntime.sleep(600)\n"
     found = check(asked(project(**{"loader.py": text}), limits=Limits(tests=3)))
     assert "it was killed after 3 seconds" in failed(found, "build")
+
+
+def test_a_task_that_fills_the_disk_is_stopped(project: Make, only: Only) -> None:
+    only("build")
+    # A sparse file: it takes no room, where nothing stops it.
+    text = "# airflow dag\nwith open('full', 'wb') as file:\n    file.truncate((1 << 30) + 1)\n"
+    assert "File too large" in failed(check(asked(project(**{"loader.py": text}))), "build")
+
+
+def test_a_test_that_fills_the_disk_is_stopped(project: Make, only: Only) -> None:
+    only("test")
+    text = "def test_it(tmp_path):\n    with open(tmp_path / 'full', 'wb') as f:\n        f.truncate((1 << 30) + 1)\n"
+    assert "File too large" in failed(check(asked(project(**{"tests/test_full.py": text}))), "test")
+
+
+def test_an_answer_that_is_too_large_is_not_read(project: Make, only: Only, monkeypatch: pytest.MonkeyPatch) -> None:
+    only("build")
+    monkeypatch.setattr(tasks, "LARGEST_ANSWER", 10)
+    assert "bytes, and may have 10" in failed(check(asked(project())), "build")
