@@ -98,6 +98,11 @@ class AirflowApi:
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf), "note": note}
         self._ask("POST", f"dags/{quote(dag_id, safe='')}/dagRuns", body=body, there=True)
 
+    def note(self, dag_id: str, run_id: str, text: str) -> None:
+        """Write a run's note anew."""
+        path = f"dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}"
+        self._ask("PATCH", path, body={"note": text})
+
     def pause(self, dag_id: str, paused: bool) -> None:
         """Switch a DAG off, or on."""
         self._ask("PATCH", f"dags/{quote(dag_id, safe='')}", body={"is_paused": paused})
@@ -199,8 +204,8 @@ class AirflowApi:
         said = self.server.cleaned(" ".join(response.text.split()))[:300]
         hint = {
             401: "check login and password of the connection",
-            403: "give this user the right to read DAGs and import errors, and to start and switch on DAGs for smoke "
-            "runs",
+            403: "give this user the right to read DAGs and import errors, and for smoke runs to start DAGs, "
+            "switch them on, and write the notes of runs",
         }.get(response.status_code, "read that Airflow's API server log")
         return DeliveryError(
             f"the Airflow at {self.server.url} refuses {what}: {response.status_code} {said}", hint=hint

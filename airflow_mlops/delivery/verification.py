@@ -26,6 +26,9 @@ Say = Callable[[str], None]
 POLL = 2.0
 # While files are read anew, an import error may still be that of the version before.
 SETTLE = 10.0
+_NOTE = "Started after a deployment, to see whether it works here."
+# Kept at the run: a process that is killed before it switches the DAG off again can tell the next one nowhere else.
+_WAS_PAUSED = " The DAG was paused, and is to be paused again."
 _SHOWN = 5
 
 
@@ -228,7 +231,8 @@ def smoke(
 ) -> list[SmokeRun]:
     """Run DAGs of a deployment, at the same time, and wait until all are green.
 
-    A DAG that is paused is switched on for its run. The same operation finds the runs that it has started.
+    A DAG that is paused is switched on for its run. The same operation finds the runs that it has started, and switches
+    off what it has switched on, whichever try of it has come to which point.
 
     :param dags: their ids; none: those of ``expected`` that end with ``__train``.
     :param conf: for their trigger forms; fields that a form lacks are left out, and ``promote`` is off unless given. A
@@ -236,7 +240,8 @@ def smoke(
     :raises VerificationFailed: a run is not green, or was of another version; or the time is up.
     """
     chosen = tuple(dags) or tuple(dag_id for dag_id in expected.dags if dag_id.endswith("__train"))
-    began, runs, paused = time.monotonic(), {}, []
+    began, runs = time.monotonic(), {}
+    paused: dict[str, list[str]] = {}
     try:
         for dag_id in chosen:
             dag = api.dag(dag_id)
@@ -244,18 +249,25 @@ def smoke(
                 raise VerificationFailed(
                     f"the Airflow at {api.server.url} has no DAG {dag_id} to run", hint="correct `smoke.dags`"
                 )
-            if dag["is_paused"]:
-                paused.append(dag_id)
-                api.pause(dag_id, False)
             asked = {"promote": False, **(_day_before(expected.since) if dag["timetable_summary"] else {}), **conf}
             given = {name: value for name, value in asked.items() if name in (dag.get("params") or {})}
-            runs[dag_id] = _start(api, dag_id, f"smoke__{expected.commit[:12]}__{operation[:12]}", given)
+            run_id, noted = _start(api, dag_id, f"smoke__{expected.commit[:12]}__{operation[:12]}", given)
+            runs[dag_id] = run_id
+            if dag["is_paused"] and run_id not in noted:
+                noted.append(run_id)
+            if noted:
+                paused[dag_id] = noted
+            if dag["is_paused"]:
+                api.note(dag_id, run_id, _NOTE + _WAS_PAUSED)
+                api.pause(dag_id, False)
             say(f"smoke run {runs[dag_id]} of {dag_id}")
         return [_green(api, expected, dag_id, run_id, began, timeout, poll) for dag_id, run_id in runs.items()]
     finally:
-        for dag_id in paused:
+        for dag_id, noted in paused.items():
             with suppress(MLOpsError):  # what has failed before is the news
                 api.pause(dag_id, True)
+                for run_id in noted:  # who switches it on from now on has it stay on
+                    api.note(dag_id, run_id, _NOTE)
 
 
 def _day_before(moment: datetime) -> dict[str, str]:
@@ -264,16 +276,21 @@ def _day_before(moment: datetime) -> dict[str, str]:
     return {"window_start": (end - timedelta(days=1)).isoformat(), "window_end": end.isoformat()}
 
 
-def _start(api: AirflowApi, dag_id: str, name: str, conf: Mapping[str, Any]) -> str:
-    """Start a run, or find the one that an earlier call started; one that failed is left as it is."""
-    run_id, attempt = name, 1
+def _start(api: AirflowApi, dag_id: str, name: str, conf: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Start a run, or find the one that an earlier call started; one that failed is left as it is.
+
+    :return: the run, and those whose notes say that the DAG is to be paused again.
+    """
+    run_id, attempt, noted = name, 1, []
     while (run := api.run(dag_id, run_id)) is not None:
+        if (run["note"] or "").endswith(_WAS_PAUSED):
+            noted.append(run_id)
         if run["state"] != "failed":
-            return run_id
+            return run_id, noted
         attempt += 1
         run_id = f"{name}__{attempt}"
-    api.trigger(dag_id, run_id, conf, "Started after a deployment, to see whether it works here.")
-    return run_id
+    api.trigger(dag_id, run_id, conf, _NOTE)
+    return run_id, noted
 
 
 def _green(

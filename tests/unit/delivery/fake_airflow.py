@@ -56,7 +56,7 @@ class FakeAirflow:
         dag = self.dags.get(parts[1])
         if dag is None:
             return httpx.Response(404, json={"detail": "not found"})
-        if request.method == "PATCH":
+        if request.method == "PATCH" and len(parts) == 2:
             dag |= json.loads(request.content)
             return httpx.Response(200, json=dag)
         if parts[2:] == ["details"]:
@@ -67,11 +67,14 @@ class FakeAirflow:
             if key in self.runs:
                 return httpx.Response(409, json={"detail": "there is one"})
             versions = [{"bundle_version": dag["bundle_version"]}]
-            self.runs[key] = {"state": "queued", "conf": body["conf"], "dag_versions": versions}
+            self.runs[key] = {"state": "queued", "conf": body["conf"], "dag_versions": versions, "note": body["note"]}
             return httpx.Response(200, json=self.runs[key])
         run = self.runs.get((parts[1], parts[3]))
         if run is None:
             return httpx.Response(404, json={"detail": "not found"})
+        if request.method == "PATCH":
+            run |= json.loads(request.content)
+            return httpx.Response(200, json=run)
         if parts[4:] == ["taskInstances"]:
             return self._page(request, "task_instances", [{"task_id": "train.fit"}])
         if not dag["is_paused"] and run["state"] == "queued":

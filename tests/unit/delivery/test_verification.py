@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -297,6 +298,51 @@ def test_a_run_that_failed_is_not_touched_and_another_one_started(there: FakeAir
     assert there.dags["churn__train"]["is_paused"] is True
     there.ends = "success"
     assert ran(there)[0].run_id == f"smoke__{COMMIT[:12]}__op__2"
+
+
+class Killed(BaseException):
+    """Nothing is done any more, not even what is to be done at the end."""
+
+
+def killed(there: FakeAirflow, at: int) -> bool:
+    """Run it, killed before its question number ``at``; whether it came that far."""
+    before = len(there.asked)
+
+    def die(request: httpx.Request) -> None:
+        if len(there.asked) - before >= at:
+            raise Killed
+
+    there.broken = die
+    try:
+        with suppress(VerificationFailed):
+            ran(there)
+    except Killed:
+        return True
+    finally:
+        there.broken = lambda request: None
+    return False
+
+
+@pytest.mark.parametrize("ends", ["success", "failed"])
+def test_a_dag_that_was_paused_is_so_again_wherever_the_first_try_was_killed(ends: str) -> None:
+    for at in range(1, 100):
+        there = FakeAirflow()
+        there.add(*DAGS)
+        there.ends = ends
+        if not killed(there, at):
+            break
+        there.ends = "success"
+        ran(there)
+        assert there.dags["churn__train"]["is_paused"] is True, at
+    assert at > 6
+
+
+def test_a_dag_that_a_person_switched_on_since_stays_on(there: FakeAirflow) -> None:
+    there.add(*DAGS)
+    ran(there)
+    there.dags["churn__train"]["is_paused"] = False
+    ran(there)
+    assert there.dags["churn__train"]["is_paused"] is False
 
 
 def test_a_run_that_does_not_end(there: FakeAirflow) -> None:
