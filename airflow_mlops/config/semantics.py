@@ -10,6 +10,7 @@ import importlib.metadata
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeGuard
 
 from airflow_mlops.config.catalogue import (
@@ -30,6 +31,7 @@ from airflow_mlops.config.catalogue import (
     words,
 )
 from airflow_mlops.config.issues import Severity
+from airflow_mlops.config.maturity import level_number
 from airflow_mlops.config.yaml_source import Source
 
 _TASKS = {"classifier": "classification", "regressor": "regression"}
@@ -364,6 +366,18 @@ def _rollout(found: _Findings, data: dict[Any, Any]) -> None:
         message = "no gate compares with the champion: the steps are judged by `monitor.performance.max_drop`"
         advice = "write the gate: {metric: …, versus: champion, not_worse_by: …}"
         found.add(("deploy", "rollout"), "rollout", message, advice, key=True, severity="warning")
+    in_steps = len(steps) > 1 if isinstance(steps, list) else _level(data) == 2 and "train" in data
+    if in_steps and not _inner(deploy, "batch").get("schedule"):
+        message = "a rollout waits for windows that are scored, and `deploy.batch.schedule` is not set"
+        advice = "set it, start `__predict` for each window by other means, or write `deploy: {rollout: [full]}`"
+        where: Path = ("deploy", "rollout") if isinstance(steps, list) else ("level",)
+        found.add(where, "rollout", message, advice, key=True, severity="warning")
+
+
+def _level(data: dict[Any, Any]) -> int | None:
+    with suppress(ValueError):
+        return level_number(data.get("level"))
+    return None
 
 
 # --- expectations --------------------------------------------------------------------------------

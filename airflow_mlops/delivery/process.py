@@ -24,6 +24,8 @@ _WITHHELD = (
     # With these a child could speak for Airflow, where it runs beside one. And it reads one folder, not bundles.
     "AIRFLOW__API__SECRET_KEY", "AIRFLOW__API_AUTH__", "AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__CELERY__",
     "AIRFLOW__DAG_PROCESSOR__",
+    # A secrets backend has every connection: the key that bundles are signed with, the logins of the environments.
+    "AIRFLOW__SECRETS__", "AIRFLOW__WORKERS__SECRETS_BACKEND",
 )  # fmt: skip
 
 

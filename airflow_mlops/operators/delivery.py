@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.config.project import Project
-from airflow_mlops.exceptions import ConfigError, MLOpsError
+from airflow_mlops.exceptions import ConfigError, MLOpsError, UntrustedArtifact
 from airflow_mlops.factory.levels.delivery import record_name
 from airflow_mlops.links.reports import DeliveryReportLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope
@@ -182,8 +182,12 @@ class CheckoutOperator(DeliveryOperator):
             if asked["seen"] is not None:
                 named = Named(named.commit, asked["seen"])
                 remote.check_unmoved(named)
-            files = Repository.around(clone / (project.path or "")).files()
-            before = deployed_bundle(targets[asked["up_to"]], self.hook.verifier())
+            files = Repository.around(_inside(clone, project.path)).files()
+            distrust = None
+            try:
+                before = deployed_bundle(targets[asked["up_to"]], self.hook.verifier())
+            except UntrustedArtifact as e:  # a key was changed, say: what is there is only compared with
+                before, distrust = None, f"compared with nothing: what {asked['up_to']} has is not trusted: {e.message}"
         if before is not None and before.manifest["commit"] == named.commit:
             raise AirflowSkipException(f"{asked['up_to']} has the commit {named.commit[:12]} already")
         base = str(before.manifest["commit"]) if before else None
@@ -198,12 +202,23 @@ class CheckoutOperator(DeliveryOperator):
             else None,
         )
         told = [f"commit {named.commit}" + (f" of {named.ref}" if named.ref else ""), f"{len(files)} files"]
-        told.append(f"{asked['up_to']} has {base[:12]}" if base else f"{asked['up_to']} has nothing yet")
+        told.append(distrust or f"{asked['up_to']} has {base[:12] if base else 'nothing yet'}")
         return records.write(self.step, "passed", told, source=source.to_dict())
 
     def small(self, record: Mapping[str, Any], records: Records) -> dict[str, Any]:
         """With the commit."""
         return super().small(record, records) | {"commit": record["source"]["commit"], "ref": record["source"]["ref"]}
+
+
+def _inside(clone: Path, path: str | None) -> Path:
+    """The project's folder in a clone; a link that a commit has put there could lead to other files of the worker.
+
+    :raises ConfigError: it is no folder of the clone itself.
+    """
+    folder = clone / (path or "")
+    if folder.resolve() != clone.resolve() / (path or ""):
+        raise ConfigError(f"{path!r} of this commit is a link", hint="make it a folder; links are not followed")
+    return folder
 
 
 class StageOperator(DeliveryOperator):

@@ -180,6 +180,11 @@ class DeployOperator(EnvironmentOperator):
             raise AirflowSkipException(
                 f"not deployed to {self.environment}: {by or 'the time-out'} answered {answer[0]}"
             )
+        if not answer and self.project.environments[self.environment].approve.required:
+            raise DeliveryError(
+                f"a deployment to {self.environment} needs a person's yes, and there is no answer",
+                hint="let the approval task be answered: marking it as succeeded is no answer",
+            )
         approved = f"approved by {by}" if answer else None
         reason = "; ".join(filter(None, (asked["reason"], approved)))
         request = Request(asked["by"], self.operation_of(context, "deploy", records), reason)
@@ -250,7 +255,8 @@ class RollbackOperator(EnvironmentOperator):
                 has = f"{self.environment} has {current or 'nothing'}"
                 raise AirflowSkipException(f"this run has deployed nothing that is there now: {has}")
             try:
-                done = roll_back(target, request, verifier=self.hook.verifier())
+                # What this run has deployed, and nothing that somebody has put there since.
+                done = roll_back(target, request, verifier=self.hook.verifier(), expected=current.commit)
             except DeliveryError as e:
                 e.add_note(f"{self.environment} still has {current}")
                 raise

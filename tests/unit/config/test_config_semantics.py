@@ -269,12 +269,41 @@ def test_what_a_rollout_never_asks_and_what_it_is_judged_by_is_a_warning():
     issue = one(f"{LABELS}deploy: {{verdict: {{max_shift: 0.3}}}}")
     assert (issue.code, issue.severity, issue.path) == ("rollout", "warning", "deploy.verdict.max_shift")
     assert not found("deploy: {verdict: {max_shift: 0.3}}")
-    issue = one(f"{LABELS}deploy: {{rollout: [shadow, full]}}")
+    steps = "deploy: {rollout: [shadow, full], batch: {source: a.csv, schedule: '@daily'}}"
+    issue = one(f"{LABELS}{steps}")
     assert (issue.severity, issue.path) == ("warning", "deploy.rollout")
     assert "judged by `monitor.performance.max_drop`" in issue.message
     gate = "evaluate: {gates: [{metric: roc_auc, versus: champion, not_worse_by: 0.01}]}\n"
-    assert not found(f"{LABELS}{gate}deploy: {{rollout: [shadow, full]}}")
+    assert not found(f"{LABELS}{gate}{steps}")
     assert not found(f"{LABELS}deploy: {{rollout: [full]}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("deploy: {rollout: [shadow, full]}", "deploy.rollout"),
+        (f"level: 2\n{train(HGB)}", "level"),
+        (f"level: {{microsoft: 3}}\n{train(HGB)}deploy: {{batch: {{source: a.csv}}}}", "level"),
+    ],
+)
+def test_a_rollout_without_windows_to_wait_for_is_a_warning(text, path):
+    issue = one(text)
+    assert (issue.severity, issue.path) == ("warning", path)
+    assert "`deploy.batch.schedule` is not set" in issue.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"level: 1\n{train(HGB)}",
+        f"level: 2\n{train(HGB)}deploy: {{rollout: [full]}}",
+        f"level: 2\n{train(HGB)}deploy: {{batch: {{schedule: '@daily'}}}}",
+        "level: 2\nexperiment: {callable: 'a:b'}",
+        f"level: nothing\n{train(HGB)}",
+    ],
+)
+def test_no_rollout_in_steps_waits_for_nothing(text):
+    assert not found(text)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def test_no_key_to_sign_with_and_no_airflow_of_the_callers(tmp_path: Path, monke
     given = {
         "AIRFLOW_HOME": "/mine", "AIRFLOW_CONFIG": "/mine/airflow.cfg", "AIRFLOW__MLOPS__SIGNING_KEY_FILE": "/key",
         "AIRFLOW__MLOPS__STORE": "s3://real", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://real",
+        "AIRFLOW__SECRETS__BACKEND_KWARGS": "secret", "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS": "secret",
         "AIRFLOW_CONN_SIGNING": "secret", "AIRFLOW_CONN_PROD_API": "secret", "AIRFLOW__API__SECRET_KEY": "secret",
         "AIRFLOW__API_AUTH__JWT_SECRET": "secret", "AIRFLOW__CORE__FERNET_KEY": "secret",
         "AIRFLOW_CONN_WAREHOUSE": "sqlite://", "OTHER": "1",

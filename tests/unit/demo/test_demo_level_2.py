@@ -32,7 +32,7 @@ def test_the_pipeline_is_the_first_demos_at_another_level(project: Path) -> None
     for environment in ("staging", "production"):
         config, source = PipelineReader(Settings(environment=environment), root=file.parent).read(file)
         assert config is not None
-        assert source.issues == []
+        assert [issue.severity for issue in source.issues] == ["warning"]  # months are replayed: no schedule
         assert config.level == 2
         assert config.deploy.rollout is None or config.deploy.rollout[0] == "shadow"
         outputs.add(config.deploy.batch.output)
@@ -45,11 +45,13 @@ def test_the_bad_commit_can_be_read_only_where_its_variable_is_set(project: Path
     file.write_text(level_2.with_variable(file.read_text()))
     reader = PipelineReader(Settings(environment="production"), root=file.parent)
     monkeypatch.delenv("MLOPS_TEAM", raising=False)
-    assert [issue.code for issue in reader.read(file)[1].issues] == ["placeholder"]
+    issues = reader.read(file)[1].issues
+    assert [issue.code for issue in issues if issue.severity == "error"] == ["placeholder"]
     monkeypatch.setenv("MLOPS_TEAM", "ops")
     config, source = PipelineReader(Settings(environment="production"), root=file.parent).read(file)
     assert config is not None
-    assert (config.owner, source.issues) == ("ops", [])
+    assert config.owner == "ops"
+    assert not [issue for issue in source.issues if issue.severity == "error"]
 
 
 @pytest.mark.parametrize("weather", [False, True])

@@ -20,13 +20,15 @@ from airflow_mlops.delivery.deployment import Request, Target, deploy, history
 from airflow_mlops.delivery.record import Stage
 from airflow_mlops.delivery.remote import Remote
 from airflow_mlops.delivery.verification import Expected, SmokeRun
-from airflow_mlops.exceptions import AirflowUnavailable, RemoteUnavailable, VerificationFailed
+from airflow_mlops.exceptions import AirflowUnavailable, ConfigError, RemoteUnavailable, VerificationFailed
 from airflow_mlops.factory.delivery import build_delivery
 from airflow_mlops.hooks.delivery import targets_of
 from airflow_mlops.hooks.mlops import MLOpsHook
+from airflow_mlops.operators.delivery import _inside
 from airflow_mlops.operators.deployment import EnvironmentOperator
+from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.store import LocalStore
-from tests.unit.delivery.deliveries import bare, git
+from tests.unit.delivery.deliveries import bare, bundle, git
 from tests.unit.delivery.small_project import CHURN, FILES, Project
 
 LIMITS = {"sample": 400, "test_timeout": 60, "train_timeout": 60}
@@ -381,3 +383,63 @@ def test_a_no_leaves_production_as_it_is(delivery: Delivery) -> None:
     delivery.do("production.deploy")
     target = delivery.target("production")
     assert "approved by ana" in (history(target).current or MagicMock()).reason
+
+
+def test_an_approval_that_was_marked_as_succeeded_is_no_answer(delivery: Delivery, tmp_path: Path) -> None:
+    asks = "api: production_airflow, approve: {{required: true, by: [ana]}}}}"
+    (tmp_path / "project.yaml").write_text(
+        YAML.replace("api: production_airflow}}", asks).format(remote=delivery.remote)
+    )
+    delivery.project = read_project(tmp_path)
+    delivery.dag = build_delivery(delivery.project, tmp_path, LIMITS)
+    delivery.all(*CI, *STAGING, "production.ready")
+    delivery.dag.task_dict["production.deploy"].approval = None
+    with pytest.raises(Exception, match="needs a person's yes, and there is no answer"):
+        delivery.do("production.deploy")
+    assert history(delivery.target("production")).current is None
+
+
+def test_what_somebody_deployed_meanwhile_is_not_rolled_back(
+    delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_mlops.delivery import deployment
+
+    delivery.all(*CI, *STAGING, *PRODUCTION)
+    delivery.again()
+    delivery.push(**{"notes.md": "bad"})
+    delivery.all(*CI, *STAGING, "production.ready", "production.deploy")
+    target, as_it_is = delivery.target("production"), deployment.roll_back
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        deployment.deploy(target, bundle("hotfix"), Request("ops", "f" * 64, "hotfix", True))
+        return as_it_is(*args, **kwargs)
+
+    monkeypatch.setattr(deployment, "roll_back", late)
+    with pytest.raises(Exception, match="production is not at"):
+        delivery.do("production.rollback")
+    current = history(target).current
+    assert current is not None
+    assert current.digest == bundle("hotfix").digest
+
+
+def test_a_changed_key_does_not_keep_the_next_delivery_away(
+    delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery.all(*CI, *STAGING, *PRODUCTION)
+    delivery.again()
+    delivery.push(**{"notes.md": "x"})
+    signer = Signer.generate()
+    monkeypatch.setattr(MLOpsHook, "verifier", lambda self: Verifier((signer.public,)))
+    monkeypatch.setattr(MLOpsHook, "signer", lambda self: signer)
+    delivery.do("ci.checkout")
+    assert "compared with nothing: what production has is not trusted" in report(delivery)
+
+
+def test_a_folder_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "clone" / "real").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "clone" / "link").symlink_to(tmp_path / "other")
+    assert _inside(tmp_path / "clone", "real") == tmp_path / "clone" / "real"
+    assert _inside(tmp_path / "clone", None) == tmp_path / "clone"
+    with pytest.raises(ConfigError, match="is a link"):
+        _inside(tmp_path / "clone", "link")
