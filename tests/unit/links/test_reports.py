@@ -41,6 +41,9 @@ def test_each_link_has_its_own_name_and_xcom_key() -> None:
         "Feature skew report",
         "Model card",
         "Handover bundle",
+        "Experiment report",
+        "Rollout report",
+        "Delivery report",
     }
     assert len({link().xcom_key for link in LINKS}) == len(LINKS)
 
