@@ -308,13 +308,23 @@ def _runs(environment: Environment, opened: _Opened, known: History, name: str) 
     versions: dict[str, list[str]] = {}
     for dag_id, dag in sorted(dags.items()):
         versions.setdefault(str(dag["bundle_version"]), []).append(dag_id)
+    # A file's errors stand in a DAG that Airflow forgets a minute or two after the file was mended, or taken back.
+    gone = [i for v, ids in versions.items() if v != commit for i in ids if i.endswith("__invalid")]
+    gone = gone if commit in versions else []
+    versions = {v: kept for v, ids in versions.items() if (kept := [i for i in ids if i not in gone])}
     problem = None
     if set(versions) != {commit}:
         others = ", ".join(f"{len(ids)} at {version[:12]}" for version, ids in versions.items() if version != commit)
         problem = f"the Airflow at {url} does not run it yet: {others or 'it has no DAG of the bundle ' + bundle}"
     if errors:
         problem = f"the Airflow at {url} cannot import {', '.join(sorted(e['filename'] for e in errors))}"
-    shown = {"url": url, "bundle": bundle, "versions": versions, "import_errors": [e["filename"] for e in errors]}
+    shown = {
+        "url": url,
+        "bundle": bundle,
+        "versions": versions,
+        "going": gone,
+        "import_errors": [e["filename"] for e in errors],
+    }
     return {"airflow": shown, "problem": problem, "hint": None}
 
 
@@ -332,7 +342,9 @@ def _told(said: dict[str, Any]) -> Iterator[str]:
         yield "  nothing is deployed"
     if said["airflow"] and not said["problem"]:
         count = sum(map(len, said["airflow"]["versions"].values()))
-        yield f"  Airflow   {said['airflow']['url']} runs it: {count} DAGs"
+        going = said["airflow"]["going"]
+        rest = f"; {', '.join(going)}, of the version before, is about to go" if going else ""
+        yield f"  Airflow   {said['airflow']['url']} runs it: {count} DAGs{rest}"
     if said["problem"]:
         yield f"  PROBLEM   {said['problem']}"
     if said["hint"]:

@@ -134,8 +134,6 @@ class LiveAirflow:
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             # Else it is one folder of the machine, for every Airflow on it.
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(self.home / "dag_bundles"),
-            # Tasks share few cores: threads of a fit that wait shall sleep, not spin.
-            "OMP_WAIT_POLICY": "PASSIVE",
             "NO_PROXY": ",".join(filter(None, (own.get("NO_PROXY", ""), "127.0.0.1,localhost"))),
             "PYTHONUNBUFFERED": "1",
         }

@@ -29,6 +29,7 @@ from airflow_mlops.ml.gate_report import gate_report_html
 from airflow_mlops.ml.gates import GateResult, decide, gate_metrics, next_reference
 from airflow_mlops.ml.holdout import predict
 from airflow_mlops.ml.importance import importance
+from airflow_mlops.ml.overlap import learned_rows
 from airflow_mlops.ml.privacy import masked
 from airflow_mlops.ml.reference import make_reference, predicted, store_reference
 from airflow_mlops.ml.seen import seen
@@ -225,6 +226,15 @@ def evaluate_candidate(
     if reference is not None and champion is not None and reference.number != champion.number:
         log("Losses are counted from v%d, which is scored on these rows too", reference.number)
         compared = Reference(reference.number, reference.promoted_at), partial(former, reference)
+    learned = {}
+    for name, version in (("champion", champion), ("reference", reference if compared else None)):
+        if version is not None and (
+            many := learned_rows(store, version.record, raw, data=data, seed=record["seed"], snapshot=snapshot.digest)
+        ):
+            learned[name] = many
+            log(
+                "v%d has learned from %s of these rows: it looks better on them than it is", version.number, f"{many:,}"
+            )
     codes = block_codes(raw, data, config)
     same = champion is not None and champion.record["model"]["digest"] == record["model"]["digest"]
     result = evaluate(
@@ -242,6 +252,7 @@ def evaluate_candidate(
         reference=compared,
         blocks=None if codes is None else (block_words(data, config), codes),
         known=_known(columns, schema, champion),
+        learned=learned,
         log=log,
     )
     if result.reference is not None and result.reference.problem is not None:

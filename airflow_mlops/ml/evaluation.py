@@ -78,6 +78,7 @@ class Evaluation:
     :param reference: where ``not_worse_by`` has another one than the champion.
     :param blocks: what a block is called, in the plural; ``None`` where rows are independent.
     :param known: values of slice columns that a model has seen in training.
+    :param learned: rows of this holdout that ``champion`` or ``reference`` was trained on; left out where none.
     """
 
     task: Task
@@ -89,6 +90,7 @@ class Evaluation:
     reference: Reference | None = None
     blocks: str | None = None
     known: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    learned: Mapping[str, int] = field(default_factory=dict)
     _estimates: dict[tuple[str, str], Estimate] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -194,6 +196,7 @@ class Evaluation:
             "reference": asdict(self.reference) if self.reference is not None else None,
             "blocks": self.blocks,
             "known": {column: list(values) for column, values in self.known.items()},
+            "learned": dict(self.learned),
         }
 
     def to_parquet(self, path: str | Path) -> None:
@@ -223,10 +226,11 @@ class Evaluation:
             frame=table.to_pandas(),
             has_champion=meta["has_champion"],
             same_model=meta["same_model"],
-            # Not written before there were references and blocks.
+            # Not always written: these came later.
             reference=Reference(**meta["reference"]) if meta.get("reference") else None,
             blocks=meta.get("blocks"),
             known=meta.get("known", {}),
+            learned=meta.get("learned", {}),
         )
 
 
@@ -246,6 +250,7 @@ def evaluate(
     reference: tuple[Reference, Callable[[], ModelAndFrame]] | None = None,
     blocks: tuple[str, np.ndarray] | None = None,
     known: Mapping[str, Sequence[str]] | None = None,
+    learned: Mapping[str, int] | None = None,
     log: Callable[[str], object] | None = None,
 ) -> Evaluation:
     """Predict the holdout with the models and compute the metrics.
@@ -264,6 +269,7 @@ def evaluate(
         it does not fit these rows is noted and not raised.
     :param blocks: what blocks of rows that may depend on each other are called, and the block of each row, shape (n,).
     :param known: values of slice columns that a model has seen in training.
+    :param learned: rows of the holdout that ``champion`` or ``reference`` was trained on.
     :raises EvaluationError: no rows, missing or unknown labels, one class only, a metric that is unknown, does not fit
         the task or is not finite, or predictions that are not finite or no probabilities.
     """
@@ -313,6 +319,7 @@ def evaluate(
         about,
         blocks[0] if blocks is not None else None,
         known or {},
+        learned or {},
     )
     scored = [m for m in ("candidate", "champion", "reference") if any(c.startswith(f"{m}_") for c in columns)]
     for name, of_rows in (worth or {}).items():

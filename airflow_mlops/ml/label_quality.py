@@ -106,7 +106,7 @@ class LabelQuality:
         c = self.conflicts
         parts.append(f"{c.rows:,} rows ({100 * c.share:.3g} %) contradict others" if c.rows else "none contradict")
         if self.jump is not None:
-            parts.append(f"largest change of a share since {self.reference}: {_changed(self.jump)}")
+            parts.append(f"most changed since {self.reference}: label {_changed(self.jump)}")
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,9 +196,9 @@ _MEASURE = "the target is a measure: this is for classes"
 
 def _changed(rate: ClassRate) -> str:
     if rate.reference is None:
-        return f"{rate.label} {100 * rate.share:.3g} %"
+        return f"{rate.label}: {100 * rate.share:.3g} %"
     chance = "" if rate.differs else ", which may be chance"
-    return f"{rate.label} {100 * rate.reference:.3g} % → {100 * rate.share:.3g} %{chance}"
+    return f"{rate.label}: {100 * rate.reference:.3g} % → {100 * rate.share:.3g} %{chance}"
 
 
 def _text(value: Any) -> str:

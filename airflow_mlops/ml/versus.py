@@ -5,6 +5,9 @@ With the one-sided bounds ``low`` and ``high`` of the difference (positive = can
 * ``not_worse_by: m`` passes when low ≥ −m, is rejected when high < −m, else inconclusive;
 * ``better_by: m`` passes when low > m, is rejected when high ≤ m, else inconclusive.
 
+A version that has learned from rows of the holdout looks better on them than it is. What passes against it passes all
+the more; where it would reject, nothing has been shown.
+
 ``not_worse_by`` must hold against the *reference* too: the version that losses are counted from. Without it each
 champion could be a little worse than the one before, and never too much. Both comparisons must pass, each at the
 gate's confidence, which makes no error more likely: an intersection-union test (Berger 1982, *Technometrics* 24,
@@ -120,8 +123,10 @@ def _compare(
     margin = float(gate.not_worse_by if gate.not_worse_by is not None else gate.better_by or 0.0)
     limit = 0.0 - margin if gate.not_worse_by is not None else margin
     verdict = "inconclusive" if short is not None else three_way(gate, difference.value, bounds)
-    needed = None
-    if verdict == "inconclusive":
+    learned, needed = evaluation.learned.get(model, 0), None
+    if learned and verdict == "rejected":
+        verdict = "inconclusive"
+    elif verdict == "inconclusive":
         needed = wanted_rows(evaluation.rows, short, needed_rows(difference, bounds, limit))
     value = difference.value
     low, high = bounds if bounds is not None else (None, None)
@@ -134,7 +139,13 @@ def _compare(
     words += ": " + _conclusion(gate, verdict, margin)
     if short is not None:
         words += f"; {short.why}"
-    if verdict == "inconclusive":
+    if verdict == "inconclusive" and learned:
+        who = "champion" if model == "champion" else "it"
+        words += (
+            f"; {who} has learned from {learned:,} of these {evaluation.rows:,} rows, which makes it look better than "
+            "it is: only rows that it has not seen can tell"
+        )
+    elif verdict == "inconclusive":
         words += more_rows(needed, evaluation.rows, low)
     return _Comparison(verdict, value, low, high, needed, words)
 

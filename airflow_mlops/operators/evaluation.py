@@ -148,7 +148,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
         self.record_check(scope, "gates", short | {"run_id": context["ti"].run_id})
         if not go:
             self.tell(context, scope, "rejected", f"{self.pipeline} v{version.number}: {report['sentence']}")
-        elif scope.promote:
+        elif scope.promote and registry.rollout() is None:  # what rolls out stays the challenger
             registry.set_challenger(version.number, op_id=self.operation(context, "challenger", version.number))
         self.hook.mirror(registry, version.number, "gates")
         self._skip(context, go, ask, result)

@@ -136,6 +136,18 @@ def test_to_staging_and_on_to_production(run: Run, file: File, airflows: Airflow
     assert "first" in out
 
 
+def test_the_errors_of_a_version_that_was_taken_back_are_no_problem(run: Run, file: File, airflows: Airflows) -> None:
+    run(deploy, bundle=file("a"), env="staging")
+    airflows["staging"].add("shop__invalid", version="0" * 40)
+    code, out, _ = run(status, env="staging")
+    assert code == 0
+    assert "runs it: 4 DAGs; shop__invalid, of the version before, is about to go" in out
+    airflows["staging"].add("shop__train", version="0" * 40)
+    code, out, _ = run(status, env="staging")
+    assert code == 1
+    assert "does not run it yet: 1 at 000000000000" in out
+
+
 def test_once_more_changes_nothing(run: Run, file: File) -> None:
     run(deploy, bundle=file("a"), env="staging")
     code, out, _ = run(deploy, bundle=file("a"), env="staging")

@@ -129,7 +129,7 @@ def test_a_jump_needs_size_and_significance(store):
         return check
 
     assert not judged((330, 670), (130, 870)).success
-    assert "late 13 % → 33 %" in judged((330, 670), (130, 870)).observed
+    assert "late: 13 % → 33 %" in judged((330, 670), (130, 870)).observed
     assert judged((3, 7), (13, 87)).success  # 20 points more, of ten rows
     assert judged((3400, 6600), (3000, 7000)).success  # sure, and only 4 points
     assert not judged((3400, 6600), (3000, 7000), 0.03).success

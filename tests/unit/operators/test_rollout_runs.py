@@ -271,6 +271,7 @@ def test_a_newer_candidate_waits_its_turn(started: Any, execute: Any) -> None:
     registry = started()
     decision = decided(execute, GOOD | {"params": {"C": 0.5}}, "r3")
     assert registry.challenger().number == 2
+    assert "challenger" not in [row["action"] for row in registry.history() if row["version"] == 3]
     with pytest.raises(AirflowSkipException, match=r"v2 is rolling out \(shadow\): v3 stays a candidate"):
         execute(roll_out(decision), "r3")
     registry.end_rollout(2, op_id="x", reason="try v3")
