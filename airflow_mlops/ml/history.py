@@ -47,7 +47,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Training:
-    """A training run that claimed, and what became of it; the last four are None where it did not train."""
+    """A training run that claimed, and what became of it; the last five are None where it did not train.
+
+    :param rollout: how its rollout went, in words; None where it had none.
+    """
 
     run: str
     start: str
@@ -58,6 +61,7 @@ class Training:
     verdict: str | None = None
     reason: str | None = None
     promoted: bool | None = None
+    rollout: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def history(store: Store, pipeline: str) -> list[Period]:
 
 
 class _Versions:
-    """Finds the version that a run trained; the records are read when the first is asked for."""
+    """Finds the version that a run trained, and its rollout; the records are read when the first is asked for."""
 
     def __init__(self, store: Store, pipeline: str) -> None:
         self._registry = Registry(store, pipeline)
@@ -136,6 +140,24 @@ class _Versions:
     def of(self, run: str) -> Version | None:
         """The version, if the run came to one."""
         return self._by_run.get(run)
+
+    @cached_property
+    def rollouts(self) -> dict[int, str]:
+        """How the rollouts of versions went, the last one of each, in words."""
+        found: dict[int, str] = {}
+        for row in self._registry.history():
+            number, kind = row["version"], row["kind"]
+            if (row["action"], kind) == ("rollout", "begin"):
+                found[number] = "is rolling out"
+            elif found.get(number) != "is rolling out":
+                continue
+            elif (row["action"], kind) == ("rollout", "end"):
+                found[number] = "rolled out, taken back"
+            elif row["action"] == "promote":
+                # Often months after its training; when the labels of the last step were there.
+                day = f" with the window to {row['window']['end'][:10]}" if row["window"] else ""
+                found[number] = f"rolled out, promoted{day}"
+        return found
 
 
 def _period(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], versions: _Versions) -> Period:
@@ -227,6 +249,7 @@ def _training(row: Mapping[str, Any], versions: _Versions) -> Training:
         verdict=gates.get("verdict"),
         reason=gates.get("sentence"),
         promoted=version.promoted_at is not None,
+        rollout=versions.rollouts.get(version.number),
     )
 
 
@@ -268,7 +291,7 @@ def _outcome(training: Training) -> str:
     what = f"{training.sentence}: v{training.version}"
     if training.verdict is None:
         return f"{what}, not judged"
-    promoted = ", promoted" if training.promoted else ""
+    promoted = f", {training.rollout}" if training.rollout else ", promoted" if training.promoted else ""
     reason = str(training.reason or "").removeprefix(f"{training.verdict}: ").rstrip(".")
     why = f" ({reason})" if reason and training.verdict != "passed" else ""
     return f"{what} {training.verdict.replace('_', ' ')}{why}{promoted}"

@@ -141,9 +141,10 @@ def _compare(
         words += f"; {short.why}"
     if verdict == "inconclusive" and learned:
         who = "champion" if model == "champion" else "it"
+        rows = f"{evaluation.rows:,} rows"
         words += (
-            f"; {who} has learned from {learned:,} of these {evaluation.rows:,} rows, which makes it look better than "
-            "it is: only rows that it has not seen can tell"
+            f"; {who} has learned from {f'{learned:,} of these' if learned < evaluation.rows else 'all'} {rows}, "
+            "which makes it look better than it is: only rows that it has not seen can tell"
         )
     elif verdict == "inconclusive":
         words += more_rows(needed, evaluation.rows, low)

@@ -190,3 +190,27 @@ def test_every_verdict_of_a_check_is_an_alarm_or_calm_or_undecided() -> None:
 
 def test_nothing_is_nothing(year: Year) -> None:
     assert year.read() == []
+
+
+def test_a_rollout_stands_with_the_training_that_it_came_from(year: Year) -> None:
+    year.claim(1, "r1", start="initial")
+    year.train("r1", "no_baseline", "there is no champion", promote=True)
+    for month, run in ((2, "r2"), (3, "r3"), (4, "r4")):
+        year.claim(month, run, start="schedule")
+        number = year.train(run, "passed", "better")
+        year.registry.begin_rollout(
+            number, expected=1, steps=["shadow", "full"], op_id=next(year.ops), reason="passed its gates"
+        )
+        if month == 2:
+            year.registry.end_rollout(number, op_id=next(year.ops), reason="worse")
+        if month == 3:
+            year.registry.promote(
+                number, expected=1, op_id=next(year.ops), reason="better", window=Window.of("2013-06-01", "2013-07-01")
+            )
+            year.registry.rollback(expected=number, op_id=next(year.ops), reason="for r4")
+    told = [one.followed.rsplit(": ", 1)[1] for one in year.read()[1:]]
+    assert told == [
+        "v2 passed, rolled out, taken back",
+        "v3 passed, rolled out, promoted with the window to 2013-07-01",
+        "v4 passed, is rolling out",
+    ]
