@@ -605,7 +605,7 @@ class DriftCell(Model):
 
 
 class DriftColumn(Model):
-    """A line of the heat map: one column of the data; ``cells`` stand in the order of the windows (``None``: no result).
+    """A line of the heat map: one column of the data; ``cells`` stand in the order of the windows, some are ``None``.
 
     :param prediction: it is an output of the model, not an input.
     """
