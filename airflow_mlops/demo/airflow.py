@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -241,8 +241,15 @@ class LiveAirflow:
                 left.kill()
             except psutil.NoSuchProcess:
                 continue
+        sessions = set()
         for process in self._processes.values():
             process.wait()
+            sessions.add(process.pid)
+        # Each has a session of its own, whose id stays taken: also what was started while they ended is found.
+        for late in psutil.process_iter():
+            with suppress(ProcessLookupError, psutil.NoSuchProcess):
+                if os.getsid(late.pid) in sessions:
+                    late.kill()
         self._processes.clear()
         self._client.close()
 
