@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_mlops.demo.airflow import LiveAirflow
 
+MINE = ("good__", "shop__")
 PIPELINE = """\
 pipeline: NAME
 level: 0
@@ -16,56 +17,49 @@ extends: base.yaml
 data: {source: churn.csv, target: churned}
 train: {estimator: sklearn.linear_model.LogisticRegression}
 """
-GOOD, CHURN = ({f"{name}__{what}" for what in ("train", "predict", "registry")} for name in ("good", "churn"))
-FAST = {
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1",
-    "AIRFLOW__SCHEDULER__PARSING_CLEANUP_INTERVAL": "1",
-    "AIRFLOW__DAG_PROCESSOR__STALE_DAG_THRESHOLD": "1",
-}
+GOOD, SHOP = ({f"{name}__{what}" for what in ("train", "predict", "registry")} for name in ("good", "shop"))
+
+
+def _dags(live: LiveAirflow) -> set[str]:
+    return {dag for dag in live.dags() if dag.startswith(MINE)}
 
 
 def _until(live: LiveAirflow, what: Callable[[], bool], timeout: float = 90) -> None:
     deadline = time.monotonic() + timeout
     while not what():
         live.check_alive()
-        assert time.monotonic() < deadline, live.dags()
+        assert time.monotonic() < deadline, _dags(live)
         time.sleep(0.5)
 
 
-def test_good_to_bad_and_back(live_airflow: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "dags" / "pipelines"
-    folder.mkdir(parents=True)
-    (folder.parent / "loader.py").write_text(
-        "# airflow dag\nfrom airflow_mlops import load_dags\nglobals().update(load_dags('pipelines'))\n"
-    )
-    (folder / "base.yaml").write_text("owner: platform\n")
-    for name in ("good", "churn"):
-        (folder / f"{name}.yaml").write_text(PIPELINE.replace("NAME", name))
-    live: LiveAirflow = live_airflow(folder.parent, env=FAST)
-    live.wait_for_dags(*GOOD, *CHURN)
+def test_good_to_bad_and_back(shared_airflow: Any) -> None:
+    live: LiveAirflow = shared_airflow.live
+    files = {f"{name}.yaml": PIPELINE.replace("NAME", name) for name in ("good", "shop")}
+    folder: Path = shared_airflow.pipelines("bad_files", {**files, "base.yaml": "owner: platform\n"})
+    live.wait_for_dags(*GOOD, *SHOP)
 
-    (folder / "churn.yaml").write_text(PIPELINE.replace("NAME", "churn").replace("target:", "tagret:"))
-    _until(live, lambda: live.dags() == {*GOOD, "churn__invalid"})
-    shown = live.get("/dags/churn__invalid/details")
-    assert shown["dag_display_name"] == "! churn.yaml:4:27: unknown key `tagret` in `data`"
+    (folder / "shop.yaml").write_text(PIPELINE.replace("NAME", "shop").replace("target:", "tagret:"))
+    _until(live, lambda: _dags(live) == {*GOOD, "shop__invalid"})
+    shown = live.get("/dags/shop__invalid/details")
+    assert shown["dag_display_name"] == "! shop.yaml:4:27: unknown key `tagret` in `data`"
     assert "did you mean `target`?" in shown["doc_md"]
     assert live.import_errors() == {}
     before = live.get("/dags/good__train")["last_parsed_time"]
     _until(live, lambda: live.get("/dags/good__train")["last_parsed_time"] > before)
 
     # A run of it says the same in its log.
-    live.unpause("churn__invalid")
-    run = live.trigger("churn__invalid")
-    assert live.wait("churn__invalid", run) == "failed"
-    assert "did you mean `target`?" in live.log("churn__invalid", run, "errors")
+    live.unpause("shop__invalid")
+    run = live.trigger("shop__invalid")
+    assert live.wait("shop__invalid", run) == "failed"
+    assert "did you mean `target`?" in live.log("shop__invalid", run, "errors")
 
-    (folder / "churn.yaml").write_text(PIPELINE.replace("NAME", "churn"))
-    _until(live, lambda: live.dags() == GOOD | CHURN)
+    (folder / "shop.yaml").write_text(PIPELINE.replace("NAME", "shop"))
+    _until(live, lambda: _dags(live) == GOOD | SHOP)
 
     # A mistake of a base is shown at its place in every pipeline that extends it.
     (folder / "base.yaml").write_text("ownr: platform\n")
-    _until(live, lambda: live.dags() == {"good__invalid", "churn__invalid"})
+    _until(live, lambda: _dags(live) == {"good__invalid", "shop__invalid"})
     assert live.get("/dags/good__invalid")["dag_display_name"].startswith("! base.yaml:1:1: unknown key `ownr`")
     (folder / "base.yaml").write_text("owner: platform\n")
-    _until(live, lambda: live.dags() == GOOD | CHURN)
+    _until(live, lambda: _dags(live) == GOOD | SHOP)
     assert live.import_errors() == {}

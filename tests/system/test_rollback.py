@@ -10,6 +10,7 @@ import pytest
 
 from airflow_mlops.demo.airflow import LiveAirflow
 from airflow_mlops.demo.data import prepare_breast_cancer
+from airflow_mlops.registry.fsck import check
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.store import LocalStore, layout
 
@@ -24,20 +25,13 @@ def _run(live: LiveAirflow, *args: str) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(600)
-def test_rollback_through_airflow(live_airflow: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "dags"
-    (folder / "pipelines").mkdir(parents=True)
-    (folder / "loader.py").write_text(
-        "# airflow dag\nfrom airflow_mlops import load_dags\nglobals().update(load_dags('pipelines'))\n"
-    )
+def test_rollback_through_airflow(shared_airflow: Any) -> None:
+    live: LiveAirflow = shared_airflow.live
+    store: LocalStore = shared_airflow.store
     # How fast a model answers is this machine's business today.
     lines = [line for line in PIPELINE.read_text().splitlines() if "serving:" not in line]
-    (folder / "pipelines" / PIPELINE.name).write_text("\n".join(lines))
-    prepare_breast_cancer(tmp_path / "data", say=lambda text: None)
-    store = LocalStore(tmp_path / "store")
-    live: LiveAirflow = live_airflow(
-        folder, env={"AIRFLOW__MLOPS__DATA_ROOT": str(tmp_path / "data"), "AIRFLOW__MLOPS__STORE": store.uri}
-    )
+    prepare_breast_cancer(shared_airflow.data, say=lambda text: None)
+    shared_airflow.pipelines("rollback", {PIPELINE.name: "\n".join(lines)})
     live.wait_for_dags(TRAIN, REGISTRY)
     live.unpause(TRAIN)
     for form in ({}, {"params": {"C": 0.4}}):
@@ -93,14 +87,13 @@ def test_rollback_through_airflow(live_airflow: Any, tmp_path: Path) -> None:
     refused = registry.get(3)
     (note,) = refused.notes["approval"]
     assert (note["by"], note["answer"], refused.status) == ("admin", ["Reject"], "challenger")
-    assert f"{note['answered_at'][:16].replace('T', ' ')} Reject by admin" in _run(live, "show", "breast_cancer:3")[1]
 
-    assert _run(live, "fsck")[0] == 0
+    # What Airflow's processes have written is sound, and the program of this Airflow tells damage.
+    assert check(store, ["breast_cancer"]).findings == []
     key = layout.blob(registry.get(1).record["model"]["digest"])
     store.put(key, store.get(key)[:-1] + b"?")
     code, said = _run(live, "fsck", "breast_cancer")
     assert code == 1
     assert "DAMAGED" in said
     assert "which is the champion" in " ".join(said.split())
-    assert "What to do: restore this object from a backup" in " ".join(said.split())
     assert "v2 to v3 can be loaded" in " ".join(said.split())
