@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.cli.commands import schema
@@ -135,12 +135,14 @@ class TestNew:
                  unique=True),
         st.sampled_from(["0", "1"]),
     )  # fmt: skip
+    @example(["0", "1", "00", "000"], ["0", "\x00"], "0")
     def test_any_names_and_values(self, here: Path, names: list[str], words: list[str], level: str) -> None:
         draw = np.random.default_rng(0)
         target, number, category, whole = names
+        objects = np.array(words, dtype=object)  # NumPy's own strings lose a NUL at their end
         frame = pd.DataFrame(
-            {number: draw.normal(size=ROWS), category: draw.choice(words, ROWS), whole: draw.integers(0, 99, ROWS),
-             target: draw.choice(words, ROWS)}
+            {number: draw.normal(size=ROWS), category: draw.choice(objects, ROWS), whole: draw.integers(0, 99, ROWS),
+             target: draw.choice(objects, ROWS)}
         )  # fmt: skip
         frame.to_parquet(here / "x.parquet")
         run(data="x.parquet", target=target, level=level, force=True)
