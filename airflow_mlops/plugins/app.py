@@ -1,4 +1,4 @@
-"""The read-only web app that serves reports and bundles out of the store.
+"""The read-only web app that serves reports and bundles out of the store, and the API of the pages.
 
 A mounted app inherits no authentication from Airflow, so every route here asks for it: the user
 must be signed in, may open plugin pages, and may read the DAG the object belongs to. What it serves
@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 
 from airflow_mlops.exceptions import CorruptObject, MLOpsError, ObjectNotFound
 from airflow_mlops.hooks.mlops import MLOpsHook
+from airflow_mlops.plugins.api.app import create_api
 from airflow_mlops.store import layout
 from airflow_mlops.store.trash import recovering
 
@@ -171,4 +172,5 @@ def create_app() -> FastAPI:
     # Plain functions: Starlette runs them in its thread pool, since the store blocks.
     app.add_api_route("/reports/{dag_id}/{digest}", _show_report, dependencies=may_read_dag, response_model=None)
     app.add_api_route("/files/{dag_id}/{digest}", _send_file, dependencies=may_read_dag, response_model=None)
+    app.mount("/api", create_api())
     return app

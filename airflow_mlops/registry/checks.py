@@ -16,9 +16,10 @@ from airflow_mlops.window import Window
 
 @dataclass(frozen=True)
 class Check:
-    """One stored result; ``at`` (UTC, ISO 8601), ``start`` and ``replay`` are ``None`` where nobody wrote them."""
+    """One stored result for ``window``; ``at`` (UTC, ISO 8601), ``start`` and ``replay`` may not have been written."""
 
     name: str
+    window: dict[str, str]
     result: dict[str, Any]
     at: str | None
     start: str | None
@@ -91,7 +92,7 @@ def all_checks(store: Store, pipeline: str) -> Iterator[Check]:
     prefix = layout.checks_prefix(pipeline)
     for key in store.list(prefix):
         name, body = _named(store, key, prefix)[1], _body(store, key)
-        yield Check(name, body["result"], body.get("at"), body.get("start"), body.get("replay"))
+        yield Check(name, body["window"], body["result"], body.get("at"), body.get("start"), body.get("replay"))
 
 
 def read_check(

@@ -1,0 +1,156 @@
+"""What a pipeline needs now, decided by the first rule that holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from airflow_mlops.ml.standing import Standing, alarms
+from airflow_mlops.plugins.api.live import INVALID, Live, dag_link
+from airflow_mlops.plugins.api.models import PIPELINE_ROUTE, Attention, AttentionLevel
+from airflow_mlops.registry.rollout import step_name
+
+LEVELS: tuple[AttentionLevel, ...] = ("action", "warning", "ok")
+FAILED = "failed"
+UNDECIDED = ("rejected", "inconclusive")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a pipeline: by Airflow, and by the store (``None``: not read, or not readable).
+
+    :param problem: why the store's records of this pipeline cannot be used.
+    """
+
+    live: Live
+    standing: Standing | None
+    problem: str | None = None
+
+    @property
+    def page(self) -> str:
+        """Address of the pipeline's page."""
+        return pipeline_link(self.live)
+
+
+_Found = tuple[str, str] | None
+"""A sentence and where to look."""
+
+
+def pipeline_link(live: Live) -> str:
+    """Address of the pipeline's page; of a file that cannot be used, the DAG that shows its errors."""
+    return f"{dag_link(live.main.dag_id)}/plugin/{PIPELINE_ROUTE}" if live.readable else dag_link(live.main.dag_id)
+
+
+def _invalid(known: Known) -> _Found:
+    dag = known.live.dags.get(INVALID)
+    return (f"its file cannot be used: {dag.name.removeprefix('! ')}", dag_link(dag.dag_id)) if dag else None
+
+
+def _damaged(known: Known) -> _Found:
+    return (f"its records cannot be used: {known.problem}", known.page) if known.problem else None
+
+
+def _approval(known: Known) -> _Found:
+    if not known.live.approvals:
+        return None
+    first, more = known.live.approvals[0], len(known.live.approvals) - 1
+    others = f" ({more} more)" if more else ""
+    return f"waits for an answer: {first.subject}{others}", first.link
+
+
+def _failed(known: Known) -> _Found:
+    for suffix, what in (("train", "training"), ("monitor", "monitoring")):
+        run = known.live.runs.get(suffix)
+        if run is not None and run.state == FAILED:
+            return f"the last {what} run failed", run.link
+    return None
+
+
+def _no_better(known: Known) -> _Found:
+    one = known.standing
+    if one is None or one.candidate is None or one.candidate.verdict not in UNDECIDED:
+        return None
+    drop = alarms(one).get("performance")
+    if drop is None:
+        return None
+    return f"performance dropped, and v{one.candidate.version} is no way out: {one.candidate.sentence}", known.page
+
+
+def _alarm(name: str) -> Callable[[Known], _Found]:
+    def found(known: Known) -> _Found:
+        check = alarms(known.standing).get(name) if known.standing else None
+        return (f"{name}: {check.result.get('sentence', check.result['verdict'])}", known.page) if check else None
+
+    return found
+
+
+def _suppressed(known: Known) -> _Found:
+    request = known.standing.request if known.standing else None
+    # New data that comes within a cool-down is how a pipeline is meant to run.
+    if request is None or request["granted"] or not set(request["reasons"]) - {"new_data"}:
+        return None
+    return f"a retrain because of {' and '.join(request['reasons'])} is held back: {request['sentence']}", known.page
+
+
+def _no_champion(known: Known) -> _Found:
+    one = known.standing
+    if one is None or one.models > 1 or one.champion is not None:
+        return None
+    if one.candidate is None:
+        return "it was never trained", known.page
+    return f"there is no champion: v{one.candidate.version} was not promoted", known.page
+
+
+def _rollout(known: Known) -> _Found:
+    rollout = known.standing.rollout if known.standing else None
+    if rollout is None:
+        return None
+    return f"v{rollout.version} is rolling out: {step_name(rollout.present)}", known.page
+
+
+def _fine(known: Known) -> _Found:
+    one = known.standing
+    if one is None:
+        return None
+    return f"champion v{one.champion.version}, no alarm" if one.champion else "no alarm", known.page
+
+
+def _unread(known: Known) -> _Found:
+    return "what the store says of it is not read yet", known.page
+
+
+RULES: tuple[tuple[str, AttentionLevel, Callable[[Known], _Found]], ...] = (
+    ("invalid", "action", _invalid),
+    ("damaged", "action", _damaged),
+    ("approval", "action", _approval),
+    ("failed", "action", _failed),
+    ("no_better", "action", _no_better),
+    ("performance", "warning", _alarm("performance")),
+    ("skew", "warning", _alarm("skew")),
+    ("quality", "warning", _alarm("quality")),
+    ("drift", "warning", _alarm("drift")),
+    ("system", "warning", _alarm("system")),
+    ("suppressed", "warning", _suppressed),
+    ("stale", "warning", _alarm("staleness")),
+    ("no_champion", "warning", _no_champion),
+    ("rollout", "ok", _rollout),
+    ("ok", "ok", _fine),
+    ("unread", "ok", _unread),
+)
+"""``(code, level, rule)`` in their order; the first that holds decides. The last one always does."""
+
+_ORDER = {code: number for number, (code, _, _) in enumerate(RULES)}
+
+
+def attention(known: Known) -> Attention:
+    """What the pipeline needs, and where to look."""
+    return next(
+        Attention(level=level, code=code, reason=found[0], link=found[1])
+        for code, level, rule in RULES
+        if (found := rule(known)) is not None
+    )
+
+
+def urgency(found: Attention) -> tuple[int, int]:
+    """A key to sort by, the most urgent first."""
+    return LEVELS.index(found.level), _ORDER[found.code]

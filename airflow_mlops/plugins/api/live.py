@@ -1,0 +1,260 @@
+"""What Airflow itself knows of the pipelines that a user may read: a handful of queries, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.models.dag import DagModel, DagTag
+from airflow.models.dagrun import DagRun
+from airflow.models.hitl import HITLDetail
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import func, select
+
+from airflow_mlops.plugins.api.models import Approval, RunMark
+
+if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+    from sqlalchemy.orm import Session
+
+TAG, INVALID_TAG = "mlops", "invalid"
+"""Tags that the factory gives to every DAG of a pipeline, and beside it to one that shows a file's errors."""
+SUFFIXES = ("train", "predict", "monitor", "registry", "experiment")
+INVALID = "invalid"
+_WAITING = (TaskInstanceState.DEFERRED, TaskInstanceState.AWAITING_INPUT)
+
+
+@dataclass(frozen=True)
+class LiveDag:
+    """One DAG; ``level`` is that of its tag, ``next_run`` when its schedule starts it next."""
+
+    dag_id: str
+    suffix: str
+    name: str
+    description: str | None
+    owner: str | None
+    level: int | None
+    paused: bool
+    next_run: datetime | None
+    schedule: str | None
+
+
+@dataclass
+class Live:
+    """One pipeline, as far as the user may see it.
+
+    :param dags: its DAGs that the user may read, by suffix; ``invalid`` is the one that shows the file's errors.
+    :param runs: the newest run of each of them.
+    :param mark: changes whenever a run of any of its DAGs begins or ends: what was read from the store may be old.
+    """
+
+    pipeline: str
+    dags: dict[str, LiveDag] = field(default_factory=dict)
+    runs: dict[str, RunMark] = field(default_factory=dict)
+    approvals: list[Approval] = field(default_factory=list)
+    mark: tuple[Any, ...] = ()
+
+    @property
+    def readable(self) -> bool:
+        """Whether the user may see what the store says about it."""
+        return "train" in self.dags
+
+    @property
+    def main(self) -> LiveDag:
+        """The DAG that stands for the pipeline."""
+        return self.dags["train"] if self.readable else self.dags[INVALID]
+
+
+def live_pipelines(user: BaseUser, only: str | None = None) -> dict[str, Live]:
+    """Every pipeline whose ``__train`` (or ``__invalid``) DAG the user may read, by name, in its order.
+
+    :param only: look at this pipeline alone.
+    """
+    with create_session(scoped=False) as session:
+        rows = _dags(session, only)
+        allowed = _readable(user, {row.dag_id for row in rows}, session)
+        found: dict[str, Live] = {}
+        for row in rows:
+            if row.dag_id in allowed:
+                pipeline = row.dag_id.removesuffix(f"__{row.suffix}")
+                found.setdefault(pipeline, Live(pipeline)).dags[row.suffix] = row
+        found = {name: live for name, live in sorted(found.items()) if live.readable or INVALID in live.dags}
+        if found:
+            _add_runs(session, found, user, only)
+            _add_approvals(session, found, user)
+    return found
+
+
+def run_of(dag_id: str, run_id: str) -> dict[str, Any] | None:
+    """One run's row: ``state``, ``run_type``, ``started``, ``ended``, ``start``, ``end`` (interval), ``conf``, …"""
+    with create_session(scoped=False) as session:
+        row = session.execute(
+            select(
+                DagRun._state.label("state"),
+                DagRun.run_type,
+                DagRun.start_date,
+                DagRun.end_date,
+                DagRun.data_interval_start,
+                DagRun.data_interval_end,
+                DagRun.triggering_user_name,
+                DagRun.conf,
+                DagRun.bundle_version,
+            ).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
+        ).one_or_none()
+    return dict(row._mapping) if row is not None else None
+
+
+def may_start(user: BaseUser, dag_id: str) -> bool:
+    """Whether the user may start runs of a DAG."""
+    return get_auth_manager().is_authorized_dag(
+        method="POST",
+        access_entity=DagAccessEntity.RUN,
+        details=DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id)),
+        user=user,
+    )
+
+
+def instant(time: datetime | None) -> str | None:
+    """ISO 8601 in UTC."""
+    return time.astimezone(UTC).isoformat(timespec="seconds") if time is not None else None
+
+
+def dag_link(dag_id: str) -> str:
+    """Address of a DAG's page, below Airflow's base."""
+    return f"dags/{quote(dag_id, safe='')}"
+
+
+def run_link(dag_id: str, run_id: str) -> str:
+    """Address of a run's page, below Airflow's base."""
+    return f"{dag_link(dag_id)}/runs/{quote(run_id, safe='')}"
+
+
+# --- queries -----------------------------------------------------------------------------------------
+
+
+def _dags(session: Session, only: str | None) -> list[LiveDag]:
+    """The DAGs of pipelines that Airflow has now, with their tags."""
+    ours = select(DagTag.dag_id).where(DagTag.name == TAG)
+    if only is not None:
+        ours = ours.where(DagTag.dag_id.in_([f"{only}__{suffix}" for suffix in (*SUFFIXES, INVALID)]))
+    tags: dict[str, set[str]] = {}
+    for dag_id, name in session.execute(select(DagTag.dag_id, DagTag.name).where(DagTag.dag_id.in_(ours))):
+        tags.setdefault(dag_id, set()).add(name)
+    columns = (
+        DagModel.dag_id,
+        DagModel._dag_display_property_value.label("name"),
+        DagModel.description,
+        DagModel.owners,
+        DagModel.is_paused,
+        DagModel.next_dagrun_create_after,
+        DagModel.timetable_summary,
+    )
+    query = select(*columns).where(DagModel.dag_id.in_(ours), DagModel.is_stale.is_(False)).order_by(DagModel.dag_id)
+    found = []
+    for row in session.execute(query):
+        suffix = row.dag_id.rpartition("__")[2]
+        if suffix in SUFFIXES or (suffix == INVALID and INVALID_TAG in tags.get(row.dag_id, ())):
+            found.append(
+                LiveDag(
+                    dag_id=row.dag_id,
+                    suffix=suffix,
+                    name=row.name or row.dag_id,
+                    description=row.description,
+                    owner=(row.owners or "").split(",")[0].strip() or None,
+                    level=_level(tags.get(row.dag_id, ())),
+                    paused=bool(row.is_paused),
+                    next_run=row.next_dagrun_create_after,
+                    schedule=row.timetable_summary,
+                )
+            )
+    return found
+
+
+def _level(tags: Iterable[str]) -> int | None:
+    numbers = [t.removeprefix("level-") for t in tags if t.startswith("level-")]
+    return int(numbers[0]) if len(numbers) == 1 and numbers[0].isdigit() else None
+
+
+def _readable(user: BaseUser, dag_ids: set[str], session: Session) -> set[str]:
+    return dag_ids & get_auth_manager().get_authorized_dag_ids(user=user, method="GET", session=session)
+
+
+def _may(user: BaseUser, entity: DagAccessEntity) -> bool:
+    """Whether the user may read this of DAGs at all; which DAGs was asked before."""
+    return get_auth_manager().is_authorized_dag(method="GET", access_entity=entity, user=user)
+
+
+def _by_dag(found: dict[str, Live]) -> dict[str, tuple[Live, str]]:
+    return {dag.dag_id: (live, suffix) for live in found.values() for suffix, dag in live.dags.items()}
+
+
+def _add_runs(session: Session, found: dict[str, Live], user: BaseUser, only: str | None) -> None:
+    dags = _by_dag(found)
+    ours = select(DagTag.dag_id).where(DagTag.name == TAG)
+    if only is not None:
+        ours = ours.where(DagTag.dag_id.in_([*dags]))
+    newest = select(func.max(DagRun.id)).where(DagRun.dag_id.in_(ours)).group_by(DagRun.dag_id)
+    columns = (DagRun.id, DagRun.dag_id, DagRun.run_id, DagRun._state, DagRun.start_date, DagRun.end_date)
+    shown = _may(user, DagAccessEntity.RUN)
+    for number, dag_id, run_id, state, started, ended in session.execute(select(*columns).where(DagRun.id.in_(newest))):
+        if dag_id not in dags:
+            continue
+        live, suffix = dags[dag_id]
+        live.mark = (*live.mark, (suffix, number, state, ended))
+        if shown:
+            live.runs[suffix] = RunMark(
+                dag_id=dag_id,
+                run_id=run_id,
+                state=str(state),
+                started_at=instant(started),
+                ended_at=instant(ended),
+                link=run_link(dag_id, run_id),
+            )
+    for live in found.values():
+        live.mark = tuple(sorted(live.mark, key=str))
+
+
+def _add_approvals(session: Session, found: dict[str, Live], user: BaseUser) -> None:
+    if not _may(user, DagAccessEntity.HITL_DETAIL):
+        return
+    dags = _by_dag(found)
+    query = (
+        select(
+            TaskInstance.dag_id,
+            TaskInstance.run_id,
+            TaskInstance.task_id,
+            TaskInstance.map_index,
+            HITLDetail.subject,
+            HITLDetail.options,
+            HITLDetail.created_at,
+            HITLDetail.assignees,
+        )
+        .join(TaskInstance, HITLDetail.ti_id == TaskInstance.id)
+        .where(HITLDetail.responded_at.is_(None), TaskInstance.state.in_(_WAITING))
+        .order_by(HITLDetail.created_at)
+    )
+    for row in session.execute(query):
+        if row.dag_id not in dags:
+            continue
+        task = f"{run_link(row.dag_id, row.run_id)}/tasks/{quote(row.task_id, safe='')}"
+        mapped = f"/mapped/{row.map_index}" if row.map_index >= 0 else ""
+        dags[row.dag_id][0].approvals.append(
+            Approval(
+                dag_id=row.dag_id,
+                run_id=row.run_id,
+                task_id=row.task_id,
+                map_index=row.map_index,
+                subject=row.subject,
+                options=[str(option) for option in row.options or ()],
+                since=instant(row.created_at),
+                assignees=[str(one.get("name") or one.get("id")) for one in row.assignees or ()],
+                link=f"{task}{mapped}/required_actions",
+            )
+        )
