@@ -14,12 +14,13 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import requires_access_dag, requires_access_view
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from airflow_mlops.exceptions import CorruptObject, MLOpsError, ObjectNotFound
@@ -38,6 +39,9 @@ REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline' 'unsafe-eval' blob: data:; img-src data: blob:; font-src data:"
 )
+WEB = Path(__file__).with_name("web")
+"""The pages' own files: the same for everybody, no data among them."""
+
 PAGE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
 
 _TITLES = {
@@ -158,8 +162,21 @@ async def _on_any_error(_: Request, error: Exception) -> Response:
     return _page(500, f"{type(error).__name__}. The API server's log says more.")
 
 
+class _PageFiles(StaticFiles):
+    """The modules of the pages, asked for again each time: after an upgrade none is left from before."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
 def create_app() -> FastAPI:
-    """Return the app to mount at ``/mlops``; every route is authenticated and authorised by itself."""
+    """Return the app to mount at ``/mlops``; every route is authenticated and authorised by itself.
+
+    ``/static`` alone is open to anybody: a mount inherits no dependencies.
+    """
     app = FastAPI(
         title="airflow-mlops",
         docs_url=None,
@@ -173,4 +190,5 @@ def create_app() -> FastAPI:
     app.add_api_route("/reports/{dag_id}/{digest}", _show_report, dependencies=may_read_dag, response_model=None)
     app.add_api_route("/files/{dag_id}/{digest}", _send_file, dependencies=may_read_dag, response_model=None)
     app.mount("/api", create_api())
+    app.mount("/static", _PageFiles(directory=WEB), name="static")
     return app

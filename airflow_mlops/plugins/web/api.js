@@ -1,0 +1,103 @@
+// The network: our own API below mlops/api/ (GET only) and Airflow's REST API below api/v2/, both as the
+// signed-in user, by the session's cookie.
+import { React, here } from "./host.js";
+
+const PATIENCE = 20_000; // ms; our API answers within a few seconds even when the store is down
+
+/** What went wrong with a request; status 0 = no answer at all. */
+export class Problem extends Error {
+  constructor(status, text) {
+    super(text);
+    this.status = status;
+  }
+}
+
+function words(status, body) {
+  // FastAPI says {"detail": "…"} or {"detail": [{"loc": […], "msg": "…"}]}
+  const detail = body?.detail ?? body?.message;
+  if (typeof detail === "string") return detail;
+  if (Array.isArray(detail)) return detail.map((d) => `${(d.loc ?? []).slice(1).join(".")}: ${d.msg}`).join("; ");
+  return `The server answered with status ${status}.`;
+}
+
+async function ask(method, path, body, signal) {
+  const given = { Accept: "application/json" };
+  if (body !== undefined) given["Content-Type"] = "application/json";
+  const limit = AbortSignal.timeout(PATIENCE);
+  let response;
+  try {
+    response = await fetch(here(path), {
+      method,
+      credentials: "same-origin",
+      headers: given,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    const late = limit.aborted ? `no answer within ${PATIENCE / 1000} s` : "no connection";
+    throw new Problem(0, `Airflow's API server cannot be reached: ${late}.`);
+  }
+  const text = await response.text();
+  let answer = null;
+  try {
+    answer = text ? JSON.parse(text) : null;
+  } catch {
+    // An error page of a proxy, say: its status has to do.
+  }
+  if (!response.ok) throw new Problem(response.status, words(response.status, answer));
+  return answer;
+}
+
+export const get = (path, signal) => ask("GET", path, undefined, signal);
+export const post = (path, body) => ask("POST", path, body);
+export const patch = (path, body) => ask("PATCH", path, body);
+
+/** "path?a=1&b=2" without what is empty. */
+export function address(path, query) {
+  const params = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined && value !== null && value !== "") params.set(name, String(value));
+  }
+  const text = params.toString();
+  return text ? `${path}?${text}` : path;
+}
+
+/**
+ * Reads `path` now, again every `every(data)` ms while the page is seen, and when `reload` is called.
+ * What was read stays while it is read again or fails again: {data, problem, loading, reload}.
+ */
+export function useData(path, every = () => 30_000) {
+  const [state, setState] = React.useState({ path, data: null, problem: null, loading: true });
+  const [round, setRound] = React.useState(0);
+  const pace = React.useRef(every);
+  pace.current = every;
+  React.useEffect(() => {
+    if (!path) return undefined;
+    const stop = new AbortController();
+    let timer;
+    const read = async () => {
+      let wait = 30_000;
+      if (document.visibilityState === "visible") {
+        setState((old) => ({ ...old, loading: true }));
+        try {
+          const data = await get(path, stop.signal);
+          setState({ path, data, problem: null, loading: false });
+          wait = pace.current(data);
+        } catch (problem) {
+          if (stop.signal.aborted) return;
+          // Of another address there is nothing to keep.
+          setState((old) => ({ path, data: old.path === path ? old.data : null, problem, loading: false }));
+        }
+      }
+      if (wait) timer = setTimeout(read, wait);
+    };
+    read();
+    return () => {
+      stop.abort();
+      clearTimeout(timer);
+    };
+  }, [path, round]);
+  const reload = React.useCallback(() => setRound((n) => n + 1), []);
+  return { ...state, reload };
+}

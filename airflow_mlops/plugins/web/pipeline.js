@@ -1,0 +1,123 @@
+// One pipeline's story: a tab on each of its DAGs.
+import { C, React, Router, html } from "./host.js";
+import { ActionButton, Questions } from "./actions.js";
+import { address, useData } from "./api.js";
+import { ChampionCell, CheckCell, CostCell, Level, Needs, NextCell, TrainingCell, TrendCell } from "./cells.js";
+import { Go, Small, Time, wholePath } from "./parts.js";
+import { Empty, Loading, Read } from "./states.js";
+
+const SECTIONS = [
+  ["timeline", "Timeline", React.lazy(() => import("./timeline.js"))],
+  ["compare", "Compare", React.lazy(() => import("./compare.js"))],
+  ["performance", "Performance", React.lazy(() => import("./performance.js"))],
+  ["drift", "Drift", React.lazy(() => import("./drift.js"))],
+  ["lineage", "Lineage", React.lazy(() => import("./lineage.js"))],
+  ["reports", "Card & reports", React.lazy(() => import("./reports.js"))],
+];
+
+function Tile({ name, children }) {
+  return html`<${C.Box} minW=${0}>
+    <${Small} as="dt" mb=${0.5}>${name}<//>
+    <${C.Box} as="dd" fontSize="sm">${children}<//>
+  <//>`;
+}
+
+function Standing({ row }) {
+  return html`<${C.Grid} as="dl" templateColumns="repeat(auto-fill, minmax(8.5rem, 1fr))" gap=${4} mt=${4}>
+    <${Tile} name="Champion"><${ChampionCell} row=${row} /><//>
+    ${row.challenger !== null && html`<${Tile} name="Challenger">v${row.challenger}<//>`}
+    <${Tile} name="Last training"><${TrainingCell} row=${row} /><//>
+    <${Tile} name="Performance"><${TrendCell} trend=${row.performance} /><//>
+    <${Tile} name="Drift"><${CheckCell} check=${row.drift} /><//>
+    <${Tile} name="Data quality"><${CheckCell} check=${row.quality} /><//>
+    ${row.skew && html`<${Tile} name="Feature skew"><${CheckCell} check=${row.skew} /><//>`}
+    ${row.staleness && html`<${Tile} name="Age"><${CheckCell} check=${row.staleness} /><//>`}
+    ${row.system && html`<${Tile} name="System"><${CheckCell} check=${row.system} /><//>`}
+    <${Tile} name="Level"><${Level} row=${row} /><//>
+    <${Tile} name="Next training"><${NextCell} row=${row} /><//>
+    <${Tile} name="Cost this month"><${CostCell} cost=${row.cost} /><//>
+  <//>`;
+}
+
+const DAG_NAMES = { train: "training", monitor: "monitoring", predict: "predictions", registry: "registry", experiment: "experiments" };
+
+function Header({ data, reload, alone }) {
+  const { row, actions } = data;
+  return html`<${C.Box} as="header" borderWidth="1px" borderRadius="md" p=${4}>
+    <${C.Flex} justify="space-between" align="flex-start" gap=${3} wrap="wrap">
+      <${C.Box} minW=${0} flex="1 1 20rem">
+        <${C.Heading} as="h1" size="lg" overflowWrap="anywhere">${row.pipeline}<//>
+        <${Small}>${[row.owner, data.description].filter(Boolean).join(" · ")}<//>
+        <${C.Box} mt=${2}><${Needs} attention=${row.attention} inline=${true} /><//>
+        ${row.suppressed &&
+        html`<${Small} mt=${1}>Last request for a training: ${row.suppressed.sentence} (<${Time} at=${row.suppressed.recorded} relative=${true} />)<//>`}
+      <//>
+      <${C.HStack} wrap="wrap" gap=${2}>
+        ${actions.map(
+          (action) => html`<${ActionButton} key=${action.name} action=${action} pipeline=${row.pipeline} returnsTo=${data.returns_to} onDone=${reload} />`,
+        )}
+      <//>
+    <//>
+    ${row.approvals.length > 0 && html`<${Questions} dagId=${row.approvals[0].dag_id} onDone=${reload} />`}
+    <${Standing} row=${row} />
+    <${C.Flex} gap=${4} mt=${4} wrap="wrap" fontSize="sm">
+      ${alone ? html`<${Go} to="plugin/mlops">all pipelines<//>` : html`<${Go} to=${wholePath(row.pipeline)}>whole window<//>`}
+      ${Object.entries(row.dags).map(([suffix, dag]) => html`<${Go} key=${dag} to=${`dags/${encodeURIComponent(dag)}`}>${DAG_NAMES[suffix] ?? suffix}<//>`)}
+    <//>
+    ${data.advice.length > 0 &&
+    html`<${C.Box} as="details" mt=${3} fontSize="xs" color="fg.muted">
+      <${C.Box} as="summary" cursor="pointer">What would raise its level<//>
+      <${C.Box} as="ul" ps=${4} listStyleType="disc">${data.advice.map((text) => html`<${Small} as="li" key=${text}>${text}<//>`)}<//>
+    <//>`}
+  <//>`;
+}
+
+function KeyChoice({ keys, value, onChange }) {
+  if (keys.length === 0) return null;
+  return html`<${C.NativeSelect.Root} size="sm" width="auto">
+    <${C.NativeSelect.Field} aria-label="Model" value=${value ?? ""} onChange=${(e) => onChange(e.target.value || null)}>
+      ${keys.map((key) => html`<option key=${key} value=${key}>${key}</option>`)}
+    <//>
+    <${C.NativeSelect.Indicator} />
+  <//>`;
+}
+
+export default function Pipeline({ pipeline, alone = false }) {
+  const root = `mlops/api/pipelines/${encodeURIComponent(pipeline)}`;
+  const read = useData(pipeline && root, (data) => (data.row.read ? 30_000 : 2_000));
+  const [params, setParams] = Router.useSearchParams();
+  const section = SECTIONS.some(([name]) => name === params.get("section")) ? params.get("section") : "timeline";
+  const go = (more) =>
+    setParams((old) => {
+      const next = new URLSearchParams(old);
+      for (const [name, value] of Object.entries(more)) value ? next.set(name, value) : next.delete(name);
+      return next;
+    }, { replace: true });
+  if (!pipeline || read.problem?.status === 404) {
+    return html`<${Empty} title=${alone ? "There is no such pipeline that you may see" : "This DAG is not part of an MLOps pipeline"}>
+      Pipelines made from YAML files show their models here. The page <${Go} to="plugin/mlops">MLOps<//> lists all of them that you may see.
+    <//>`;
+  }
+  return html`<${Read} of=${read} what="the pipeline" rows=${8}>
+    ${(data) => {
+      const key = data.keys.length ? (data.keys.includes(params.get("key")) ? params.get("key") : data.keys[0]) : null;
+      const query = (path, more = {}) => address(`${root}/${path}`, { key, ...more });
+      return html`<${C.Box} maxW="1600px" mx="auto">
+        <${Header} data=${data} reload=${read.reload} alone=${alone} />
+        <${C.Tabs.Root} value=${section} onValueChange=${(e) => go({ section: e.value })} mt=${4} lazyMount unmountOnExit>
+          <${C.Flex} justify="space-between" align="flex-end" wrap="wrap" gap=${2}>
+            <${C.Tabs.List} overflowX="auto" flex="1" minW=${0}>
+              ${SECTIONS.map(([name, title]) => html`<${C.Tabs.Trigger} key=${name} value=${name} whiteSpace="nowrap">${title}<//>`)}
+            <//>
+            <${KeyChoice} keys=${data.keys} value=${key} onChange=${(k) => go({ key: k })} />
+          <//>
+          ${SECTIONS.map(
+            ([name, title, Section]) => html`<${C.Tabs.Content} key=${name} value=${name} data-testid=${`mlops-${name}`}>
+              <${React.Suspense} fallback=${html`<${Loading} />`}><${Section} data=${data} query=${query} title=${title} go=${go} params=${params} /><//>
+            <//>`,
+          )}
+        <//>
+      <//>`;
+    }}
+  <//>`;
+}

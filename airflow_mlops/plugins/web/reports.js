@@ -1,0 +1,48 @@
+// The model card and the reports about a version. They were made from data and are not trusted: a frame without an
+// origin shows them, which reaches neither the session nor the network.
+import { C, React, here, html } from "./host.js";
+import { useData } from "./api.js";
+import { Go, Panel, Small, Time } from "./parts.js";
+import { Empty, Read } from "./states.js";
+
+export function Framed({ link, title }) {
+  return html`<${C.Box} borderWidth="1px" borderRadius="md" overflow="hidden" bg="white">
+    <iframe src=${here(link).href} title=${title} sandbox="allow-scripts" referrerPolicy="no-referrer" loading="lazy"
+      style=${{ width: "100%", height: "70vh", minHeight: "24rem", border: 0, display: "block", colorScheme: "light" }} />
+  <//>`;
+}
+
+/** Reports as a list; the one that is chosen opens below it. */
+export function ReportList({ reports, first = null }) {
+  const [open, setOpen] = React.useState(first);
+  const shown = reports.find((r) => r.link === open);
+  return html`<${React.Fragment}>
+    <${C.Box} as="ul" listStyleType="none" fontSize="sm" mb=${3}>
+      ${reports.map(
+        (r, i) => html`<${C.Flex} as="li" key=${r.link} gap=${3} py=${1.5} borderTopWidth=${i ? "1px" : 0} wrap="wrap" align="baseline">
+          <${C.Text} fontWeight="medium" minW="10rem">${r.name}<//>
+          <${C.Text} color="fg.muted" flex="1" minW="8rem">${r.about}${r.at && html`, <${Time} at=${r.at} />`}<//>
+          <${C.Button} size="2xs" variant=${open === r.link ? "solid" : "outline"} aria-pressed=${open === r.link} onClick=${() => setOpen(open === r.link ? null : r.link)}>
+            ${open === r.link ? "Hide" : "Show here"}
+          <//>
+          <${Go} to=${r.link}>Open in a tab<//>
+        <//>`,
+      )}
+    <//>
+    ${shown && html`<${Framed} key=${shown.link} link=${shown.link} title=${`${shown.name} of ${shown.about}`} />`}
+  <//>`;
+}
+
+export default function Reports({ query, params }) {
+  const read = useData(query("reports", { version: params.get("version") }), () => 60_000);
+  return html`<${Read} of=${read} what="the reports" rows=${6}>
+    ${(data) => html`<${C.Stack} gap=${4}>
+      ${data.reports.length > 0 && html`<${Panel} title="Reports"><${ReportList} reports=${data.reports} /><//>`}
+      ${data.card
+        ? html`<${Panel} title=${`Model card of v${data.version}`} side=${html`<${Go} to=${data.card} fontSize="sm">Open in a tab<//>`}>
+            <${Framed} link=${data.card} title=${`Model card of v${data.version}`} />
+          <//>`
+        : html`<${Empty} title="There is no model card yet"><${Small}>It is made when a candidate has been evaluated.<//><//>`}
+    <//>`}
+  <//>`;
+}
