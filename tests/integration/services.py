@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 import yaml
 
-from airflow_mlops.demo.airflow import AirflowDown, LiveAirflow, free_port, port_is_free
+from airflow_mlops.demo.airflow import PRELOAD, AirflowDown, LiveAirflow, free_port, port_is_free
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE_FILE = REPOSITORY / "docker-compose.yml"
@@ -276,6 +276,9 @@ class ComposeAirflow(LiveAirflow):
         with ThreadPoolExecutor() as pool:
             for said in pool.map(self.run, self.ONCE):
                 self.say(said)
+        # Celery's processes are forks of the worker's first one: what that has imported, no task imports again.
+        (self.folder / "config").mkdir(exist_ok=True)
+        (self.folder / "config/airflow_local_settings.py").write_text(PRELOAD.replace('"scheduler"', '"worker"'))
         for service in self.LASTING:
             with (self.folder / f"{service}.log").open("ab") as log:
                 self._processes[service] = subprocess.Popen(
