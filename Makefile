@@ -36,11 +36,12 @@ demo: $(STAMP)  ## Run both pipelines in a real Airflow, then leave its UI at ht
 	@$(CLEAN_ENV) $(BIN)/python -u -m airflow_mlops.demo --level $(LEVEL) --port $(PORT) $(if $(filter 0 no false,$(UI)),--no-ui)
 
 # A skipped test proves nothing: where CI is set, it fails the run (tests/conftest.py).
-test: $(STAMP)  ## Unit, integration and system tests
-	$(CLEAN_ENV) $(BIN)/python -m pytest tests -q
+test: unit  ## Unit, integration and system tests
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/integration tests/system -q
 
+# In as many processes as there are cores; what waits for services and an Airflow runs one by one.
 unit: $(STAMP)  ## Unit tests
-	$(CLEAN_ENV) $(BIN)/python -m pytest tests/unit -q
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/unit -q -n logical --maxprocesses 4 --dist worksteal
 
 integration: $(STAMP)  ## Tests against real services
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/integration -q

@@ -13,8 +13,13 @@ from hypothesis import settings
 settings.register_profile("airflow-mlops", deadline=None)
 settings.load_profile("airflow-mlops")
 
+# One process a core (pytest -n): threads of a fit would take the cores from each other.
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if WORKER:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Before anything imports airflow.configuration: neither the user's configuration nor their database is touched.
-if "AIRFLOW_HOME" not in os.environ:
+if WORKER or "AIRFLOW_HOME" not in os.environ:
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-mlops-tests-")
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 os.environ.setdefault("AIRFLOW__CORE__UNIT_TEST_MODE", "False")
