@@ -284,7 +284,8 @@ def _pattern(components: list[str]) -> str:
                 text, rest = text + "[^/]*", rest[1:]
             elif rest[0] == "?":
                 text, rest = text + "[^/]", rest[1:]
-            elif rest[0] == "[" and (close := rest.find("]", 2)) > 0:
+            # A bracket that comes first, or behind the sign that negates, is one of the characters.
+            elif rest[0] == "[" and (close := rest.find("]", 3 if rest[1:2] in ("!", "^") else 2)) > 0:
                 inside = rest[1:close].replace("\\", "\\\\").replace("[", "\\[")
                 inside = "^" + inside[1:] if inside[0] in "!^" else inside
                 text, rest = text + f"(?!/)[{inside}]", rest[close + 1 :]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow.fs import LocalFileSystem
 
@@ -136,6 +136,7 @@ def test_damage_reported_as_oserror_passes_through():
 
 
 @given(st.text(alphabet="ab/.*?[]-!^\\", min_size=1, max_size=20))
+@example("[!]")
 @settings(max_examples=100, deadline=None)
 def test_every_glob_is_a_valid_pattern(glob):
     import re
