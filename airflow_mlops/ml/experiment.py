@@ -92,7 +92,8 @@ def begin(
     plan = records.write_plan({**plan, "experiment": records.experiment})
     tried, rung = len(plan["trials"]), plan["rungs"]
     steps = f" on {len(rung)} rungs ({', '.join(str(r['trials']) for r in rung)})" if len(rung) > 1 else ""
-    log("Experiment %s: %d trials of %d candidates%s", records.experiment[:12], tried, len(candidates), steps)
+    several = f" of {len(candidates)} candidates" if len(candidates) > 1 else ""
+    log("Experiment %s: %d trials%s%s", records.experiment[:12], tried, several, steps)
     return records, plan
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from airflow_mlops.ml.experiment_request import told_of
 from airflow_mlops.ml.html import render
 
 _WIDTH, _HEIGHT = 1080, 380
@@ -65,7 +66,8 @@ tr.best td { background: var(--soft); }
 {% else %}finished{% endif %}</td></tr>
 {% endfor %}</tbody></table></div>
 {% if asked %}<h2>What asked for it</h2>
-<div class="scroll"><table><tbody>{% for key, value in asked %}<tr><th>{{ key }}</th><td>{{ value }}</td></tr>
+<div class="scroll"><table><tbody>{% for name, lines in asked %}<tr><th>{{ name }}</th>
+<td>{% for line in lines %}<div>{{ line }}</div>{% endfor %}</td></tr>
 {% endfor %}</tbody></table></div>{% endif %}
 """
 
@@ -114,7 +116,7 @@ def experiment_report_html(
         facts="; ".join(facts) + ".",
         drawing=drawing,
         left_out=left_out,
-        asked=[(k, ", ".join(map(str, v)) if isinstance(v, list) else v) for k, v in (plan["asked"] or {}).items()],
+        asked=told_of(plan["asked"] or {}),
     )
 
 

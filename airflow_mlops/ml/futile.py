@@ -50,10 +50,12 @@ def futile(
     windows = _drifting(store, registry.pipeline, window, after, _last_window(asked))
     told = [_judged(version) for version in versions]
     if len(versions) >= after:
-        sentence = f"{len(versions)} candidates in a row did not become champion: {_numbers(versions)}"
+        many = f"{len(versions)} candidates in a row" if len(versions) > 1 else "a candidate"
+        sentence = f"{many} did not become champion: {_numbers(versions)}"
         return Futile(sentence, told, windows)
     if len(windows) >= after:
-        sentence = f"concept drift in {len(windows)} windows in a row, the last one {window}"
+        many = f"in {len(windows)} windows in a row, the last one {window}" if len(windows) > 1 else f"in {window}"
+        sentence = f"concept drift {many}"
         return Futile(sentence, told, windows)
     return f"{len(versions)} of {after} candidates in a row in vain, {len(windows)} of {after} windows of concept drift"
 

@@ -70,6 +70,7 @@ class PlanExperimentOperator(MLOpsOperator):
         """Plan, and write the plan down."""
         from airflow_mlops.ml.experiment import begin, promoted
         from airflow_mlops.ml.experiment_plan import overridden
+        from airflow_mlops.ml.experiment_request import told_of
 
         form, ti = context.get("params") or {}, context["ti"]
         asked = overridden(self.experiment, form.get("space") or {}, n_trials=form.get("n_trials"))
@@ -92,7 +93,9 @@ class PlanExperimentOperator(MLOpsOperator):
             log=self.log.info,
         )
         if scope.extra:
-            self.log.info("Asked for by an event: %s", scope.extra)
+            for name, lines in told_of(scope.extra):
+                for line in lines:
+                    self.log.info("Asked for: %s: %s", name, line)
         return _items(plan, 1, promoted(records, plan, 1))
 
 

@@ -135,8 +135,8 @@ class RequestRetrainOperator(MLOpsOperator):
 class RequestExperimentOperator(RequestRetrainOperator):
     """Ask for an experiment where an alarm stands and training again no longer helps; else skipped, with the reason.
 
-    Returns ``{"request", "reasons", "sentence"}``; the outlet asset's event carries them, with the candidates and
-    windows that show it, to ``__experiment``.
+    Returns ``{"request", "reasons", "sentence"}``; the outlet asset's event carries them, with what the alarms say
+    (``details``) and the candidates and windows that show it, to ``__experiment``.
 
     :param after: so many candidates in a row that did not become champion, or windows in a row with concept drift.
     """
@@ -174,7 +174,7 @@ class RequestExperimentOperator(RequestRetrainOperator):
         self.tell(context, scope, "experiment", f"{self.pipeline}: an experiment is wanted: {body['sentence']}")
         for outlet in self.outlets:
             extra: dict[str, Any] = {**scope.event_extra(), **answer}
-            extra |= {"versions": body["versions"], "windows": body["windows"]}
+            extra |= {name: body[name] for name in ("details", "versions", "windows")}
             context["outlet_events"][outlet].extra = extra
         return answer
 

@@ -225,6 +225,7 @@ def test_an_experiment_is_asked_for_once_where_training_does_not_help() -> None:
     assert extra is not None
     assert extra["request"] == result["request"]
     assert [v["sentence"] for v in extra["versions"]] == ["v1 is worse", "v2 is worse", "v3 is worse"]
+    assert extra["details"] == {"drift": DRIFT["sentence"]}
     assert extra["window_end"].startswith("2013-06-03")
     assert told == [f"experiment: churn: an experiment is wanted: {result['sentence']}"]
     # A try that died after it was recorded tells it again; another window with the same candidates does not.
