@@ -52,6 +52,7 @@ def shared_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedA
         "AIRFLOW__SCHEDULER__PARSING_CLEANUP_INTERVAL": "1",
         "AIRFLOW__MLOPS__DATA_ROOT": str(data),
         "AIRFLOW__MLOPS__STORE": store.as_uri(),
+        "AIRFLOW__MLOPS__ALLOWED_IMPORTS": "desk",  # whom test_closed_loop has told
     }
     with LiveAirflow(folder / "airflow", dags, env=env, say=print) as live:
         yield SharedAirflow(live, dags, data, LocalStore(store))
