@@ -86,6 +86,11 @@ class AirflowApi:
         """Return one run; ``None``: there is none."""
         return self._ask("GET", f"dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}", absent=True)
 
+    def running(self, dag_id: str) -> list[str]:
+        """Return the ids of the runs of a DAG that have begun and not ended."""
+        path = f"dags/{quote(dag_id, safe='')}/dagRuns"
+        return [str(run["dag_run_id"]) for run in self._pages(path, "dag_runs", state="running")]
+
     def failed_tasks(self, dag_id: str, run_id: str) -> list[str]:
         """Return the ids of the tasks of a run that failed themselves."""
         path = f"dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}/taskInstances"

@@ -261,7 +261,7 @@ def smoke(
                 api.note(dag_id, run_id, _NOTE + _WAS_PAUSED)
                 api.pause(dag_id, False)
             say(f"smoke run {runs[dag_id]} of {dag_id}")
-        return [_green(api, expected, dag_id, run_id, began, timeout, poll) for dag_id, run_id in runs.items()]
+        return [_green(api, expected, dag_id, run_id, began, timeout, say, poll) for dag_id, run_id in runs.items()]
     finally:
         for dag_id, noted in paused.items():
             with suppress(MLOpsError):  # what has failed before is the news
@@ -294,28 +294,49 @@ def _start(api: AirflowApi, dag_id: str, name: str, conf: Mapping[str, Any]) -> 
 
 
 def _green(
-    api: AirflowApi, expected: Expected, dag_id: str, run_id: str, began: float, timeout: float, poll: float
+    api: AirflowApi,
+    expected: Expected,
+    dag_id: str,
+    run_id: str,
+    began: float,
+    timeout: float,
+    say: Say,
+    poll: float,
 ) -> SmokeRun:
-    url = f"{api.server.url}/dags/{dag_id}/runs/{run_id}"
+    url, behind = f"{api.server.url}/dags/{dag_id}/runs/{run_id}", ""
     while True:
         run = api.run(dag_id, run_id)
         state = run["state"] if run else "gone"
         if run is None or state in FINAL:
             break
+        first = ", ".join(api.running(dag_id)) if state == "queued" else ""
+        if first and first != behind:
+            say(f"{run_id} waits behind {first}")
+        behind = first
         if time.monotonic() - began > timeout:
             raise VerificationFailed(
-                f"the smoke run of {dag_id} is still {state} after {timeout:g} seconds: {url}",
-                hint="does it wait for data, a slot, or a person? `smoke.timeout` and `smoke.conf` can be set",
+                f"the smoke run of {dag_id} is still {state} after {timeout:g} seconds"
+                f"{f' behind {behind}' if behind else ''}: {url}",
+                hint="does it, or a run before it, wait for data, a slot, or a person? `smoke.timeout` and "
+                "`smoke.conf` can be set",
             )
         time.sleep(poll)
     if state != "success":
         tasks = api.failed_tasks(dag_id, run_id) if run else []
         raise VerificationFailed(
             f"the smoke run of {dag_id} {'is gone' if run is None else 'failed'}: {', '.join(tasks) or run_id}: {url}",
-            hint="read the log of the task that failed there",
+            hint="read the log of the task that failed there, and deliver a commit that mends it",
         )
-    versions = {v["bundle_version"] for v in (run or {})["dag_versions"]}
-    if versions != {expected.commit}:
+    # What its tasks ran. The DAG's versions do not tell: a deployment that leaves the DAG as it was takes over the
+    # version that is there, with the runs that have it.
+    version = run["bundle_version"] if run else None
+    if version is None:
+        raise VerificationFailed(
+            f"the smoke run of {dag_id} is bound to no version of its code: {url}",
+            hint="Airflow's versioning of bundles is switched off, for that DAG or by [dag_processor] "
+            "disable_bundle_versioning; switch it on, or an edit reaches runs that are under way",
+        )
+    if version != expected.commit:
         raise VerificationFailed(
             f"the smoke run of {dag_id} ran another version than {expected.commit[:12]}: {url}",
             hint="somebody deployed meanwhile; `airflow mlops status` shows what",

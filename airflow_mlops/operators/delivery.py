@@ -324,7 +324,8 @@ class DeliveryReportOperator(DeliveryOperator):
         own = ((records.read("build") or {}).get("bundle") or {}).get("digest")
         found = []
         for name in self.project.environments:
-            before = (records.read(f"{name}.ready") or {}).get("deployed")
+            ready = records.read(f"{name}.ready")
+            before = (ready or {}).get("deployed")
             has: bool | None = None
             try:
                 with self.targets() as targets:
@@ -337,7 +338,8 @@ class DeliveryReportOperator(DeliveryOperator):
             back = records.read(f"{name}.rollback")
             if back is not None and back["status"] != "skipped":
                 said = f"rollback {back['status']}: {back['told'][0]}"
-            earlier = before["digest"][:12] if before else "–"
+            # Where the run did not come so far, it has changed nothing.
+            earlier = before["digest"][:12] if before else "–" if ready else state
             found.append({"name": name, "before": earlier, "now": state, "said": said, "has": has})
         return found
 
@@ -348,7 +350,8 @@ class DeliveryReportOperator(DeliveryOperator):
         has = [each["name"] for each in where if each["has"]]
         if not failed:
             if any(r["step"].endswith(".deploy") and r["status"] == "passed" for r in told):
-                return f"{commit} is delivered to {' and '.join(has)}"
+                refused = [r["told"][0] for r in told if r["step"].endswith(".deploy") and r["status"] == "skipped"]
+                return "; ".join([f"{commit} is delivered to {' and '.join(has)}", *refused])
             skipped = next((r["told"][0] for r in told if r["status"] == "skipped"), "nothing was asked for")
             return f"nothing was deployed: {skipped}"
         ends = {r["step"].partition(".")[0]: r["status"] for r in told if r["step"].endswith(".rollback")}

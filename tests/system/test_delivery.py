@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from airflow_mlops.demo.airflow import LiveAirflow
 from tests.system.two_airflows import DAGS, DELIVERY, World
+
+TRAIN = DAGS[0]
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -18,9 +22,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield made
 
 
+def wait_for(live: LiveAirflow, task_id: str, timeout: float = 120) -> str:
+    """The run of the training in which this task is over."""
+    deadline = time.monotonic() + timeout
+    while True:
+        for run in live.get(f"dags/{TRAIN}/dagRuns")["dag_runs"]:
+            if live.task_states(TRAIN, run["dag_run_id"]).get(task_id) == "success":
+                return str(run["dag_run_id"])
+        live.check_alive()
+        assert time.monotonic() < deadline, f"{task_id} has not ended"
+        time.sleep(0.3)
+
+
 def test_a_commit_starts_its_delivery_and_comes_to_production_as_it_was_in_staging(world: World) -> None:
-    live = world.staging
+    live, first = world.staging, world.current("production").commit
+    # A training by schedule begins in production, and is held there until the next version is.
+    world.production.unpause(TRAIN)
     live.unpause(DELIVERY)
+    held = wait_for(world.production, "retrain.claim")
+    world.production.patch(f"dags/{TRAIN}", {"is_paused": True})
     run = world.next_run(0)
     assert live.wait(DELIVERY, run) == "success"
     assert "nothing was deployed: production has the commit" in world.verdict(run)
@@ -42,6 +62,15 @@ def test_a_commit_starts_its_delivery_and_comes_to_production_as_it_was_in_stagi
     assert (checkout["commit"], checkout["ref"]) == (commit, "refs/heads/main")
     links = live.get(f"dags/{DELIVERY}/dagRuns/{run}/taskInstances/report.outcome/links")["extra_links"]
     assert links["Delivery report"].startswith(f"/mlops/reports/{DELIVERY}/")
+
+    # The training goes on with the files that it began with.
+    world.production.unpause(TRAIN)
+    assert wait_for(world.production, "data.snapshot") == held
+    path = f"dags/{TRAIN}/dagRuns/{held}"
+    found = world.production.patch(path, {"state": "failed"})
+    assert found["bundle_version"] == first != production.commit
+    assert f"/{first}/loader.py" in world.production.log(TRAIN, held, "data.snapshot")
+    world.production.patch(f"dags/{TRAIN}", {"is_paused": True})
 
 
 def test_a_bad_commit_is_taken_back_out_of_production(world: World) -> None:

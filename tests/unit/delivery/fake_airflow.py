@@ -66,9 +66,13 @@ class FakeAirflow:
             key = (parts[1], body["dag_run_id"])
             if key in self.runs:
                 return httpx.Response(409, json={"detail": "there is one"})
-            versions = [{"bundle_version": dag["bundle_version"]}]
-            self.runs[key] = {"state": "queued", "conf": body["conf"], "dag_versions": versions, "note": body["note"]}
+            run = {"dag_run_id": key[1], "state": "queued", "conf": body["conf"], "note": body["note"]}
+            self.runs[key] = run | {"bundle_version": dag["bundle_version"]}
             return httpx.Response(200, json=self.runs[key])
+        if len(parts) == 3:
+            mine = [run for (dag_id, _), run in self.runs.items() if dag_id == parts[1]]
+            state = request.url.params["state"]
+            return self._page(request, "dag_runs", [run for run in mine if run["state"] == state])
         run = self.runs.get((parts[1], parts[3]))
         if run is None:
             return httpx.Response(404, json={"detail": "not found"})

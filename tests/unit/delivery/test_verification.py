@@ -352,10 +352,28 @@ def test_a_run_that_does_not_end(there: FakeAirflow) -> None:
         ran(there)
 
 
+def test_a_run_that_waits_behind_another_one(there: FakeAirflow) -> None:
+    there.add(*DAGS)
+    there.ends = "queued"
+    there.runs["churn__train", "scheduled__1"] = {"dag_run_id": "scheduled__1", "state": "running", "note": None}
+    said: list[str] = []
+    with pytest.raises(VerificationFailed, match=r"is still queued after 0\.05 seconds behind scheduled__1: http") as e:
+        ran(there, say=said.append)
+    assert "a run before it, wait for data, a slot, or a person" in str(e.value.hint)
+    assert said[1:] == [f"smoke__{COMMIT[:12]}__op waits behind scheduled__1"]
+
+
 def test_a_run_of_another_version(there: FakeAirflow) -> None:
     there.add(*DAGS, version=OLD)
     with pytest.raises(VerificationFailed, match="ran another version than cccccccccccc"):
         ran(there)
+
+
+def test_a_run_that_is_bound_to_no_version(there: FakeAirflow) -> None:
+    there.add(*DAGS, version=None)
+    with pytest.raises(VerificationFailed, match="churn__train is bound to no version of its code") as e:
+        ran(there)
+    assert "disable_bundle_versioning" in str(e.value.hint)
 
 
 def test_a_dag_that_is_not_there(there: FakeAirflow) -> None:

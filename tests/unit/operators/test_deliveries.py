@@ -246,6 +246,30 @@ def test_what_fails_behind_the_deployment_is_taken_back(delivery: Delivery) -> N
     assert delivery.digests("production") == [first, second, first, second]
 
 
+def test_a_red_smoke_run_is_taken_back_and_production_never_sees_the_commit(delivery: Delivery) -> None:
+    delivery.all(*CI, *STAGING)
+    delivery.push(**{"signals/unused.py": "x = 2\n"})
+    delivery.again()
+    delivery.all(*CI, *STAGING[:-1])
+    page = "http://x/dags/churn__train/runs/smoke__1"
+    delivery.api.wrong["staging.smoke"] = VerificationFailed(
+        f"the smoke run of churn__train failed: train.fit: {page}", hint="read the log of the task that failed there"
+    )
+    with pytest.raises(AirflowFailException, match=r"the smoke run of churn__train failed: train\.fit"):  # no retry
+        delivery.do("staging.smoke")
+    delivery.do("staging.rollback")
+    with pytest.raises(AirflowSkipException, match="deployed nothing that is there now"):
+        delivery.do("production.rollback")
+    first, second, back = delivery.digests("staging")
+    assert first == back != second
+    assert delivery.digests("production") == []
+    with pytest.raises(AirflowFailException, match=r"staging\.smoke failed: .*train\.fit.*; staging was rolled back$"):
+        delivery.do("report.outcome")
+    told = report(delivery)
+    assert "<li>read the log of the task that failed there</li>" in told
+    assert page in told
+
+
 def test_a_deploy_that_was_killed_is_taken_back_too(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
     delivery.all(*CI, *STAGING, *PRODUCTION)
     delivery.push(**{"signals/unused.py": "x = 2\n"})
@@ -378,7 +402,8 @@ def test_a_no_leaves_production_as_it_is(delivery: Delivery) -> None:
     deploys.approval = {"chosen_options": ["Reject"], "responded_by_user": {"name": "ana"}}  # type: ignore[attr-defined]
     with pytest.raises(AirflowSkipException, match="not deployed to production: ana answered Reject"):
         delivery.do("production.deploy")
-    assert "is delivered to staging" in delivery.do("report.outcome")["told"]
+    told = delivery.do("report.outcome")["told"]
+    assert told.endswith("is delivered to staging; not deployed to production: ana answered Reject")
     deploys.approval = {"chosen_options": ["Approve"], "responded_by_user": {"name": "ana"}}  # type: ignore[attr-defined]
     delivery.do("production.deploy")
     target = delivery.target("production")
