@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from airflow_mlops.ml.categories import label
 from airflow_mlops.ml.dependence import Dependence, few_runs, inflation
 
 CUTS = 1024
@@ -56,16 +57,6 @@ def core(ordered: np.ndarray) -> tuple[float, float]:
     """The 1 % and 99 % quantiles of sorted values; both are values that occur."""
     last = len(ordered) - 1
     return float(ordered[int(np.floor(_TAIL * last))]), float(ordered[int(np.ceil((1 - _TAIL) * last))])
-
-
-def label(value: Any, *, boolean: bool = False) -> str:
-    """A category as text: 1, 1.0 and "1" are one, and so are True, 1 and "true" in a boolean column."""
-    if isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_)):
-        value = int(value) if float(value).is_integer() else value
-    text = str(value)
-    if boolean:
-        return {"1": "True", "0": "False", "true": "True", "false": "False"}.get(text.lower(), text)
-    return text
 
 
 def coded(values: pd.Series, *, boolean: bool = False) -> tuple[np.ndarray, list[str]]:

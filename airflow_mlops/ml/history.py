@@ -161,7 +161,7 @@ class _Versions:
 
 
 def _period(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], versions: _Versions) -> Period:
-    checks = [_check(name, result) for name, result in sorted(found.items()) if _is_check(name, result)]
+    checks = [told(name, result) for name, result in sorted(found.items()) if _is_check(name, result)]
     prediction = found.get("prediction") or {}
     scored: int | None = prediction.get("rows")
     requests, trainings = _requests(rows), [_training(row, versions) for row in rows if _is_claim(row)]
@@ -186,7 +186,8 @@ def _is_check(name: str, result: Any) -> bool:
     return name not in (*OTHERS, "window") and isinstance(result, Mapping) and "verdict" in result
 
 
-def _check(name: str, result: Mapping[str, Any]) -> Check:
+def told(name: str, result: Mapping[str, Any]) -> Check:
+    """What a stored result says, also in a few words (``text``)."""
     verdict = str(result["verdict"])
     alarm = None if verdict in UNDECIDED else verdict not in CALM
     return Check(name, verdict, alarm, _short(name, verdict, alarm, result), str(result.get("sentence", "")))

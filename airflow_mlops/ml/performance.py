@@ -25,8 +25,8 @@ from airflow_mlops.ml.blocks import MIN_BLOCKS
 from airflow_mlops.ml.features import FeatureSchema, plain
 from airflow_mlops.ml.joining import last_of_each, same_keys
 from airflow_mlops.ml.metrics import Metric, Predictions
+from airflow_mlops.ml.outputs import PREDICTION, PROBABILITY, SCORE, is_output
 from airflow_mlops.ml.paired import estimate
-from airflow_mlops.ml.prediction import PREDICTION, PROBABILITY, SCORE
 from airflow_mlops.ml.selective_labels import Selection, check_selection
 
 MIN_ROWS = 30
@@ -188,11 +188,7 @@ def _cause(others: Mapping[str, Mapping[str, Any]]) -> Cause:
         return "unknown"
     # What drifts in the predictions alone follows from the inputs, or is no reason.
     moved = [str(c["name"]) for c in drift.get("columns") or () if c.get("drifted")]
-    return "data drift" if any(not _is_output(name) for name in moved) else "concept drift"
-
-
-def _is_output(column: str) -> bool:
-    return column in (PREDICTION, PROBABILITY, SCORE) or column.startswith(f"{PROBABILITY}_")
+    return "data drift" if any(not is_output(name) for name in moved) else "concept drift"
 
 
 def _at_least(

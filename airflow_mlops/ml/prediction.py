@@ -24,6 +24,10 @@ from sklearn.pipeline import Pipeline
 from airflow_mlops.exceptions import CorruptObject, DataError, DataNotFound, ObjectNotFound, PredictionError
 from airflow_mlops.ml.features import FeatureSchema, apply_features, plain
 from airflow_mlops.ml.files import Files, io_errors
+from airflow_mlops.ml.outputs import PREDICTION as PREDICTION
+from airflow_mlops.ml.outputs import PROBABILITY as PROBABILITY
+from airflow_mlops.ml.outputs import SCORE as SCORE
+from airflow_mlops.ml.outputs import VERSION as VERSION
 from airflow_mlops.ml.privacy import cause, told
 from airflow_mlops.ml.sampling import RowsById
 from airflow_mlops.store import layout
@@ -32,7 +36,6 @@ from airflow_mlops.store.content import canonical_json, get_blob_file, get_json,
 from airflow_mlops.window import Window
 
 CHUNK_ROWS = 100_000
-PREDICTION, PROBABILITY, SCORE, VERSION = "prediction", "probability", "score", "model_version"
 
 Batches = Iterable[pa.RecordBatch | pa.Table]
 

@@ -70,6 +70,7 @@ class Standing:
     """Where one pipeline stands; what was never done is ``None`` or empty.
 
     :param assessed: the level that runs of the last 30 days have exercised, and what to do next.
+    :param keys: of a fleet, the names of its models; empty where there is one model.
     :param champion: of a pipeline with one model; ``returns_to``: what a rollback would make champion.
     :param checks: the newest result of each check, by name.
     :param request: the newest request for a training, as the ledger has it, unless a training went on since.
@@ -79,6 +80,7 @@ class Standing:
     pipeline: str
     assessed: Assessment
     models: int
+    keys: tuple[str, ...]
     champion: Champion | None
     challenger: int | None
     returns_to: int | None
@@ -110,6 +112,7 @@ def stands(records: Records, pipeline: str, now: datetime) -> Standing:
         pipeline=pipeline,
         assessed=weigh(records, pipeline, None, now, DAYS),
         models=len(models),
+        keys=tuple(sorted(key for key in models if key is not None)),
         champion=_champion(records, model),
         challenger=model.challenger,
         returns_to=model.before[-1] if model.before else None,

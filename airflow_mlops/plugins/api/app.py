@@ -21,15 +21,29 @@ from starlette.exceptions import HTTPException
 from airflow_mlops.exceptions import MLOpsError, ObjectNotFound, VersionNotFound
 from airflow_mlops.hooks.mlops import MLOpsHook
 from airflow_mlops.plugins.api.attention import LEVELS
+from airflow_mlops.plugins.api.compare import ALIASES, comparison, versions
 from airflow_mlops.plugins.api.fleet import Order, Sort, attention_card, fleet
+from airflow_mlops.plugins.api.lineage import lineage, reports
+from airflow_mlops.plugins.api.monitoring import distribution, drift, performance
+from airflow_mlops.plugins.api.one import with_records
+from airflow_mlops.plugins.api.pipeline import pipeline_head
 from airflow_mlops.plugins.api.reader import StoreReader
+from airflow_mlops.plugins.api.run import run_page
+from airflow_mlops.plugins.api.timeline import KINDS, timeline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
     from pydantic import BaseModel
 
+    from airflow_mlops.plugins.api.one import One
     from airflow_mlops.store.base import Store
 
 log = logging.getLogger(__name__)
+
+Numbered = Annotated[str, Query(pattern=rf"^(\d{{1,9}}|{'|'.join(ALIASES)})$")]
+"""A version, as its number or by what it is."""
 
 _HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
 
@@ -88,6 +102,9 @@ def create_api(reader: StoreReader | None = None) -> FastAPI:
     # Plain functions: they run in Starlette's threads, never in the event loop.
     get = partial(app.get, response_model=None)
 
+    def about(request: Request, user: BaseUser, pipeline: str, work: Callable[[One], BaseModel]) -> Response:
+        return _answer(request, with_records(user, reader, pipeline, work))
+
     @get("/fleet")
     def show_fleet(
         request: Request,
@@ -120,5 +137,70 @@ def create_api(reader: StoreReader | None = None) -> FastAPI:
     @get("/attention")
     def show_attention(request: Request, user: GetUserDep, limit: Annotated[int, Query(ge=1, le=50)] = 5) -> Response:
         return _answer(request, attention_card(user, reader, limit=limit))
+
+    @get("/pipelines/{pipeline}")
+    def show_pipeline(request: Request, user: GetUserDep, pipeline: str) -> Response:
+        return _answer(request, pipeline_head(user, reader, pipeline))
+
+    @get("/pipelines/{pipeline}/timeline")
+    def show_timeline(
+        request: Request,
+        user: GetUserDep,
+        pipeline: str,
+        kind: Annotated[str, Query(pattern=f"^({'|'.join(KINDS)})?(,({'|'.join(KINDS)}))*$")] = "",
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        offset: Annotated[int, Query(ge=0)] = 0,
+    ) -> Response:
+        kinds = kind.split(",") if kind else ()
+        return about(request, user, pipeline, lambda one: timeline(one, kinds=kinds, limit=limit, offset=offset))
+
+    @get("/pipelines/{pipeline}/versions")
+    def show_versions(request: Request, user: GetUserDep, pipeline: str, key: str | None = None) -> Response:
+        return about(request, user, pipeline, lambda one: versions(one, key))
+
+    @get("/pipelines/{pipeline}/compare")
+    def show_comparison(
+        request: Request, user: GetUserDep, pipeline: str, a: Numbered = "latest", b: Numbered = "champion",
+        key: str | None = None,
+    ) -> Response:  # fmt: skip
+        return about(request, user, pipeline, lambda one: comparison(one, a, b, key))
+
+    @get("/pipelines/{pipeline}/performance")
+    def show_performance(request: Request, user: GetUserDep, pipeline: str) -> Response:
+        return about(request, user, pipeline, performance)
+
+    @get("/pipelines/{pipeline}/drift")
+    def show_drift(
+        request: Request, user: GetUserDep, pipeline: str, windows: Annotated[int, Query(ge=1, le=400)] = 60
+    ) -> Response:
+        return about(request, user, pipeline, lambda one: drift(one, windows=windows))
+
+    @get("/pipelines/{pipeline}/distribution")
+    def show_distribution(
+        request: Request,
+        user: GetUserDep,
+        pipeline: str,
+        window: Annotated[str, Query(max_length=100)],
+        column: Annotated[str, Query(max_length=1000)],
+    ) -> Response:
+        return about(request, user, pipeline, lambda one: distribution(one, window, column))
+
+    @get("/pipelines/{pipeline}/lineage")
+    def show_lineage(
+        request: Request, user: GetUserDep, pipeline: str, version: Numbered = "latest", key: str | None = None
+    ) -> Response:
+        return about(request, user, pipeline, lambda one: lineage(one, version, key))
+
+    @get("/pipelines/{pipeline}/reports")
+    def show_reports(
+        request: Request, user: GetUserDep, pipeline: str, version: Numbered | None = None, key: str | None = None
+    ) -> Response:
+        return about(request, user, pipeline, lambda one: reports(one, version, key))
+
+    @get("/runs/{dag_id}")
+    def show_run(
+        request: Request, user: GetUserDep, dag_id: str, run_id: Annotated[str, Query(max_length=1000)]
+    ) -> Response:
+        return _answer(request, run_page(user, reader, dag_id, run_id))
 
     return app

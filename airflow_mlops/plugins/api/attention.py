@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from airflow_mlops.ml.history import told
 from airflow_mlops.ml.standing import Standing, alarms
 from airflow_mlops.plugins.api.live import INVALID, Live, dag_link
 from airflow_mlops.plugins.api.models import PIPELINE_ROUTE, Attention, AttentionLevel
@@ -73,13 +74,18 @@ def _no_better(known: Known) -> _Found:
     drop = alarms(one).get("performance")
     if drop is None:
         return None
-    return f"performance dropped, and v{one.candidate.version} is no way out: {one.candidate.sentence}", known.page
+    newest = f"the newest candidate, v{one.candidate.version}, is {one.candidate.verdict}"
+    return f"{told('performance', drop.result).text}, and {newest}", known.page
 
 
 def _alarm(name: str) -> Callable[[Known], _Found]:
     def found(known: Known) -> _Found:
         check = alarms(known.standing).get(name) if known.standing else None
-        return (f"{name}: {check.result.get('sentence', check.result['verdict'])}", known.page) if check else None
+        if check is None:
+            return None
+        # Ages are told in the sentence alone.
+        words = str(check.result.get("sentence")) if name == "staleness" else told(name, check.result).text
+        return words, known.page
 
     return found
 

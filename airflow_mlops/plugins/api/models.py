@@ -626,7 +626,7 @@ class Drift(Model):
 class Bin(Model):
     """A bar of each side: ``{"label": "0 to 10", "low": 0.0, "high": 10.0, "reference": 0.2, "current": 0.3}``.
 
-    :param low: end of a bin of numbers (times: seconds since 1970); ``None`` for a category.
+    :param low: lower end of a bin of numbers; ``None`` for a category.
     :param reference: share of the rows that have a value, 0 to 1.
     """
 

@@ -151,7 +151,7 @@ def gates(verdict: str, sentence: str, **more: Any) -> dict[str, Any]:
 
 def champion(registry: Registry, number: int = 1, expected: int | None = None) -> None:
     """Register a version, judge it, and make it champion."""
-    registry.register(record(), op_id=f"r{number}")
+    registry.register(record(f"r{number}"), op_id=f"r{number}")
     registry.annotate(number, "gates", gates("passed", "roc_auc 0.61 reaches 0.6"), op_id=f"g{number}")
     registry.promote(number, expected=expected, op_id=f"p{number}", reason="passed")
 

@@ -1,0 +1,70 @@
+"""One pipeline that the user may see, and its records, for the pages about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from starlette.exceptions import HTTPException
+
+from airflow_mlops.plugins.api.live import Live, live_pipelines
+from airflow_mlops.registry.registry import Registry
+
+if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+
+    from airflow_mlops.plugins.api.reader import StoreReader
+    from airflow_mlops.registry.records import Records
+    from airflow_mlops.registry.version import Version
+    from airflow_mlops.store.base import Store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class One:
+    """A pipeline as a page sees it."""
+
+    live: Live
+    store: Store
+    records: Records
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self.live.pipeline
+
+    def version(self, number: int, key: str | None = None) -> Version:
+        """A version with its record and notes.
+
+        :raises VersionNotFound: there is none.
+        """
+        return Registry(self.store, self.name).get(number, key)
+
+
+def visible(user: BaseUser, pipeline: str) -> Live:
+    """The pipeline, if the user may read its ``__train``.
+
+    :raises HTTPException: 404: there is none, or the user may not know.
+    """
+    live = live_pipelines(user, pipeline).get(pipeline)
+    if live is None or not live.readable:
+        raise HTTPException(404, f"There is no pipeline {pipeline} here, or you may not read it.")
+    return live
+
+
+def with_records(user: BaseUser, reader: StoreReader, pipeline: str, work: Callable[[One], T]) -> T:
+    """Return ``work(pipeline)``, done in the reader's threads.
+
+    :raises HTTPException: 404, as :func:`visible` does.
+    :raises Busy: the store does not answer in time.
+    """
+    return read_records(visible(user, pipeline), reader, work)
+
+
+def read_records(live: Live, reader: StoreReader, work: Callable[[One], T]) -> T:
+    """Like :func:`with_records`, of a pipeline that was found visible before."""
+    summaries, _ = reader.index(reader.begin())
+    summary = summaries.get(live.pipeline)
+    return reader.ask(lambda store: work(One(live, store, reader.records(live.pipeline, live.mark, summary, store))))
