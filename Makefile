@@ -8,12 +8,13 @@ BIN    := $(VENV)/bin
 EXTRAS := amazon,git,demo,tests
 STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)/.bench
+UI_KIT := $(VENV)/.ui
 
 # Settings of an Airflow of the caller must not reach the tests; AIRFLOW_HOME of a test is its own.
 CLEAN_ENV := env -u AIRFLOW_HOME -u AIRFLOW_CONFIG -u PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit integration system delivery lint format types fuzz chaos decisions bench clean
+.PHONY: help install demo test unit integration system delivery ui lint format types fuzz chaos decisions bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,14 @@ system: $(STAMP)  ## Tests against a live Airflow
 delivery: $(STAMP)  ## Kill every task of deliveries between two live Airflows; prints a table
 	@$(CLEAN_ENV) $(BIN)/python -u -m tests.chaos.deliveries
 
+# Apart from `install`: only this target drives a browser, and Chromium is the machine's own.
+$(UI_KIT): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[ui]'
+	@touch $@
+
+ui: $(UI_KIT)  ## The MLOps pages in Chromium against a live Airflow; pictures in .demo-ui-pictures
+	@$(CLEAN_ENV) $(BIN)/python -u -m tests.ui.pages
+
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -84,5 +93,5 @@ bench: $(BENCH)  ## Every benchmark in benchmarks/
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(CLEAN_ENV) $(BIN)/python $$script || exit 1; done
 
 clean:  ## Remove what make and the tools made, .venv included
-	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .demo-ui .demo-ui-pictures build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -82,6 +83,8 @@ def port_is_free(port: int) -> bool:
 class LiveAirflow:
     """An Airflow with SQLite and LocalExecutor, on loopback, with the login admin/admin.
 
+    Of any other user too the password is the name.
+
     :param home: becomes ``AIRFLOW_HOME``; logs of the processes go to ``<home>/<component>.log``.
     :param dags_folder: folder of DAG files.
     :param port: of UI and REST API; default: a free one.
@@ -101,15 +104,18 @@ class LiveAirflow:
     ) -> None:
         self.home = home.resolve()
         self.port = port or free_port()
-        self.url = f"http://localhost:{self.port}"
+        given = dict(env or {})
+        # A path below which all of it lives, as behind a proxy that serves others too.
+        self.prefix = urlsplit(given.get("AIRFLOW__API__BASE_URL", "")).path.rstrip("/")
+        self.url = f"http://localhost:{self.port}{self.prefix}"
         self.say = say
-        self.env = self._environment(dags_folder.resolve(), dict(env or {}))
+        self.env = self._environment(dags_folder.resolve(), given)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}{self.prefix}", timeout=30, trust_env=False)
 
     def _environment(self, dags_folder: Path, more: dict[str, str]) -> dict[str, str]:
         own = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
-        here = f"http://127.0.0.1:{self.port}"
+        here = f"http://127.0.0.1:{self.port}{self.prefix}"
         settings = {
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),
@@ -163,7 +169,8 @@ class LiveAirflow:
             raise AirflowDown(f"port {self.port} is in use", hint="end what listens there, or choose another port")
         self.home.mkdir(parents=True, exist_ok=True)
         passwords = self.home / "passwords.json"
-        passwords.write_text(json.dumps({"admin": "admin"}))
+        users = self.env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"].split(",")
+        passwords.write_text(json.dumps({name: name for name in (user.partition(":")[0] for user in users)}))
         exports = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in self.env.items() if k.startswith("AIRFLOW"))
         environment = self.home / "env"
         environment.touch(mode=0o600)

@@ -70,7 +70,7 @@ const afterRun = (done) => html`<${React.Fragment}>
 
 const FIELDS = {
   reason: { label: "Reason", help: "Why; it is kept, with your name." },
-  window_start: { label: "Window from", help: "First moment of the data to train on, UTC.", type: "datetime-local" },
+  window_start: { label: "Window from", help: "First moment of the data to train on, UTC. Empty: the usual window.", type: "datetime-local" },
   window_end: { label: "Window to", help: "The moment after the last, UTC.", type: "datetime-local" },
 };
 

@@ -63,12 +63,23 @@ export function address(path, query) {
   return text ? `${path}?${text}` : path;
 }
 
+// What was read last, so that a page that is drawn anew (by "back", or by Airflow, which does it once after a page's
+// first load) stands there at once while it is read again. Newest last; only of this window, gone with it.
+const seen = new Map();
+const KEPT = 50;
+
+function keep(path, data) {
+  seen.delete(path);
+  seen.set(path, data);
+  if (seen.size > KEPT) seen.delete(seen.keys().next().value);
+}
+
 /**
  * Reads `path` now, again every `every(data)` ms while the page is seen, and when `reload` is called.
  * What was read stays while it is read again or fails again: {data, problem, loading, reload}.
  */
 export function useData(path, every = () => 30_000) {
-  const [state, setState] = React.useState({ path, data: null, problem: null, loading: true });
+  const [state, setState] = React.useState({ path, data: seen.get(path) ?? null, problem: null, loading: true });
   const [round, setRound] = React.useState(0);
   const pace = React.useRef(every);
   pace.current = every;
@@ -79,9 +90,10 @@ export function useData(path, every = () => 30_000) {
     const read = async () => {
       let wait = 30_000;
       if (document.visibilityState === "visible") {
-        setState((old) => ({ ...old, loading: true }));
+        setState((old) => (old.path === path ? { ...old, loading: true } : { path, data: seen.get(path) ?? null, problem: null, loading: true }));
         try {
           const data = await get(path, stop.signal);
+          keep(path, data);
           setState({ path, data, problem: null, loading: false });
           wait = pace.current(data);
         } catch (problem) {

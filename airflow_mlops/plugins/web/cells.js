@@ -8,7 +8,9 @@ const none = html`<${C.Text} as="span" color="fg.muted">–<//>`;
 
 export const Needs = ({ attention, inline = false }) => html`<${C.Flex} direction=${inline ? "row" : "column"} align=${inline ? "baseline" : "flex-start"} gap=${inline ? 3 : 1} wrap=${inline ? "wrap" : "nowrap"}>
   <${AttentionWord} level=${attention.level} />
-  <${Go} to=${attention.link} color="fg" fontSize="sm" whiteSpace="normal" overflowWrap="anywhere" flex=${inline ? "1 1 16rem" : undefined}>${attention.reason}<//>
+  <${Go} to=${attention.link} color="fg" fontSize="sm" flex=${inline ? "1 1 16rem" : undefined} title=${attention.reason}>
+    <${C.Text} as="span" overflowWrap="anywhere" lineClamp=${3}>${attention.reason}<//>
+  <//>
 <//>`;
 
 export function Level({ row }) {
@@ -54,17 +56,17 @@ export function CheckCell({ check }) {
     ${check.report
       ? html`<${Go} to=${check.report}><${Word} tone=${check.tone}>${check.verdict}<//><//>`
       : html`<${Word} tone=${check.tone}>${check.verdict}<//>`}
-    <${Small}><${Time} at=${check.window.end} relative=${true} /><//>
+    <${Small}><${Time} at=${check.at ?? check.window.end} relative=${true} /><//>
   <//>`;
 }
 
 export function TrendCell({ trend }) {
   if (!trend) return none;
-  const alarm = trend.tone === "bad" || trend.tone === "warning";
+  const colour = { bad: "fg.error", warning: "fg.warning" }[trend.tone];
   return html`<${C.HStack} gap=${2} title=${trend.sentence}>
-    <${Spark} values=${trend.points.map((p) => p.value)} label=${trend.metric} alarm=${alarm} />
+    <${Spark} values=${trend.points.map((p) => p.value)} label=${trend.metric} colour=${colour} />
     <${C.Box}>
-      <${C.Text} color=${alarm ? "fg.error" : "fg"} fontVariantNumeric="tabular-nums">${number(trend.value)}<//>
+      <${C.Text} color=${colour} fontVariantNumeric="tabular-nums">${number(trend.value)}<//>
       <${Small} whiteSpace="nowrap">${trend.metric}<//>
     <//>
   <//>`;
@@ -73,7 +75,7 @@ export function TrendCell({ trend }) {
 export function NextCell({ row }) {
   if (row.paused) return html`<${C.Text} color="fg.muted">paused<//>`;
   if (row.next_run) return html`<${C.Box} title=${row.schedule ?? undefined}><${Time} at=${row.next_run} relative=${true} /><//>`;
-  return html`<${Small} maxW="9rem">${row.schedule ?? "by hand"}<//>`;
+  return html`<${Small} maxW="9rem">${row.schedule && row.schedule !== "None" ? row.schedule : "by hand"}<//>`;
 }
 
 export function WaitingCell({ row }) {

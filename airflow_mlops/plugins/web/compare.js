@@ -42,8 +42,8 @@ function Metrics({ data }) {
       ${data.metrics.map(
         (m) => html`<${C.Table.Row} key=${m.name}>
           <${Cell}>${m.name}${!m.same_rows && " *"}<${Small}>${m.lower_is_better ? "lower is better" : "higher is better"}<//><//>
-          <${Cell} fontVariantNumeric="tabular-nums">${scoreText(m.a)}<//>
-          <${Cell} fontVariantNumeric="tabular-nums">${scoreText(m.b)}<//>
+          <${Cell} fontVariantNumeric="tabular-nums" whiteSpace="nowrap">${scoreText(m.a)}<//>
+          <${Cell} fontVariantNumeric="tabular-nums" whiteSpace="nowrap">${scoreText(m.b)}<//>
           <${Cell}><${Intervals} a=${m.a} b=${m.b} /><//>
           <${Cell}><${Difference} a=${m.a} b=${m.b} lowerIsBetter=${m.lower_is_better} /><//>
         <//>`,
@@ -85,7 +85,7 @@ function FactTable({ data }) {
           ${shown.map(
             (f, i) => html`<${C.Table.Row} key=${i} bg=${all && f.differs ? "bg.muted" : undefined}>
               <${Cell} color="fg.muted">${f.group}<//><${Cell}>${f.name}<//>
-              <${Cell} overflowWrap="anywhere">${f.a ?? NONE}<//><${Cell} overflowWrap="anywhere">${f.b ?? NONE}<//>
+              <${Cell} minW="9rem" overflowWrap="anywhere">${f.a ?? NONE}<//><${Cell} minW="9rem" overflowWrap="anywhere">${f.b ?? NONE}<//>
             <//>`,
           )}
         <//>`}

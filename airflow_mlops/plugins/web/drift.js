@@ -13,6 +13,8 @@ function drawn(data, zone) {
   const cells = data.columns.flatMap((c, y) =>
     c.cells.flatMap((cell, x) => (cell ? [{ value: [x, y, cell.effect], drifted: cell.drifted }] : [])),
   );
+  // Alarms last: what is drawn later lies above, and its frame stays whole.
+  cells.sort((a, b) => a.drifted - b.drifted);
   const top = Math.max(0.01, ...cells.map((c) => c.value[2]));
   return (paint) => ({
     // Where names are long, so that the map begins at one line.

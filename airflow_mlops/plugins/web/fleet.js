@@ -3,7 +3,7 @@ import { C, React, Router, html, usePhone } from "./host.js";
 import { address, useData } from "./api.js";
 import { count } from "./format.js";
 import { ChampionCell, CheckCell, CostCell, Level, Needs, NextCell, TrainingCell, TrendCell, WaitingCell } from "./cells.js";
-import { Cell, Chips, Facts, Go, Grid, Head, Pager, Small, SortHead, wholePath } from "./parts.js";
+import { Cell, Chips, Facts, Go, Grid, Pager, Small, SortHead, wholePath } from "./parts.js";
 import { Empty, Read } from "./states.js";
 
 const LIMIT = 25;
@@ -56,7 +56,7 @@ function Choose({ label, value, options, all, onChange }) {
 }
 
 const Named = ({ row, to = row.link }) => html`<${C.Box} maxW=${{ base: "100%", md: "12rem" }}>
-  <${Go} to=${to} fontWeight="medium" overflowWrap="anywhere">${row.pipeline}<//>
+  <${Go} to=${to} fontWeight="medium" css=${{ overflowWrap: "break-word", display: "block" }}>${row.pipeline}<//>
   <${Small} overflowWrap="anywhere">${[row.owner, row.paused && "paused"].filter(Boolean).join(" · ")}<//>
 <//>`;
 

@@ -34,13 +34,23 @@ export function columns(nodes, edges) {
   return found.filter(Boolean);
 }
 
+const SHOWN = 4; // lines of a box; the others are a click away
+
 function Box({ node }) {
-  return html`<${C.Box} data-node=${node.id} borderWidth="1px" borderRadius="md" p=${2} bg=${node.kind === "model" ? "brand.subtle" : "bg.subtle"} width="11.5rem" position="relative" zIndex=${1}>
+  return html`<${C.Box} data-node=${node.id} borderWidth="1px" borderRadius="md" p=${2} bg=${node.kind === "model" ? "brand.subtle" : "bg.subtle"} width="100%" minW="11.5rem" maxW="17rem" position="relative" zIndex=${1}>
     <${Small}>${KINDS[node.kind] ?? node.kind}<//>
     <${C.Text} fontSize="sm" fontWeight="medium" overflowWrap="anywhere"><${Go} to=${node.link}>${node.title}<//><//>
-    ${node.lines.map((line, i) => html`<${Small} key=${i} overflowWrap="anywhere">${line}<//>`)}
+    <${Lines} lines=${node.lines.slice(0, SHOWN)} />
+    ${node.lines.length > SHOWN &&
+    html`<${C.Box} as="details" fontSize="xs" color="fg.muted">
+      <${C.Box} as="summary" cursor="pointer">${node.lines.length - SHOWN} more<//>
+      <${Lines} lines=${node.lines.slice(SHOWN)} />
+    <//>`}
   <//>`;
 }
+
+const Lines = ({ lines }) =>
+  lines.map((line, i) => html`<${Small} key=${i} overflowWrap="anywhere" lineClamp=${2} title=${line}>${line}<//>`);
 
 /** Lines between boxes, measured after the browser has laid the boxes out. */
 function useLines(frame, edges) {
@@ -73,7 +83,7 @@ function Graph({ data }) {
   const frame = React.useRef(null);
   const lines = useLines(frame, data.edges);
   return html`<${C.Box} overflowX="auto" tabIndex=${0} role="region" aria-label="Lineage graph">
-    <${C.Flex} ref=${frame} position="relative" gap=${10} minW="max-content" align="center" py=${2}>
+    <${C.Flex} ref=${frame} position="relative" gap=${10} align="center" py=${2}>
       <${C.Box} as="svg" position="absolute" inset=${0} width="100%" height="100%" color="border.emphasized" aria-hidden="true" overflow="visible">
         ${lines.map(({ id, label, x1, y1, x2, y2 }) => {
           const bend = Math.max(16, (x2 - x1) / 2);
@@ -85,7 +95,7 @@ function Graph({ data }) {
         })}
       <//>
       ${columns(data.nodes, data.edges).map(
-        (nodes, i) => html`<${C.Stack} key=${i} gap=${4}>${nodes.map((node) => html`<${Box} key=${node.id} node=${node} />`)}<//>`,
+        (nodes, i) => html`<${C.Stack} key=${i} gap=${4} flex="1" minW="11.5rem">${nodes.map((node) => html`<${Box} key=${node.id} node=${node} />`)}<//>`,
       )}
     <//>
   <//>`;

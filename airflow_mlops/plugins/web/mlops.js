@@ -1,16 +1,33 @@
 // What Airflow loads: it takes the global of a page's name and draws it with the ids of where it stands.
-import { C, React, Router, html } from "./host.js";
-import { Guard, Loading } from "./states.js";
-
-const Fleet = React.lazy(() => import("./fleet.js"));
-const Pipeline = React.lazy(() => import("./pipeline.js"));
-const Run = React.lazy(() => import("./run.js"));
-const Attention = React.lazy(() => import("./attention.js"));
+//
+// All modules are named here, also those that only others use: the browser then asks for them at once, not for one
+// after the other. ECharts alone waits until a chart is shown.
+import { C, Router, html } from "./host.js";
+import "./api.js";
+import "./actions.js";
+import "./cells.js";
+import "./chart.js";
+import "./compare.js";
+import "./drift.js";
+import "./format.js";
+import "./gates.js";
+import "./lineage.js";
+import "./parts.js";
+import "./performance.js";
+import "./reports.js";
+import "./spark.js";
+import "./timeline.js";
+import "./vendor/htm.js";
+import Attention from "./attention.js";
+import Fleet from "./fleet.js";
+import Pipeline from "./pipeline.js";
+import Run from "./run.js";
+import { Guard } from "./states.js";
 
 function Frame({ children }) {
   return html`<${Guard}>
     <${C.Box} height="100%" width="100%" overflowY="auto" p=${{ base: 3, md: 4 }} bg="bg" data-testid="mlops-page">
-      <${React.Suspense} fallback=${html`<${Loading} />`}>${children}<//>
+      ${children}
     <//>
   <//>`;
 }
@@ -34,9 +51,7 @@ function Whole() {
 
 /** The card on Airflow's home. */
 function AttentionCard() {
-  return html`<${Guard}>
-    <${React.Suspense} fallback=${html`<${C.Box} order=${3}><${Loading} rows=${3} /><//>`}><${Attention} /><//>
-  <//>`;
+  return html`<${Guard}><${Attention} /><//>`;
 }
 
 globalThis["MLOps"] = MLOps;

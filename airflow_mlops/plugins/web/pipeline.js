@@ -1,18 +1,24 @@
 // One pipeline's story: a tab on each of its DAGs.
-import { C, React, Router, html } from "./host.js";
+import { C, Router, html } from "./host.js";
 import { ActionButton, Questions } from "./actions.js";
 import { address, useData } from "./api.js";
 import { ChampionCell, CheckCell, CostCell, Level, Needs, NextCell, TrainingCell, TrendCell } from "./cells.js";
+import Compare from "./compare.js";
+import Drift from "./drift.js";
+import Lineage from "./lineage.js";
 import { Go, Small, Time, wholePath } from "./parts.js";
-import { Empty, Loading, Read } from "./states.js";
+import Performance from "./performance.js";
+import Reports from "./reports.js";
+import { Empty, Read } from "./states.js";
+import Timeline from "./timeline.js";
 
 const SECTIONS = [
-  ["timeline", "Timeline", React.lazy(() => import("./timeline.js"))],
-  ["compare", "Compare", React.lazy(() => import("./compare.js"))],
-  ["performance", "Performance", React.lazy(() => import("./performance.js"))],
-  ["drift", "Drift", React.lazy(() => import("./drift.js"))],
-  ["lineage", "Lineage", React.lazy(() => import("./lineage.js"))],
-  ["reports", "Card & reports", React.lazy(() => import("./reports.js"))],
+  ["timeline", "Timeline", Timeline],
+  ["compare", "Compare", Compare],
+  ["performance", "Performance", Performance],
+  ["drift", "Drift", Drift],
+  ["lineage", "Lineage", Lineage],
+  ["reports", "Card & reports", Reports],
 ];
 
 function Tile({ name, children }) {
@@ -107,13 +113,13 @@ export default function Pipeline({ pipeline, alone = false }) {
         <${C.Tabs.Root} value=${section} onValueChange=${(e) => go({ section: e.value })} mt=${4} lazyMount unmountOnExit>
           <${C.Flex} justify="space-between" align="flex-end" wrap="wrap" gap=${2}>
             <${C.Tabs.List} overflowX="auto" flex="1" minW=${0}>
-              ${SECTIONS.map(([name, title]) => html`<${C.Tabs.Trigger} key=${name} value=${name} whiteSpace="nowrap">${title}<//>`)}
+              ${SECTIONS.map(([name, title]) => html`<${C.Tabs.Trigger} key=${name} value=${name} whiteSpace="nowrap" flexShrink=${0}>${title}<//>`)}
             <//>
             <${KeyChoice} keys=${data.keys} value=${key} onChange=${(k) => go({ key: k })} />
           <//>
           ${SECTIONS.map(
-            ([name, title, Section]) => html`<${C.Tabs.Content} key=${name} value=${name} data-testid=${`mlops-${name}`}>
-              <${React.Suspense} fallback=${html`<${Loading} />`}><${Section} data=${data} query=${query} title=${title} go=${go} params=${params} /><//>
+            ([name, , Section]) => html`<${C.Tabs.Content} key=${name} value=${name} data-testid=${`mlops-${name}`}>
+              <${Section} query=${query} go=${go} params=${params} />
             <//>`,
           )}
         <//>

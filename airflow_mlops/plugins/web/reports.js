@@ -12,20 +12,38 @@ export function Framed({ link, title }) {
   <//>`;
 }
 
+/** The newest report of each kind with those before it: [[report, [older, …]], …], in their order. */
+function kinds(reports) {
+  const found = new Map();
+  for (const report of reports) {
+    if (found.has(report.name)) found.get(report.name)[1].push(report);
+    else found.set(report.name, [report, []]);
+  }
+  return [...found.values()];
+}
+
 /** Reports as a list; the one that is chosen opens below it. */
-export function ReportList({ reports, first = null }) {
-  const [open, setOpen] = React.useState(first);
+export function ReportList({ reports }) {
+  const [open, setOpen] = React.useState(null);
   const shown = reports.find((r) => r.link === open);
+  const line = (r) => html`<${C.Flex} gap=${3} py=${1.5} wrap="wrap" align="baseline">
+    <${C.Text} fontWeight="medium" minW="10rem">${r.name}<//>
+    <${C.Text} color="fg.muted" flex="1" minW="8rem">${r.about}${r.at && html`, made <${Time} at=${r.at} />`}<//>
+    <${C.Button} size="2xs" variant=${open === r.link ? "solid" : "outline"} aria-pressed=${open === r.link} onClick=${() => setOpen(open === r.link ? null : r.link)}>
+      ${open === r.link ? "Hide" : "Show here"}
+    <//>
+    <${Go} to=${r.link}>Open in a tab<//>
+  <//>`;
   return html`<${React.Fragment}>
     <${C.Box} as="ul" listStyleType="none" fontSize="sm" mb=${3}>
-      ${reports.map(
-        (r, i) => html`<${C.Flex} as="li" key=${r.link} gap=${3} py=${1.5} borderTopWidth=${i ? "1px" : 0} wrap="wrap" align="baseline">
-          <${C.Text} fontWeight="medium" minW="10rem">${r.name}<//>
-          <${C.Text} color="fg.muted" flex="1" minW="8rem">${r.about}${r.at && html`, <${Time} at=${r.at} />`}<//>
-          <${C.Button} size="2xs" variant=${open === r.link ? "solid" : "outline"} aria-pressed=${open === r.link} onClick=${() => setOpen(open === r.link ? null : r.link)}>
-            ${open === r.link ? "Hide" : "Show here"}
-          <//>
-          <${Go} to=${r.link}>Open in a tab<//>
+      ${kinds(reports).map(
+        ([newest, older], i) => html`<${C.Box} as="li" key=${newest.link} borderTopWidth=${i ? "1px" : 0}>
+          ${line(newest)}
+          ${older.length > 0 &&
+          html`<${C.Box} as="details" mb=${1}>
+            <${C.Box} as="summary" cursor="pointer" fontSize="xs" color="fg.muted">${older.length} older<//>
+            ${older.map((r) => html`<${React.Fragment} key=${r.link}>${line(r)}<//>`)}
+          <//>`}
         <//>`,
       )}
     <//>

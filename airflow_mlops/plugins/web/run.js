@@ -61,13 +61,13 @@ export default function Run({ dagId, runId }) {
         <//>
       <//>
       ${run.approvals.length > 0 && html`<${Questions} dagId=${dagId} runId=${runId} onDone=${read.reload} />`}
+      ${run.changes.length > 0 &&
+      html`<${Panel} title="What would change the verdict">
+        <${C.Box} as="ul" ps=${4} fontSize="sm" listStyleType="disc">${run.changes.map((text) => html`<${C.Box} as="li" key=${text} overflowWrap="anywhere">${text}<//>`)}<//>
+      <//>`}
       <${C.Box} columnGap=${4} css=${{ columnWidth: "24rem", "& > *": { breakInside: "avoid", marginBottom: "1rem" } }}>
         ${run.gates.length > 0 && html`<${Panel} title="Gates"><${Gates} gates=${run.gates} /><//>`}
         ${run.checks.length > 0 && html`<${Checks} checks=${run.checks} />`}
-        ${run.changes.length > 0 &&
-        html`<${Panel} title="What would change the verdict">
-          <${C.Box} as="ul" ps=${4} fontSize="sm" listStyleType="disc">${run.changes.map((text) => html`<${C.Box} as="li" key=${text} overflowWrap="anywhere">${text}<//>`)}<//>
-        <//>`}
         <${About} run=${run} />
         ${run.sections.map(
           (s) => html`<${Panel} key=${s.title} title=${s.title}><${Facts} rows=${s.facts.map((f) => [f.name, f.value])} /><//>`,

@@ -7,7 +7,7 @@ const HEIGHT = 22;
 const PAD = 3;
 
 /** `values`: numbers in time order, null where nothing could be measured; `label` is read to who cannot see it. */
-export function Spark({ values, label, alarm = false }) {
+export function Spark({ values, label, colour = "fg.muted" }) {
   const known = values.filter((v) => Number.isFinite(v));
   if (known.length < 2) return null;
   const [low, high] = [Math.min(...known), Math.max(...known)];
@@ -26,7 +26,7 @@ export function Spark({ values, label, alarm = false }) {
   const last = values.findLastIndex((v) => Number.isFinite(v));
   const title = `${label}: from ${number(known[0])} to ${number(known.at(-1))}, between ${number(low)} and ${number(high)}`;
   return html`<${C.Box} as="svg" role="img" aria-label=${title} width="${WIDTH}px" height="${HEIGHT}px" flexShrink=${0}
-    color=${alarm ? "fg.error" : "fg.muted"} viewBox="0 0 ${WIDTH} ${HEIGHT}">
+    color=${colour} viewBox="0 0 ${WIDTH} ${HEIGHT}">
     <title>${title}</title>
     <path d=${path} fill="none" stroke="currentColor" strokeWidth="1.5" strokeLinejoin="round" />
     <circle cx=${x(last)} cy=${y(values[last])} r="2.2" fill="currentColor" />

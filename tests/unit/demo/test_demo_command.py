@@ -59,6 +59,15 @@ def test_nothing_of_the_callers_airflow_gets_in(tmp_path: Path, monkeypatch: pyt
     assert live.env["AIRFLOW__MLOPS__DATA_ROOT"] == "/d"
 
 
+def test_all_of_an_airflow_can_lie_below_a_path(tmp_path: Path) -> None:
+    live = LiveAirflow(
+        tmp_path, tmp_path, port=8999, env={"AIRFLOW__API__BASE_URL": "http://localhost:8999/team/airflow"}
+    )
+    assert live.url == "http://localhost:8999/team/airflow"
+    # Tasks find the API server there too.
+    assert live.env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8999/team/airflow/execution/"
+
+
 def test_a_process_does_not_outlive_its_block() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"], stdout=subprocess.PIPE, text=True

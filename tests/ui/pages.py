@@ -1,0 +1,380 @@
+"""The MLOps pages in a real browser, against a live Airflow under a prefix: ``python -m tests.ui.pages``.
+
+The demo fills an Airflow once (``--home``; kept, so that a second call starts at once). It is then started again below
+``/team/airflow``, and every page is used as people use it: in both themes, on a desk and on a phone, with a mouse and
+with the keyboard, by an administrator, by somebody who may only look and by somebody who may not even do that. One line
+for each check, a picture of each page, and exit code 1 when one does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_mlops import demo
+from airflow_mlops.demo.__main__ import MARK
+from airflow_mlops.demo.__main__ import main as run_demo
+from airflow_mlops.demo.airflow import LiveAirflow, free_port
+
+PREFIX = "/team/airflow"
+DAGS = Path(demo.__file__).parents[2] / "dags"
+USERS = {"admin": "admin", "vera": "viewer"}
+SCREENS = {"desk": (1440, 900), "phone": (390, 844)}
+MARKUP = '<img src=x onerror="window.hit=1">'
+PATIENCE = 60_000  # ms: a browser, four processes and tasks share two cores
+FLIGHTS, CANCER = "flight_delays", "breast_cancer"
+
+
+@dataclass
+class World:
+    """What the checks share.
+
+    :param page: of the administrator; ``seen`` collects what went wrong in any page, and who was asked.
+    """
+
+    browser: Any
+    live: LiveAirflow
+    root: str
+    pictures: Path
+    page: Any = None
+    seen: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+    def sign_in(self, user: str, screen: str = "desk") -> Any:
+        """A page of a new session of ``user``."""
+        width, height = SCREENS[screen]
+        context = self.browser.new_context(viewport={"width": width, "height": height})
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: self.seen.append(f"{page.url}: {error}"))
+        # data: and blob: ask nobody.
+        page.on("request", lambda request: self.hosts.update(filter(None, [urlsplit(request.url).netloc])))
+        page.goto(f"{self.root}/auth/login/")
+        page.fill("input[name=username]", user)
+        page.fill("input[name=password]", user)
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url: "/auth/" not in url)
+        return page
+
+    def open(self, path: str, *, page: Any = None, theme: str = "light", screen: str = "desk") -> Any:
+        """Open ``path`` below Airflow's root."""
+        page = page or self.page
+        width, height = SCREENS[screen]
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate("theme => localStorage.setItem('theme', theme)", theme)
+        page.goto(f"{self.root}/{path}")
+        return page
+
+    def picture(self, name: str, page: Any = None) -> None:
+        (page or self.page).screenshot(path=self.pictures / f"{name}.png")
+
+
+CHECKS: list[Callable[[World], str | None]] = []
+
+
+def check(function: Callable[[World], str | None]) -> Callable[[World], str | None]:
+    """Add a check; what it returns is printed beside its name."""
+    CHECKS.append(function)
+    return function
+
+
+def want(truth: Any, words: str) -> None:
+    """Fail with ``words``."""
+    if not truth:
+        raise AssertionError(words)
+
+
+def whole(pipeline: str, section: str = "timeline") -> str:
+    return f"plugin/mlops/pipelines/{pipeline}?section={section}"
+
+
+@check
+def fleet_on_desk_and_phone_in_both_themes(w: World) -> str:
+    for screen in SCREENS:
+        for theme in ("light", "dark"):
+            page = w.open("plugin/mlops", theme=theme, screen=screen)
+            for pipeline in (FLIGHTS, CANCER):
+                row = page.locator(f'[data-pipeline="{pipeline}"]')
+                row.wait_for()
+                want("v" in row.inner_text(), f"{pipeline} names no version")
+            want("dark" in page.evaluate("document.documentElement.className") or theme == "light", "not dark")
+            w.picture(f"fleet-{screen}-{theme}")
+    began = time.monotonic()
+    w.open("plugin/mlops").locator(f'[data-pipeline="{FLIGHTS}"]').wait_for()
+    return f"shown {time.monotonic() - began:.1f} s after the address was opened"
+
+
+@check
+def fleet_by_keyboard(w: World) -> None:
+    page = w.open("plugin/mlops")
+    page.get_by_role("searchbox", name="Search pipelines").press_sequentially("breast")
+    page.locator(f'[data-pipeline="{FLIGHTS}"]').wait_for(state="detached")
+    want("search=breast" in page.url, "the search is not in the address")
+    page.get_by_role("searchbox", name="Search pipelines").fill("nothing like this")
+    page.get_by_role("button", name="Clear search and filters").press("Enter")
+    page.locator(f'[data-pipeline="{FLIGHTS}"]').wait_for()
+    head = page.get_by_role("columnheader", name="Pipeline")
+    head.get_by_role("button").press("Enter")
+    page.wait_for_url("**sort=pipeline**")
+    want(head.get_attribute("aria-sort") == "ascending", "the order is not told to who cannot see it")
+    page.wait_for_function("document.querySelector('tr[data-pipeline]').dataset.pipeline === 'breast_cancer'")
+
+
+@check
+def card_on_the_home_page(w: World) -> None:
+    card = w.open("").get_by_test_id("mlops-attention")
+    card.get_by_text("2 pipelines").wait_for()
+    card.scroll_into_view_if_needed()
+    w.picture("home")
+
+
+@check
+def tab_of_a_dag(w: World) -> None:
+    page = w.open(f"dags/{FLIGHTS}__monitor/plugin/mlops-pipeline")
+    page.get_by_test_id("mlops-page").get_by_role("heading", name=FLIGHTS, exact=True).wait_for()
+    w.picture("tab-of-a-dag")
+    page.get_by_role("link", name="whole window").click()
+    page.wait_for_url("**/plugin/mlops/pipelines/**")
+
+
+@check
+def a_dag_that_is_no_pipeline_says_so(w: World) -> None:
+    w.open("dags/breast_cancer_by_hand/plugin/mlops-pipeline").get_by_text("not part of an MLOps pipeline").wait_for()
+
+
+SECTIONS = {
+    "timeline": "was trained",
+    "compare": "95 % intervals",
+    "performance": "When the champion changed",
+    "drift": "Drift per column",
+    "lineage": "comes from",
+    "reports": "Model card of",
+}
+
+
+@check
+def sections_of_a_pipeline(w: World) -> None:
+    for section, words in SECTIONS.items():
+        for screen, theme in (("desk", "light"), ("phone", "dark")):
+            page = w.open(whole(FLIGHTS, section), screen=screen, theme=theme)
+            part = page.get_by_test_id(f"mlops-{section}")
+            part.get_by_text(words).first.wait_for()
+            if section in ("performance", "drift"):
+                part.locator("canvas").first.wait_for()
+                time.sleep(1)  # drawn step by step
+            wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            want(wide < 2, f"{section} is {wide} px wider than the {screen}'s window")
+            page.get_by_role("tab", name="Timeline").evaluate("tab => tab.scrollIntoView()")
+            w.picture(f"{section}-{screen}-{theme}")
+
+
+@check
+def charts_are_also_tables(w: World) -> None:
+    for section in ("performance", "drift"):
+        part = w.open(whole(FLIGHTS, section)).get_by_test_id(f"mlops-{section}")
+        part.get_by_role("button", name="Show as table").press("Enter")
+        want(part.get_by_role("table").locator("tbody tr").count() > 1, f"{section} has no table")
+
+
+@check
+def distribution_of_a_column(w: World) -> None:
+    page = w.open(whole(FLIGHTS, "drift"))
+    page.get_by_role("combobox", name="Column").select_option("humidity")
+    page.get_by_text("rows").filter(has_text="This window").first.wait_for()
+    page.get_by_test_id("mlops-drift").locator("canvas").nth(1).wait_for()
+    page.get_by_role("button", name="Close the distribution").scroll_into_view_if_needed()
+    time.sleep(1)
+    w.picture("distribution")
+
+
+@check
+def page_of_a_run(w: World) -> None:
+    runs = w.live.get(f"dags/{FLIGHTS}__train/dagRuns", limit=100, order_by="-run_after")["dag_runs"]
+    trained = next(run for run in runs if "schedule" in run["dag_run_id"])
+    page = w.open(f"dags/{FLIGHTS}__train/runs/{trained['dag_run_id']}/plugin/mlops-run")
+    page.get_by_test_id("mlops-verdict").wait_for()
+    for title in ("Gates", "This run", "Reports"):
+        page.get_by_role("heading", name=title, exact=True).wait_for()
+    w.picture("run")
+
+
+@check
+def times_follow_airflows_zone(w: World) -> None:
+    page = w.open(whole(FLIGHTS))
+    shown = page.get_by_test_id("mlops-timeline").locator("time").first
+    before = shown.inner_text()
+    page.evaluate("""() => {
+      localStorage.setItem('timezone', JSON.stringify('Asia/Tokyo'));
+      dispatchEvent(new StorageEvent('local-storage', {key: 'timezone'}));
+    }""")
+    want(shown.inner_text() != before, "the zone was not followed")
+    want("Asia/Tokyo" in shown.get_attribute("title"), "the zone is not named")
+    page.evaluate("localStorage.removeItem('timezone')")
+
+
+@check
+def a_report_reaches_nothing(w: World) -> None:
+    page = w.open(whole(FLIGHTS, "reports"))
+    frame = page.locator("iframe").first
+    frame.scroll_into_view_if_needed()
+    content = frame.element_handle().content_frame()
+    content.wait_for_selector("body *")
+    tried = """() => {
+      const out = {};
+      for (const [name, what] of [["cookie", () => document.cookie], ["parent", () => parent.document.title],
+                                  ["storage", () => localStorage.length]]) {
+        try { what(); out[name] = "reached"; } catch (error) { out[name] = error.name; }
+      }
+      return {...out, origin: self.origin};
+    }"""
+    said = content.evaluate(tried)
+    denied = dict.fromkeys(("cookie", "parent", "storage"), "SecurityError")
+    want(said == {**denied, "origin": "null"}, str(said))
+
+
+def press(page: Any, name: str) -> Any:
+    """Press a button that asks first; returns its dialog."""
+    dialog = page.get_by_role("dialog")
+    for _ in range(5):
+        page.get_by_role("button", name=name).click()
+        with suppress(Exception):
+            dialog.wait_for(timeout=3_000)
+            # Airflow draws a page anew once, soon after its first load.
+            time.sleep(2)
+            if dialog.is_visible():
+                return dialog
+    raise AssertionError(f"{name} opens no dialog")
+
+
+@check
+def a_training_started_and_approved_from_the_page(w: World) -> str:
+    page = w.open(whole(CANCER))
+    dialog = press(page, "Train now")
+    dialog.get_by_role("button", name="Train now").click()
+    dialog.get_by_role("link", name="manual__").wait_for()
+    w.picture("train-now")
+    dialog.get_by_role("button", name="Close").click()
+    question = page.get_by_test_id("mlops-question")
+    question.wait_for(timeout=300_000)
+    w.picture("question")
+    question.get_by_role("button", name="Approve").click()
+    page.get_by_role("dialog").get_by_role("button", name="Approve").click()
+    page.get_by_text("Answered: Approve").wait_for()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    page.get_by_text("v2 became champion").first.wait_for(timeout=300_000)
+    w.picture("approved")
+    return "v2 is the champion"
+
+
+@check
+def a_rollback_from_the_page(w: World) -> str:
+    w.live.unpause(f"{CANCER}__registry")
+    page = w.open(whole(CANCER))
+    dialog = press(page, "Roll back")
+    act = dialog.get_by_role("button", name="Roll back")
+    want(act.is_disabled(), "a rollback needs a reason")
+    dialog.get_by_label("Reason").fill(f"worse in production {MARKUP}")
+    act.click()
+    dialog.get_by_text("Run success").wait_for(timeout=300_000)
+    w.picture("rollback")
+    dialog.get_by_role("button", name="Close").click()
+    # What somebody wrote is text wherever it is shown.
+    page.get_by_text(MARKUP).first.wait_for()
+    want(page.evaluate("window.hit") is None, "markup ran")
+    changes = w.live.get(f"dags/{CANCER}__registry/dagRuns", order_by="-run_after")["dag_runs"]
+    want(changes[0]["triggering_user_name"] == "admin", "the run has no name of a user")
+    return "by a run of the registry DAG, as the signed-in user"
+
+
+@check
+def who_may_only_look_cannot_act(w: World) -> None:
+    page = w.sign_in("vera")
+    w.open(whole(CANCER), page=page)
+    button = page.get_by_role("button", name="Train now")
+    button.wait_for()
+    want(button.is_disabled() and button.get_attribute("title"), "a viewer may press, or is not told why not")
+    w.picture("viewer", page)
+    page.context.close()
+
+
+@check
+def nothing_failed_and_nobody_else_was_asked(w: World) -> str:
+    want(not w.seen, "\n".join(w.seen[:5]))
+    own = {f"localhost:{w.live.port}"}
+    want(w.hosts == own, f"asked {sorted(w.hosts - own)}")
+    return f"{len(CHECKS)} checks"
+
+
+def chromium() -> str:
+    """Path of a Chromium of this machine."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not found:
+        raise SystemExit("There is no Chromium: install one (Debian: apt install chromium), or say CHROMIUM=PATH")
+    return found
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        raise SystemExit("Playwright is not installed: make ui, or pip install -e '.[ui]'") from None
+    with sync_playwright() as playwright:
+        # As root in a container Chromium has no sandbox of its own.
+        args = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        yield playwright.chromium.launch(executable_path=chromium(), args=args)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.ui.pages", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--home", type=Path, default=Path(".demo-ui"), help="of the filled demo; made if need be")
+    parser.add_argument("--pictures", type=Path, default=Path(".demo-ui-pictures"))
+    parser.add_argument("--only", default="", help="checks whose name has this in it")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: what was started here ends with it
+    chromium()
+    home: Path = options.home.resolve()
+    if not (home / MARK).is_file() and run_demo(["--home", str(home), "--port", str(free_port()), "--no-ui"]):
+        return 1
+    options.pictures.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    env = {
+        "AIRFLOW__API__BASE_URL": f"http://localhost:{port}{PREFIX}",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in USERS.items()),
+        "AIRFLOW__MLOPS__STORE": (home / "store").as_uri(),
+        "AIRFLOW__MLOPS__DATA_ROOT": str(home / "data"),
+    }
+    failed = []
+    with browser() as chrome, LiveAirflow(home / "airflow", DAGS, port=port, env=env, say=print) as live:
+        world = World(chrome, live, live.url, options.pictures)
+        world.page = world.sign_in("admin")
+        for function in CHECKS:
+            name = function.__name__.replace("_", " ")
+            if options.only not in function.__name__:
+                continue
+            began = time.monotonic()
+            try:
+                said = function(world)
+            except Exception as error:  # noqa: BLE001 - each check is told, whatever broke it
+                failed.append(name)
+                world.picture(f"failed-{function.__name__}")
+                print(f"FAIL  {name}: {str(error)[:600]}", flush=True)
+                continue
+            print(f"ok    {name} ({time.monotonic() - began:.0f} s){f': {said}' if said else ''}", flush=True)
+    print(f"\npictures: {options.pictures}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
