@@ -19,6 +19,7 @@ from airflow_mlops.config.semantics import check
 from airflow_mlops.config.yaml_source import parse
 
 PIPELINES = sorted(Path(__file__).parents[3].glob("dags/pipelines/*.yaml"))
+BETWEEN = "expect_column_values_to_be_between"
 HGB = "sklearn.ensemble.HistGradientBoostingClassifier"
 
 
@@ -354,97 +355,6 @@ def test_a_matrix_is_for_classes():
 )  # fmt: skip
 def test_gates_that_are_told_of_elsewhere_or_may_pass(gate):
     assert not found(f"evaluate: {{gates: [{{{gate}}}]}}")
-
-
-# --- expectations ----------------------------------------------------------------------------------
-
-BETWEEN = "expect_column_values_to_be_between"
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [("expect_column_values_to_be_betwen", BETWEEN), ("ExpectColumnValuesToBeBetween", BETWEEN),
-     ("column_values_to_be_between", BETWEEN)],
-)  # fmt: skip
-def test_unknown_expectations(name, meant):
-    issue = one(expectation(name, "column: a"))
-    assert (issue.code, issue.line, issue.column) == ("expectation", 3, 7)
-    assert issue.path == f"validate.expectations.0.{name}"
-    assert issue.suggestion == f"did you mean `{meant}`?"
-
-
-def test_an_expectation_that_is_like_none():
-    assert "greatexpectations.io" in str(one(expectation("expect_zzzzzzzzzzzzzzzz", "a: 1")).suggestion)
-    assert not found(expectation("zzzzzzzzzzzzzzz", "a: 1"))  # the form of the entry is told of elsewhere
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "key", "message", "suggestion"),
-    [
-        (BETWEEN, "colum: a, min_value: 1", "colum", "has no argument `colum`", "did you mean `column`?"),
-        (BETWEEN, "column: a, min_val: 1", "min_val", "has no argument `min_val`", "did you mean `min_value`?"),
-        (
-            BETWEEN,
-            "column: a, min_value: 1, zzz: 1",
-            "zzz",
-            "has no argument `zzz`",
-            "it takes column, condition_parser",
-        ),
-        (BETWEEN, "column: a, min_value: low", "min_value", "a number, a date or time or null, not the text 'low'", ""),
-        (BETWEEN, "column: a, min_value: 9, max_value: 1", "min_value", "larger than `max_value`, 1", "exchange"),
-        (BETWEEN, "column: a, min_value: 1, mostly: 95", "mostly", "at least 0 and at most 1, not 95", "write 0.95"),
-        (BETWEEN, "column: a, min_value: 1, mostly: -0.1", "mostly", "not -0.1", ""),
-        (BETWEEN, "column: a, min_value: 1, strict_min: maybe", "strict_min", "true or false, not the text", ""),
-        (BETWEEN, "column: a, min_value: 1, severity: warn", "severity", "'critical', 'info' or 'warning'", "warning"),
-        (
-            BETWEEN,
-            "column: 5, min_value: 1",
-            "column",
-            "`column` of `expect_column_values_to_be_between` must be text",
-            "",
-        ),
-        ("expect_column_values_to_be_in_set", "column: a, value_set: x", "value_set", "must be a list", ""),
-        ("expect_compound_columns_to_be_unique", "column_list: [1, []]", "column_list", "must be a list of text", ""),
-    ],
-)
-def test_arguments(name, arguments, key, message, suggestion):
-    issue = one(expectation(name, arguments))
-    assert (issue.code, issue.path, issue.severity) == ("argument", f"validate.expectations.0.{name}.{key}", "error")
-    assert message in issue.message
-    assert suggestion in str(issue.suggestion)
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "message", "suggestion"),
-    [
-        (BETWEEN, "min_value: 1", f"`{BETWEEN}` needs `column`", "add `column`: text"),
-        (BETWEEN, "column: a", "needs `min_value`, `max_value` or both", "add one of them"),
-        (
-            BETWEEN,
-            "column: a, min_value: null, max_value: null",
-            "needs `min_value`, `max_value` or both",
-            "add one of them",
-        ),
-        ("expect_column_values_to_be_in_set", "column: a", "needs `value_set`", "add `value_set`: a list"),
-        ("expect_column_pair_values_to_be_equal", "column_A: a", "needs `column_B`", "add `column_B`: text"),
-    ],
-)
-def test_missing_arguments(name, arguments, message, suggestion):
-    issue = one(expectation(name, arguments))
-    assert (issue.code, issue.path) == ("argument", f"validate.expectations.0.{name}")
-    assert (issue.line, issue.column) == (3, 7)
-    assert message in issue.message
-    assert issue.suggestion == suggestion
-
-
-def test_regular_expressions():
-    issue = one(expectation("expect_column_values_to_match_regex", "column: a, regex: '([a-z'"))
-    assert (issue.code, issue.path.rpartition(".")[2]) == ("regex", "regex")
-    assert "unterminated character set" in issue.message
-    issue = one(expectation("expect_column_values_to_match_regex_list", "column: a, regex_list: [a, '*']"))
-    assert (issue.code, issue.path.split(".")[-2:]) == ("regex", ["regex_list", "1"])
-    for pattern in ("[[a]", "(" * 150 + ")" * 150):  # a warning of Python's, and a deep one
-        found(expectation("expect_column_values_to_match_regex", f"column: a, regex: '{pattern}'"))
 
 
 # --- kinds of values -------------------------------------------------------------------------------
