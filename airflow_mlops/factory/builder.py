@@ -13,7 +13,8 @@ from airflow_mlops.config.models import PipelineConfig, midnight
 from airflow_mlops.config.secrets import masked_text
 from airflow_mlops.factory.assets import PipelineAssets, schedule
 from airflow_mlops.factory.levels import DagSpec, Step, dag_specs
-from airflow_mlops.factory.steps import STEPS, StepContext
+from airflow_mlops.factory.step_context import StepContext
+from airflow_mlops.factory.steps import STEPS
 from airflow_mlops.window import parse_duration
 
 _DURATIONS = ("retry_delay", "max_retry_delay", "execution_timeout")

@@ -20,7 +20,8 @@ from airflow_mlops.exceptions import ConfigError
 from airflow_mlops.factory.builder import build_pipeline
 from airflow_mlops.factory.levels import LEVELS, dag_specs
 from airflow_mlops.factory.loading import load_dags
-from airflow_mlops.factory.steps import STEPS, airflow_resources
+from airflow_mlops.factory.step_context import airflow_resources
+from airflow_mlops.factory.steps import STEPS
 
 LEVEL_0 = """
 pipeline: churn
