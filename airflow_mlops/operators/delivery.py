@@ -29,10 +29,7 @@ _STATES = ("failed", "upstream_failed")
 
 
 class DeliveryOperator(MLOpsOperator):
-    """Base of the steps of a delivery: what a step finds becomes a record in the store and a report linked here.
-
-    A step that finds something wrong fails without a retry; what may pass (a remote that does not answer) is tried
-    again. Returns ``{"step", "status", "told"}`` and what the step adds.
+    """Base of every task of a delivery: the project, where it goes, what was found so far, and the report of it.
 
     :param project: what ``project.yaml`` says.
     :param folder: where that file lies; a remote that is a path starts there.
@@ -46,11 +43,6 @@ class DeliveryOperator(MLOpsOperator):
         self.project = project
         self.folder = folder
         self.steps = tuple(steps)
-
-    @property
-    def step(self) -> str:
-        """How this step is called in the records."""
-        return record_name(self.task_id)
 
     @contextmanager
     def targets(self) -> Iterator[dict[str, Target]]:
@@ -68,6 +60,62 @@ class DeliveryOperator(MLOpsOperator):
         ti = context["ti"]
         delivery = op_id(ti.dag_id, ti.run_id)
         return Records(self.hook.store(), self.project.name, delivery, self.steps)
+
+    def keep_delivery_report(
+        self,
+        context: Context,
+        records: Records,
+        *,
+        verdict: str,
+        environments: Sequence[Mapping[str, Any]] = (),
+        told: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str | None:
+        """Store the report as it stands now and link it; nothing before a commit is known."""
+        from airflow_mlops.delivery.page import delivery_page
+
+        found = list(told if told is not None else records.all())
+        first = next((r for r in found if r["step"] == CHECKOUT), {})
+        asked = self._asked(context)
+        source = first.get("source") or {"project": self.project.name, "commit": "", "ref": asked["ref"]}
+        markdown = next((r["report"] for r in reversed(found) if r.get("report")), None)
+        page = delivery_page(
+            source,
+            found,
+            verdict=verdict,
+            environments=environments,
+            reason=asked["reason"],
+            markdown=markdown,
+        )
+        return self.keep_report(context, "Delivery report", page)
+
+    def _asked(self, context: Context) -> dict[str, Any]:
+        """What the run was started for: ``ref``, ``up_to``, ``reason``, ``by``; from form, event or defaults."""
+        from airflow_mlops.operators.base import run_scope
+
+        form, event = dict(context.get("params") or {}), run_scope(context).extra
+        by = getattr(context.get("dag_run"), "triggering_user_name", None)
+        new = f"new commit on {event['ref']}" if event.get("ref") else None
+        return {
+            # The watcher saw the branch at this commit; what else has come since has its own event.
+            "ref": str(form.get("ref") or event.get("commit") or self.project.branch).strip(),
+            "seen": None if form.get("ref") else event.get("ref"),
+            "up_to": form.get("up_to") or list(self.project.environments)[-1],
+            "reason": str(form.get("reason") or new or "").strip() or None,
+            "by": by or "the delivery DAG",
+        }
+
+
+class DeliveryStepOperator(DeliveryOperator):
+    """Base of the steps of a delivery: what a step finds becomes a record in the store and a report linked here.
+
+    A step that finds something wrong fails without a retry; what may pass (a remote that does not answer) is tried
+    again. Returns ``{"step", "status", "told"}`` and what the step adds.
+    """
+
+    @property
+    def step(self) -> str:
+        """How this step is called in the records."""
+        return record_name(self.task_id)
 
     def source(self, records: Records) -> Source:
         """The commit that this run delivers.
@@ -116,51 +164,8 @@ class DeliveryOperator(MLOpsOperator):
         told = (record["told"] or [""])[0]
         self.keep_delivery_report(context, records, verdict=f"{record['step']} {record['status']}: {told}")
 
-    def keep_delivery_report(
-        self,
-        context: Context,
-        records: Records,
-        *,
-        verdict: str,
-        environments: Sequence[Mapping[str, Any]] = (),
-        told: Sequence[Mapping[str, Any]] | None = None,
-    ) -> str | None:
-        """Store the report as it stands now and link it; nothing before a commit is known."""
-        from airflow_mlops.delivery.page import delivery_page
 
-        found = list(told if told is not None else records.all())
-        first = next((r for r in found if r["step"] == CHECKOUT), {})
-        asked = self._asked(context)
-        source = first.get("source") or {"project": self.project.name, "commit": "", "ref": asked["ref"]}
-        markdown = next((r["report"] for r in reversed(found) if r.get("report")), None)
-        page = delivery_page(
-            source,
-            found,
-            verdict=verdict,
-            environments=environments,
-            reason=asked["reason"],
-            markdown=markdown,
-        )
-        return self.keep_report(context, "Delivery report", page)
-
-    def _asked(self, context: Context) -> dict[str, Any]:
-        """What the run was started for: ``ref``, ``up_to``, ``reason``, ``by``; from form, event or defaults."""
-        from airflow_mlops.operators.base import run_scope
-
-        form, event = dict(context.get("params") or {}), run_scope(context).extra
-        by = getattr(context.get("dag_run"), "triggering_user_name", None)
-        new = f"new commit on {event['ref']}" if event.get("ref") else None
-        return {
-            # The watcher saw the branch at this commit; what else has come since has its own event.
-            "ref": str(form.get("ref") or event.get("commit") or self.project.branch).strip(),
-            "seen": None if form.get("ref") else event.get("ref"),
-            "up_to": form.get("up_to") or list(self.project.environments)[-1],
-            "reason": str(form.get("reason") or new or "").strip() or None,
-            "by": by or "the delivery DAG",
-        }
-
-
-class CheckoutOperator(DeliveryOperator):
+class CheckoutOperator(DeliveryStepOperator):
     """Decide which commit is delivered: that of the form, of the event that started the run, or the branch's newest.
 
     Its files, and those that the last environment has now, are kept in the store: every step behind works on these.
@@ -221,7 +226,7 @@ def _inside(clone: Path, path: str | None) -> Path:
     return folder
 
 
-class StageOperator(DeliveryOperator):
+class StageOperator(DeliveryStepOperator):
     """Run one stage of ``airflow mlops ci`` on the commit that was checked out; which one, the task's name says.
 
     :param limits: ``sample`` (rows that a pipeline is trained on), ``test_timeout`` and ``train_timeout`` (seconds).
@@ -292,10 +297,6 @@ class DeliveryReportOperator(DeliveryOperator):
         if failed:
             raise AirflowFailException(verdict)
         return {"told": verdict, "environments": [dict(e) for e in environments]}
-
-    def do(self, scope: RunScope, context: Context, records: Records) -> dict[str, Any]:
-        """Not a step with a record of its own."""
-        raise NotImplementedError
 
     def _told(self, context: Context, records: Records) -> list[dict[str, Any]]:
         """Every record, and one for each task that ended without: killed, or stopped by a person."""

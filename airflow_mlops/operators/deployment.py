@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow_mlops.config.project import Smoke
 from airflow_mlops.exceptions import ConfigError, DeliveryError, MLOpsError
 from airflow_mlops.operators.base import RunScope
-from airflow_mlops.operators.delivery import DeliveryOperator
+from airflow_mlops.operators.delivery import DeliveryStepOperator
 from airflow_mlops.operators.promotion import YES, approver
 from airflow_mlops.window import parse_duration
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_mlops.delivery.verification import Expected
 
 
-class EnvironmentOperator(DeliveryOperator):
+class EnvironmentOperator(DeliveryStepOperator):
     """Base of the steps in one environment.
 
     :param environment: its name in ``project.yaml``.
