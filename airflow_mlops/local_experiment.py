@@ -12,7 +12,7 @@ from airflow_mlops.exceptions import ConfigError
 from airflow_mlops.factory.levels.experiment import keep, trials
 
 if TYPE_CHECKING:
-    from airflow_mlops.local_steps import LocalRun
+    from airflow_mlops.local_run import LocalRun
 
 log = logging.getLogger(__name__)
 

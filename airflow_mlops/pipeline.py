@@ -25,7 +25,7 @@ from airflow_mlops.local_result import Experimented, Result, StepResult
 from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
-    from airflow_mlops.local_steps import LocalRun
+    from airflow_mlops.local_run import LocalRun
     from airflow_mlops.ml.files import Files
     from airflow_mlops.ml.reading import Sql
     from airflow_mlops.registry.signing import Signer, Verifier
@@ -226,7 +226,7 @@ class Pipeline:
         allow_commands: bool = False,
     ) -> tuple[LocalRun, dict[str, str]]:
         """What the steps of a DAG work with here, and where its reports are put."""
-        from airflow_mlops.local_steps import LocalRun
+        from airflow_mlops.local_run import LocalRun
         from airflow_mlops.ml.files import Files as OpenFiles
 
         if sample is not None and sample < 1:
