@@ -185,7 +185,7 @@ def _dag_id(run: LocalRun) -> str:
 
 
 def _score(run: LocalRun) -> list[str]:
-    from airflow_mlops.ml.candidate import evaluate_candidate
+    from airflow_mlops.ml.candidate_verdict import evaluate_candidate
 
     champion = run.champion()
     run.evaluation = evaluate_candidate(
@@ -223,7 +223,7 @@ def _printed(metric: dict[str, Any], model: str) -> str:
 
 
 def _gates(run: LocalRun) -> list[str]:
-    from airflow_mlops.ml.candidate import decide_candidate
+    from airflow_mlops.ml.candidate_verdict import decide_candidate
     from airflow_mlops.ml.gates import follow_up
     from airflow_mlops.store import layout
 

@@ -98,7 +98,8 @@ def train_before(
     :param evaluate: of the pipeline after: which metrics are compared.
     :returns: as :func:`train`, without ``version`` and ``verdict``.
     """
-    from airflow_mlops.ml.candidate import evaluate_candidate, train_candidate
+    from airflow_mlops.ml.candidate import train_candidate
+    from airflow_mlops.ml.candidate_verdict import evaluate_candidate
     from airflow_mlops.ml.command import check_command
     from airflow_mlops.ml.cost import Meter
 
@@ -185,7 +186,8 @@ def check_contract(
     :param number: of the version that :func:`train` registered; call this in another process than that.
     :returns: ``rows`` that were compared, and ``problems``: a sentence each.
     """
-    from airflow_mlops.ml.candidate import featured, read_sample
+    from airflow_mlops.ml.candidate import featured
+    from airflow_mlops.ml.candidate_verdict import read_sample
     from airflow_mlops.ml.features import FeatureSchema, recorded_code
     from airflow_mlops.ml.privacy import masked
     from airflow_mlops.ml.snapshot import Snapshot
@@ -276,7 +278,7 @@ def _load_libraries() -> None:
     import sklearn.ensemble
     import sklearn.linear_model  # noqa: F401
 
-    import airflow_mlops.ml.candidate  # noqa: F401
+    import airflow_mlops.ml.candidate_verdict  # noqa: F401
 
 
 def _quiet(*_: object) -> None:

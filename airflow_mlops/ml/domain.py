@@ -17,8 +17,8 @@ from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from airflow_mlops.ml.dependence import Dependence
-from airflow_mlops.ml.drift_profile import NUMBER_KINDS, coded, to_numbers
 from airflow_mlops.ml.drift_statistics import Signal
+from airflow_mlops.ml.drift_values import NUMBER_KINDS, coded, to_numbers
 
 _FOLDS = 4
 _MOST_CATEGORIES = 200  # of a column, by frequency; the others are one

@@ -21,17 +21,10 @@ import pandas as pd
 
 from airflow_mlops.config.models import Drift
 from airflow_mlops.exceptions import DataError
-from airflow_mlops.ml.drift_profile import (
-    BATCH_ROWS,
-    Categories,
-    CategoryCounter,
-    NumberCounter,
-    Numbers,
-    Profile,
-    make_profile,
-    to_numbers,
-)
+from airflow_mlops.ml.drift_counts import BATCH_ROWS, Categories, CategoryCounter, NumberCounter, Numbers
+from airflow_mlops.ml.drift_profile import Profile, make_profile
 from airflow_mlops.ml.drift_statistics import Signal, column_signals, worth
+from airflow_mlops.ml.drift_values import to_numbers
 
 MISSING_POINTS = 0.02
 FEWEST = 30

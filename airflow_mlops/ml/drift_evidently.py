@@ -15,7 +15,7 @@ import pandas as pd
 from airflow_mlops.config.models import Drift
 from airflow_mlops.ml.categories import label
 from airflow_mlops.ml.drift import ColumnDrift, DriftReport, not_enough, summarised
-from airflow_mlops.ml.drift_profile import to_numbers
+from airflow_mlops.ml.drift_values import to_numbers
 
 METHODS = {"number": "wasserstein", "category": "jensenshannon"}
 """Wasserstein distance in σ of the reference; Jensen–Shannon distance."""

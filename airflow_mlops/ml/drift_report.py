@@ -14,7 +14,7 @@ import pandas as pd
 
 from airflow_mlops.ml.drift import TOGETHER, ColumnDrift, DriftReport
 from airflow_mlops.ml.drift_evidently import TOO_CLOSE, Pair, as_texts, binned, run
-from airflow_mlops.ml.drift_profile import NUMBER_KINDS, core, to_numbers
+from airflow_mlops.ml.drift_values import NUMBER_KINDS, core, to_numbers
 
 SAMPLE_ROWS = 20_000
 _SHOWN_CATEGORIES = 30

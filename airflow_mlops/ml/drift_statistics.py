@@ -14,7 +14,8 @@ import numpy as np
 from scipy import stats
 from scipy.special import chdtrc, ndtr
 
-from airflow_mlops.ml.drift_profile import Categories, ColumnProfile, Numbers, Scale
+from airflow_mlops.ml.drift_counts import Categories, Numbers, Scale
+from airflow_mlops.ml.drift_profile import ColumnProfile
 
 _LABEL_LENGTH = 40
 

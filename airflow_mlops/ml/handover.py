@@ -8,7 +8,7 @@ from pathlib import Path
 
 from airflow_mlops.exceptions import UntrustedArtifact
 from airflow_mlops.ml.bundle import write_bundle
-from airflow_mlops.ml.candidate import read_sample
+from airflow_mlops.ml.candidate_verdict import read_sample
 from airflow_mlops.ml.card import card_of, note
 from airflow_mlops.ml.features import FeatureSchema
 from airflow_mlops.registry.artifacts import FORMAT, fetch_model_file, foreign_types

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_mlops.exceptions import CorruptObject
-from airflow_mlops.ml.drift_profile import Profile, column_profile, to_numbers
+from airflow_mlops.ml.drift_profile import Profile, column_profile
+from airflow_mlops.ml.drift_values import to_numbers
 from airflow_mlops.ml.evaluation import Evaluation
 from airflow_mlops.ml.features import FeatureSchema
 from airflow_mlops.ml.prediction import PREDICTION, PROBABILITY, SCORE, capture_kinds, likeliest

@@ -50,7 +50,7 @@ class EvaluateOperator(MLOpsOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Score both, record the evaluation on the version."""
-        from airflow_mlops.ml.candidate import evaluate_candidate
+        from airflow_mlops.ml.candidate_verdict import evaluate_candidate
 
         store, registry = self.hook.store(), self.hook.registry(self.pipeline)
         version = registry.get(self.candidate["version"])
@@ -112,7 +112,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Decide, keep the report and the model card, and skip what must not follow."""
-        from airflow_mlops.ml.candidate import decide_candidate
+        from airflow_mlops.ml.candidate_verdict import decide_candidate
         from airflow_mlops.ml.gates import follow_up
 
         store, registry = self.hook.store(), self.hook.registry(self.pipeline)

@@ -13,8 +13,10 @@ from scipy import stats
 from airflow_mlops.config.models import Drift
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.ml.drift import check_drift, critical_p
-from airflow_mlops.ml.drift_profile import Categories, column_profile, core, make_profile, to_numbers
+from airflow_mlops.ml.drift_counts import Categories
+from airflow_mlops.ml.drift_profile import column_profile, make_profile
 from airflow_mlops.ml.drift_statistics import column_signals, ks_test, rank_test, share_test, unseen_signal
+from airflow_mlops.ml.drift_values import core, to_numbers
 
 MIXED = {f"n{i}": "number" for i in range(6)} | {f"c{i}": "category" for i in range(3)} | {"b": "boolean"}
 

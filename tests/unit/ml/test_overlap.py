@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from airflow_mlops.config.models import Data, Evaluate, Gate, Train
-from airflow_mlops.ml.candidate import evaluate_candidate, train_candidate
+from airflow_mlops.ml.candidate import train_candidate
+from airflow_mlops.ml.candidate_verdict import evaluate_candidate
 from airflow_mlops.ml.data import read_batches, take_snapshot
 from airflow_mlops.ml.evaluation import Evaluation, Reference
 from airflow_mlops.ml.files import Files

@@ -21,7 +21,8 @@ from airflow_mlops.config.models import Data, Evaluate, Features, Train
 from airflow_mlops.exceptions import CodeNotAllowed, RegistryError, StoreUnavailable, TrainingError
 from airflow_mlops.ml import rerun as module
 from airflow_mlops.ml import training
-from airflow_mlops.ml.candidate import evaluate_candidate, train_candidate
+from airflow_mlops.ml.candidate import train_candidate
+from airflow_mlops.ml.candidate_verdict import evaluate_candidate
 from airflow_mlops.ml.data import read_batches, take_snapshot
 from airflow_mlops.ml.files import Files
 from airflow_mlops.ml.rerun import Rerun, rerun
