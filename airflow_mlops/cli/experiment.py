@@ -4,53 +4,19 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from airflow_mlops.cli.errors import clear_errors
-from airflow_mlops.cli.run import _own_stdout
+from airflow_mlops.cli.here import close, pipeline_here
 
 
 @clear_errors
 def experiment(args: Namespace) -> None:
     """Run the trials one after the other and print each as it ends; then the gates judge the winner."""
-    from airflow_mlops.config import load_pipeline
-    from airflow_mlops.config.folder import root_of
-    from airflow_mlops.hooks.mlops import MLOpsHook
-    from airflow_mlops.hooks.options import settings
-    from airflow_mlops.pipeline import Pipeline
-
-    path = Path(args.file)
-    config = load_pipeline(path, settings(args.environment), root_of(path))
-    hook = MLOpsHook()
-    files = hook.files(config.data.source if config.has_model else None, args.data_root)
-    if args.data_root:
-        files.root = args.data_root if "://" in args.data_root else str(Path(args.data_root).absolute())
-    pipeline = Pipeline(config, folder=path.resolve().parent, allowed_imports=hook.allowed_imports)
     space = space_of(args.set or ())
-    with _own_stdout() as out:
-        say = partial(print, file=out, flush=True)
-        found = pipeline.experiment(
-            n_trials=args.n_trials,
-            strategy=args.strategy,
-            space=space,
-            sample=args.sample,
-            start=args.start,
-            end=args.end,
-            store=hook.store(),
-            register=args.register,
-            say=say,
-            sql=hook.sql,
-            trusted_types=hook.trusted_types,
-            signer=hook.signer(),
-            verifier=hook.verifier(),
-            reports=args.reports,
-            files=files,
-        )
-        found.close()
-        if args.reports:
-            say(f"reports in {args.reports}: {', '.join(sorted(found.reports))}")
+    with pipeline_here(args) as (pipeline, given):
+        found = pipeline.experiment(n_trials=args.n_trials, strategy=args.strategy, space=space, **given)
+        close(found, args, given)
 
 
 def space_of(assignments: Sequence[str]) -> dict[str, list[Any]]:

@@ -36,12 +36,12 @@ def _columns() -> int:
 def list_(args: Namespace) -> None:
     """Every pipeline; or the versions of one, or the models of a fleet."""
     name, as_json = args.pipeline, args.output == "json"
-    from airflow_mlops.cli.run import _own_stdout
+    from airflow_mlops.cli.here import own_stdout
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.registry.overview import models, overview
     from airflow_mlops.registry.registry import Registry
 
-    with _own_stdout() as out:
+    with own_stdout() as out:
         store = MLOpsHook().store()
         if name is None:
             found = overview(store)
@@ -121,11 +121,11 @@ def _row(version: Version) -> dict[str, Any]:
 def show(args: Namespace) -> None:
     """One version, readable or whole."""
     model, as_json = args.model, args.output == "json"
-    from airflow_mlops.cli.run import _own_stdout
+    from airflow_mlops.cli.here import own_stdout
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.registry.export import card_of, told
 
-    with _own_stdout() as out:
+    with own_stdout() as out:
         store = MLOpsHook().store()
         version = ModelRef.parse(model).find(store)
         if as_json:
@@ -146,13 +146,13 @@ def show(args: Namespace) -> None:
 def history(args: Namespace) -> None:
     """Every change of a registry."""
     name, notes, as_json = args.pipeline, args.notes, args.output == "json"
-    from airflow_mlops.cli.run import _own_stdout
+    from airflow_mlops.cli.here import own_stdout
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.registry.overview import overview
     from airflow_mlops.registry.registry import Registry
     from airflow_mlops.registry.version import model_name
 
-    with _own_stdout() as out:
+    with own_stdout() as out:
         store = MLOpsHook().store()
         ref = _whole(name, "lineage")
         rows = Registry(store, ref.pipeline).history()
@@ -208,12 +208,12 @@ def _moved(row: Mapping[str, Any]) -> str:
 def diff(args: Namespace) -> None:
     """What differs between two versions."""
     a, b, as_json = args.a, args.b, args.output == "json"
-    from airflow_mlops.cli.run import _own_stdout
+    from airflow_mlops.cli.here import own_stdout
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.registry.compare import differences
     from airflow_mlops.registry.export import without_credentials
 
-    with _own_stdout() as out:
+    with own_stdout() as out:
         store = MLOpsHook().store()
         one, two = (ModelRef.parse(text).find(store) for text in (a, b))
         found = without_credentials(differences(store, one, two))

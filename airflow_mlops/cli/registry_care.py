@@ -117,13 +117,13 @@ def import_(args: Namespace) -> None:
     for column in args.private:
         utf8(column, "--private")
     classes = _listed(args.classes)
-    from airflow_mlops.cli.run import _own_stdout
+    from airflow_mlops.cli.here import own_stdout
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.ml.foreign import take_in, take_in_from_mlflow
 
     hook = MLOpsHook()
     registry = hook.registry(args.pipeline)
-    with _own_stdout() as out:
+    with own_stdout() as out:
         said: dict[str, Any] = {
             "sample": _sample(args.data) if args.data else None,
             "target": args.target,
@@ -181,11 +181,11 @@ def _sample(place: str) -> pd.DataFrame:
 def gc(args: Namespace) -> None:
     """Collect what nothing names."""
     grace, dry_run = _grace(args.grace), args.dry_run
-    from airflow_mlops.cli.run import _own_stdout
+    from airflow_mlops.cli.here import own_stdout
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.registry.gc import collect
 
-    with _own_stdout() as out:
+    with own_stdout() as out:
         report = collect(MLOpsHook().store(), grace=grace, dry_run=dry_run)
         print(readable_json(report.to_dict()) if args.output == "json" else _collected(report, args.grace), file=out)
     if dry_run and (report.trashed or report.deleted or report.restored):
@@ -232,7 +232,7 @@ def _collected(report: Report, grace: str) -> str:
 def fsck(args: Namespace) -> None:
     """Verify the store, and say what to do."""
     names, repair = list(args.pipelines), args.repair
-    from airflow_mlops.cli.run import _own_stdout
+    from airflow_mlops.cli.here import own_stdout
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.registry.fsck import check
     from airflow_mlops.registry.records import stored_pipelines
@@ -240,7 +240,7 @@ def fsck(args: Namespace) -> None:
     hook = MLOpsHook()
     store = hook.store()
     there = stored_pipelines(store) if names else []
-    with _own_stdout() as out:
+    with own_stdout() as out:
         print(f"reading {store.uri}", file=sys.stderr, flush=True)
         report = check(store, [_known(name, there, hook) for name in names] or None, repair=repair)
         print(readable_json(report.to_dict()) if args.output == "json" else harmless_lines(report.text()), file=out)

@@ -26,7 +26,7 @@ MARKS = {"same": "✓", "different": "✗", "unknown": "?"}
 @clear_errors
 def rerun(args: Namespace) -> None:
     """Print what came of it; with ``--verify`` a difference ends with exit code 1."""
-    from airflow_mlops.cli.run import _own_stdout
+    from airflow_mlops.cli.here import own_stdout
     from airflow_mlops.hooks.mlops import MLOpsHook
     from airflow_mlops.ml.rerun import rerun as run_again
 
@@ -34,7 +34,7 @@ def rerun(args: Namespace) -> None:
     hook = MLOpsHook()
     store = hook.store()
     version = ref.find(store)
-    with _own_stdout() as out:
+    with own_stdout() as out:
         tell = partial(print, file=sys.stderr, flush=True)
         command = version.record.get("config", {}).get("train", {}).get("command")
         if command and hook.allow_commands and not args.allow_command:
