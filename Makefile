@@ -37,18 +37,26 @@ demo: $(STAMP)  ## Run both pipelines in a real Airflow, then leave its UI at ht
 	@$(CLEAN_ENV) $(BIN)/python -u -m airflow_mlops.demo --level $(LEVEL) --port $(PORT) $(if $(filter 0 no false,$(UI)),--no-ui)
 
 # A skipped test proves nothing: where CI is set, it fails the run (tests/conftest.py).
-test: unit  ## Unit, integration and system tests
-	$(CLEAN_ENV) $(BIN)/python -m pytest tests/integration tests/system -q
+# Unit tests in as many processes as there are cores, at most four; those against services in two, a file in one of
+# them; a live Airflow is many processes by itself. One recipe: `make -j` must not run them beside each other.
+PYTEST := $(CLEAN_ENV) $(BIN)/python -m pytest -q
+UNIT := $(PYTEST) tests/unit -n logical --maxprocesses 4 --dist worksteal
+INTEGRATION := $(PYTEST) tests/integration -n logical --maxprocesses 2 --dist loadfile
+SYSTEM := $(PYTEST) tests/system
 
-# In as many processes as there are cores; what waits for services and an Airflow runs one by one.
+test: $(STAMP)  ## Unit, integration and system tests
+	$(UNIT)
+	$(INTEGRATION)
+	$(SYSTEM)
+
 unit: $(STAMP)  ## Unit tests
-	$(CLEAN_ENV) $(BIN)/python -m pytest tests/unit -q -n logical --maxprocesses 4 --dist worksteal
+	$(UNIT)
 
 integration: $(STAMP)  ## Tests against real services
-	$(CLEAN_ENV) $(BIN)/python -m pytest tests/integration -q
+	$(INTEGRATION)
 
 system: $(STAMP)  ## Tests against a live Airflow
-	$(CLEAN_ENV) $(BIN)/python -m pytest tests/system -q
+	$(SYSTEM)
 
 delivery: $(STAMP)  ## Kill every task of deliveries between two live Airflows; prints a table
 	@$(CLEAN_ENV) $(BIN)/python -u -m tests.chaos.deliveries

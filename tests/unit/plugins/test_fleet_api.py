@@ -337,7 +337,7 @@ def test_a_store_that_hangs_delays_one_answer_a_little_and_the_next_not_at_all(
     assert time.monotonic() - begun < 0.45 + took / 4
     slow.go.set()
     assert wait_for(lambda: get("fleet")["pending"] == 0)
-    assert get("fleet")["store_problem"] is None
+    assert wait_for(lambda: get("fleet")["store_problem"] is None)
 
 
 def test_a_store_that_is_down_is_asked_again_after_a_while_only(
