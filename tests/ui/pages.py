@@ -109,9 +109,12 @@ def fleet_on_desk_and_phone_in_both_themes(w: World) -> str:
                 want("v" in row.inner_text(), f"{pipeline} names no version")
             want("dark" in page.evaluate("document.documentElement.className") or theme == "light", "not dark")
             w.picture(f"fleet-{screen}-{theme}")
-    began = time.monotonic()
-    w.open("plugin/mlops").locator(f'[data-pipeline="{FLIGHTS}"]').wait_for()
-    return f"shown {time.monotonic() - began:.1f} s after the address was opened"
+    took = []
+    for path, shown in (("plugin/mlops", f'[data-pipeline="{FLIGHTS}"]'), ("dags", f'a[href$="{FLIGHTS}__train"]')):
+        began = time.monotonic()
+        w.open(path).locator(shown).first.wait_for()
+        took.append(time.monotonic() - began)
+    return "shown {:.1f} s after its address was opened; Airflow's own list of DAGs {:.1f} s".format(*took)
 
 
 @check

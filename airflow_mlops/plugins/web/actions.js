@@ -174,7 +174,7 @@ function Question({ detail, onDone }) {
           <${Go} to=${runPath(ti.dag_id, ti.dag_run_id)}>${ti.dag_run_id}<//>
         <//>
         ${detail.assigned_users?.length > 0 && html`<${Small}>May be answered by ${detail.assigned_users.map((u) => u.name).join(", ")}<//>`}
-        ${detail.body && html`<${C.Box} as="details" mt=${1}><summary>What speaks for it</summary>
+        ${detail.body && html`<${C.Box} as="details" mt=${1}><summary>What was decided until now</summary>
           <${C.Text} whiteSpace="pre-wrap" overflowWrap="anywhere" fontSize="sm" maxH="20rem" overflowY="auto" mt=${1}>${detail.body}<//>
         <//>`}
         <${C.HStack} mt=${2} wrap="wrap">

@@ -17,6 +17,8 @@ function Line({ row }) {
 
 export default function Attention() {
   const read = useData(address("mlops/api/attention", { limit: SHOWN }), (data) => (data.pending ? 3_000 : 30_000));
+  // Home belongs to everybody: who may not see plugin pages is not told about them on it.
+  if (read.problem?.status === 403) return null;
   const all = html`<${Go} to="plugin/mlops" fontSize="sm">All models<//>`;
   return html`<${Panel} title="Models that need attention" side=${all} order=${3} data-testid="mlops-attention">
     <${Read} of=${read} what="the models' state" rows=${3}>
@@ -24,7 +26,7 @@ export default function Attention() {
         const total = counts.action + counts.warning + counts.ok;
         const said = [
           count(total, "pipeline"),
-          `${counts.action} need action`,
+          `${counts.action} ${counts.action === 1 ? "needs" : "need"} action`,
           `${counts.warning} with a warning`,
           pending > 0 && `${pending} still being read`,
         ];

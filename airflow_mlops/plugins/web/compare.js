@@ -81,7 +81,7 @@ function FactTable({ data }) {
   return html`<${Panel} title="Size, data, configuration, code" side=${data.facts.length > differing.length && side}>
     ${shown.length === 0
       ? html`<${C.Text} fontSize="sm" color="fg.muted">Nothing differs.<//>`
-      : html`<${Grid} label="Differences" maxH="28rem" heads=${["", "", `v${data.a.version}`, `v${data.b.version}`].map((h, i) => html`<${Head} key=${i}>${h}<//>`)}>
+      : html`<${Grid} label="Differences" maxH="28rem" heads=${["Of", "What", `v${data.a.version}`, `v${data.b.version}`].map((h, i) => html`<${Head} key=${i}>${h}<//>`)}>
           ${shown.map(
             (f, i) => html`<${C.Table.Row} key=${i} bg=${all && f.differs ? "bg.muted" : undefined}>
               <${Cell} color="fg.muted">${f.group}<//><${Cell}>${f.name}<//>

@@ -60,10 +60,12 @@ const Named = ({ row, to = row.link }) => html`<${C.Box} maxW=${{ base: "100%", 
   <${Small} overflowWrap="anywhere">${[row.owner, row.paused && "paused"].filter(Boolean).join(" · ")}<//>
 <//>`;
 
-const Unread = () => html`<${C.Skeleton} height="5" width="14" aria-label="Still being read" />`;
+/** In place of what the store says: it is on its way, or the store does not answer. */
+const Unread = ({ lost }) =>
+  lost ? html`<${Small}>not read<//>` : html`<${C.Skeleton} height="5" width="14" aria-label="Still being read" />`;
 
-function Row({ row }) {
-  const of = (cell) => (row.read ? cell : html`<${Unread} />`);
+function Row({ row, lost }) {
+  const of = (cell) => (row.read ? cell : html`<${Unread} lost=${lost} />`);
   return html`<${C.Table.Row} verticalAlign="top" data-pipeline=${row.pipeline}>
     <${Cell} minW="28"><${Named} row=${row} /><//>
     <${Cell} minW="60"><${Needs} attention=${row.attention} /><//>
@@ -78,7 +80,7 @@ function Row({ row }) {
   <//>`;
 }
 
-function Card({ row }) {
+function Card({ row, lost }) {
   const rows = [
     ["Champion", row.read && html`<${ChampionCell} row=${row} />`],
     ["Last training", row.read && row.training && html`<${TrainingCell} row=${row} />`],
@@ -92,7 +94,7 @@ function Card({ row }) {
   return html`<${C.Box} as="li" borderWidth="1px" borderRadius="md" p=${3} data-pipeline=${row.pipeline}>
     <${Named} row=${row} to=${wholePath(row.pipeline)} />
     <${C.Box} my=${2}><${Needs} attention=${row.attention} /><//>
-    ${row.read ? html`<${Facts} rows=${rows} />` : html`<${Unread} />`}
+    ${row.read ? html`<${Facts} rows=${rows} />` : html`<${Unread} lost=${lost} />`}
   <//>`;
 }
 
@@ -142,7 +144,7 @@ export default function Fleet() {
                 <${C.Button} size="xs" variant="outline" onClick=${() => change({ search: "", attention: "", level: "", owner: "" })}>Clear search and filters<//>
               <//>`
             : phone
-              ? html`<${C.Stack} as="ul" gap=${3} listStyleType="none">${data.rows.map((row) => html`<${Card} key=${row.pipeline} row=${row} />`)}<//>`
+              ? html`<${C.Stack} as="ul" gap=${3} listStyleType="none">${data.rows.map((row) => html`<${Card} key=${row.pipeline} row=${row} lost=${Boolean(data.store_problem)} />`)}<//>`
               : html`<${Grid} label="Pipelines" data-testid="mlops-fleet" heads=${html`<${React.Fragment}>
                   <${SortHead} by="pipeline" ...${head}>Pipeline<//>
                   <${SortHead} by="attention" ...${head}>Attention<//>
@@ -155,7 +157,7 @@ export default function Fleet() {
                   <${SortHead} by="approvals" first="desc" ...${head}>Waiting<//>
                   <${SortHead} by="cost" first="desc" ...${head}>Cost<//>
                 <//>`}>
-                  ${data.rows.map((row) => html`<${Row} key=${row.pipeline} row=${row} />`)}
+                  ${data.rows.map((row) => html`<${Row} key=${row.pipeline} row=${row} lost=${Boolean(data.store_problem)} />`)}
                 <//>`}
           <${Pager} total=${data.total} limit=${data.limit} offset=${data.offset} onOffset=${(offset) => change({ offset: offset || "" })} />
         <//>`;

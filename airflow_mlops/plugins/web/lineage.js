@@ -84,7 +84,7 @@ function Graph({ data }) {
   const lines = useLines(frame, data.edges);
   return html`<${C.Box} overflowX="auto" tabIndex=${0} role="region" aria-label="Lineage graph">
     <${C.Flex} ref=${frame} position="relative" gap=${10} align="center" py=${2}>
-      <${C.Box} as="svg" position="absolute" inset=${0} width="100%" height="100%" color="border.emphasized" aria-hidden="true" overflow="visible">
+      <${C.Box} as="svg" position="absolute" inset=${0} width="100%" height="100%" color="fg.subtle" aria-hidden="true" overflow="visible">
         ${lines.map(({ id, label, x1, y1, x2, y2 }) => {
           const bend = Math.max(16, (x2 - x1) / 2);
           return html`<g key=${id}>

@@ -29,13 +29,15 @@ function Tile({ name, children }) {
 }
 
 function Standing({ row }) {
-  return html`<${C.Grid} as="dl" templateColumns="repeat(auto-fill, minmax(8.5rem, 1fr))" gap=${4} mt=${4}>
-    <${Tile} name="Champion"><${ChampionCell} row=${row} /><//>
+  return html`<${C.Flex} as="dl" wrap="wrap" columnGap=${9} rowGap=${3} mt=${4}>
+    <${Tile} name="Champion"><${ChampionCell} row=${{ ...row, rollout: null }} /><//>
     ${row.challenger !== null && html`<${Tile} name="Challenger">v${row.challenger}<//>`}
+    ${row.rollout &&
+    html`<${Tile} name=${`Rollout of v${row.rollout.version}`}>${row.rollout.step}<${Small}>${row.rollout.path}<//><//>`}
     <${Tile} name="Last training"><${TrainingCell} row=${row} /><//>
-    <${Tile} name="Performance"><${TrendCell} trend=${row.performance} /><//>
-    <${Tile} name="Drift"><${CheckCell} check=${row.drift} /><//>
-    <${Tile} name="Data quality"><${CheckCell} check=${row.quality} /><//>
+    ${row.performance && html`<${Tile} name="Performance"><${TrendCell} trend=${row.performance} /><//>`}
+    ${row.drift && html`<${Tile} name="Drift"><${CheckCell} check=${row.drift} /><//>`}
+    ${row.quality && html`<${Tile} name="Data quality"><${CheckCell} check=${row.quality} /><//>`}
     ${row.skew && html`<${Tile} name="Feature skew"><${CheckCell} check=${row.skew} /><//>`}
     ${row.staleness && html`<${Tile} name="Age"><${CheckCell} check=${row.staleness} /><//>`}
     ${row.system && html`<${Tile} name="System"><${CheckCell} check=${row.system} /><//>`}
@@ -49,6 +51,8 @@ const DAG_NAMES = { train: "training", monitor: "monitoring", predict: "predicti
 
 function Header({ data, reload, alone }) {
   const { row, actions } = data;
+  // Why nothing can be pressed is said in words: a hint of a greyed button is for mice only.
+  const barred = actions.find((action) => action.name === "retrain")?.why_not;
   return html`<${C.Box} as="header" borderWidth="1px" borderRadius="md" p=${4}>
     <${C.Flex} justify="space-between" align="flex-start" gap=${3} wrap="wrap">
       <${C.Box} minW=${0} flex="1 1 20rem">
@@ -58,10 +62,13 @@ function Header({ data, reload, alone }) {
         ${row.suppressed &&
         html`<${Small} mt=${1}>Last request for a training: ${row.suppressed.sentence} (<${Time} at=${row.suppressed.recorded} relative=${true} />)<//>`}
       <//>
-      <${C.HStack} wrap="wrap" gap=${2}>
-        ${actions.map(
-          (action) => html`<${ActionButton} key=${action.name} action=${action} pipeline=${row.pipeline} returnsTo=${data.returns_to} onDone=${reload} />`,
-        )}
+      <${C.Box}>
+        <${C.HStack} wrap="wrap" gap=${2} justify=${{ base: "flex-start", md: "flex-end" }}>
+          ${actions.map(
+            (action) => html`<${ActionButton} key=${action.name} action=${action} pipeline=${row.pipeline} returnsTo=${data.returns_to} onDone=${reload} />`,
+          )}
+        <//>
+        ${barred && html`<${Small} mt=${1} textAlign=${{ base: "start", md: "end" }} maxW="22rem">${barred}<//>`}
       <//>
     <//>
     ${row.approvals.length > 0 && html`<${Questions} dagId=${row.approvals[0].dag_id} onDone=${reload} />`}

@@ -67,7 +67,7 @@ export function Failed({ problem, reload, what = "This" }) {
   if (problem.status === 404) {
     return html`<${Notice} status="info" title="There is nothing here for you">${problem.message}<//>`;
   }
-  return html`<${Notice} status="error" title=${`${what} could not be read`}>
+  return html`<${Notice} status="error" title=${`${what[0].toUpperCase()}${what.slice(1)} could not be read`}>
     <${C.Box}>${problem.message}<//>${again}
   <//>`;
 }

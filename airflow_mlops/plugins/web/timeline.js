@@ -25,7 +25,7 @@ function Entry({ event }) {
   return html`<${C.Timeline.Item}>
     <${C.Timeline.Connector}>
       <${C.Timeline.Separator} />
-      <${C.Timeline.Indicator} bg=${`${palette(event.tone)}.solid`} borderColor=${`${palette(event.tone)}.solid`} boxSize="3" mt=${1} aria-label=${event.tone} />
+      <${C.Timeline.Indicator} bg=${`${palette(event.tone)}.solid`} borderColor=${`${palette(event.tone)}.solid`} boxSize="3" mt=${1} role="img" aria-label=${event.tone} />
     <//>
     <${C.Timeline.Content} pb=${4} minW=${0}>
       <${C.Flex} gap=${2} wrap="wrap" align="baseline" justify="space-between">
