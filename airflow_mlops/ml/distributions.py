@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,10 @@ class Spread:
     bins: tuple[Bin, ...]
 
 
-def spread(store: Store, pipeline: str, window: Window, column: str) -> Spread:
+def spread(store: Store, pipeline: str, window: Window, column: str, *, private: Collection[str] = ()) -> Spread:
     """Compare one column of a window's capture with the reference of the version that scored it.
+
+    :param private: columns that are private now, beside those that were when the version was trained.
 
     :raises DataNotFound: nothing was captured for the window, the column is not in it or private, or the version has
         no reference.
@@ -80,7 +83,7 @@ def spread(store: Store, pipeline: str, window: Window, column: str) -> Spread:
     capture = json.loads(store.get(layout.capture(pipeline, window.key)))
     manifest = get_json(store, capture["capture"])
     version = Registry(store, pipeline).get(capture["version"])
-    kind = _kind(version, column) if column in manifest["columns"] else None
+    kind = _kind(version, column) if column in manifest["columns"] and column not in private else None
     before, profile = _reference(store, version, column) if kind is not None else (None, {})
     if kind is None or before is None:
         # Whether it is private or not there is the same to whoever asks.

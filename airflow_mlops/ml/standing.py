@@ -5,7 +5,7 @@ One reading of a pipeline's records answers it all, for tables of many pipelines
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -72,7 +72,7 @@ class Standing:
     :param assessed: the level that runs of the last 30 days have exercised, and what to do next.
     :param keys: of a fleet, the names of its models; empty where there is one model.
     :param champion: of a pipeline with one model; ``returns_to``: what a rollback would make champion.
-    :param checks: the newest result of each check, by name.
+    :param checks: the newest result of each check, by name; ``alarms``: those that alarm about what serves now.
     :param request: the newest request for a training, as the ledger has it, unless a training went on since.
     :param cost: what this month's steps took, as :func:`~airflow_mlops.ml.cost.total` tells it, and its ``month``.
     """
@@ -87,6 +87,7 @@ class Standing:
     rollout: Rollout | None
     candidate: Candidate | None
     checks: dict[str, Check]
+    alarms: dict[str, Check]
     performance: Trend | None
     request: dict[str, Any] | None
     cost: dict[str, Any] | None
@@ -108,17 +109,20 @@ def stands(records: Records, pipeline: str, now: datetime) -> Standing:
     models = fold(records.log)
     model = models.get(None) or Model(None)
     about = _about(records)
+    champion = _champion(records, model)
+    checks = {c.name: c for c in records.checks if c.name not in OTHERS and "verdict" in c.result}
     return Standing(
         pipeline=pipeline,
         assessed=weigh(records, pipeline, None, now, DAYS),
         models=len(models),
         keys=tuple(sorted(key for key in models if key is not None)),
-        champion=_champion(records, model),
+        champion=champion,
         challenger=model.challenger,
         returns_to=model.before[-1] if model.before else None,
         rollout=rollout_of(model.rollout) if model.rollout else None,
         candidate=_candidate(records),
-        checks={c.name: c for c in records.checks if c.name not in OTHERS and "verdict" in c.result},
+        checks=checks,
+        alarms=_alarms(checks, champion),
         performance=_trend(records),
         request=_request(records),
         cost=_cost(records, now),
@@ -132,18 +136,14 @@ def alarmed(verdict: str) -> bool | None:
     return True if verdict in ALARMS else False if verdict in CALM else None
 
 
-def alarms(found: Standing) -> dict[str, Check]:
-    """The checks whose newest result is an alarm about what serves now, by name.
-
-    An alarm about a champion that has been replaced since is answered.
-    """
-    now = found.champion.version if found.champion else None
+def _alarms(checks: Mapping[str, Check], champion: Champion | None) -> dict[str, Check]:
+    """The checks that alarm about what serves now: an alarm about a champion that was replaced since is answered."""
+    now = champion.version if champion else None
     return {
         name: check
-        for name, check in found.checks.items()
-        if alarmed(str(check.result["verdict"]))
-        and (now is None or check.result.get("version") in (None, now))
-    }  # fmt: skip
+        for name, check in checks.items()
+        if alarmed(str(check.result["verdict"])) and (now is None or check.result.get("version") in (None, now))
+    }
 
 
 def fold(log: tuple[Entry, ...]) -> dict[str | None, Model]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from airflow_mlops.ml.history import told
-from airflow_mlops.ml.standing import Standing, alarms
-from airflow_mlops.plugins.api.live import INVALID, Live, dag_link
+from airflow_mlops.ml.standing import Standing
+from airflow_mlops.plugins.api.live import INVALID, Live, dag_link, run_link
 from airflow_mlops.plugins.api.models import PIPELINE_ROUTE, Attention, AttentionLevel
 from airflow_mlops.registry.rollout import step_name
 
@@ -63,7 +63,7 @@ def _failed(known: Known) -> _Found:
     for suffix, what in (("train", "training"), ("monitor", "monitoring")):
         run = known.live.runs.get(suffix)
         if run is not None and run.state == FAILED:
-            return f"the last {what} run failed", run.link
+            return f"the last {what} run failed", run_link(run.dag_id, run.run_id)
     return None
 
 
@@ -71,7 +71,7 @@ def _no_better(known: Known) -> _Found:
     one = known.standing
     if one is None or one.candidate is None or one.candidate.verdict not in UNDECIDED:
         return None
-    drop = alarms(one).get("performance")
+    drop = one.alarms.get("performance")
     if drop is None:
         return None
     newest = f"the newest candidate, v{one.candidate.version}, is {one.candidate.verdict}"
@@ -80,7 +80,7 @@ def _no_better(known: Known) -> _Found:
 
 def _alarm(name: str) -> Callable[[Known], _Found]:
     def found(known: Known) -> _Found:
-        check = alarms(known.standing).get(name) if known.standing else None
+        check = known.standing.alarms.get(name) if known.standing else None
         if check is None:
             return None
         # Ages are told in the sentence alone.

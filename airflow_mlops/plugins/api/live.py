@@ -31,14 +31,13 @@ INVALID = "invalid"
 _WAITING = (TaskInstanceState.DEFERRED, TaskInstanceState.AWAITING_INPUT)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LiveDag:
     """One DAG; ``level`` is that of its tag, ``next_run`` when its schedule starts it next."""
 
     dag_id: str
     suffix: str
     name: str
-    description: str | None
     owner: str | None
     level: int | None
     paused: bool
@@ -46,18 +45,41 @@ class LiveDag:
     schedule: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """One run of a DAG; ``number`` grows with each run that Airflow makes."""
+
+    number: int
+    dag_id: str
+    run_id: str
+    state: str
+    started: datetime | None
+    ended: datetime | None
+
+    def mark(self) -> RunMark:
+        """As pages show it."""
+        return RunMark(
+            dag_id=self.dag_id,
+            run_id=self.run_id,
+            state=self.state,
+            started_at=instant(self.started),
+            ended_at=instant(self.ended),
+            link=run_link(self.dag_id, self.run_id),
+        )
+
+
 @dataclass
 class Live:
     """One pipeline, as far as the user may see it.
 
     :param dags: its DAGs that the user may read, by suffix; ``invalid`` is the one that shows the file's errors.
-    :param runs: the newest run of each of them.
+    :param runs: the newest run of each of them, if the user may see runs.
     :param mark: changes whenever a run of any of its DAGs begins or ends: what was read from the store may be old.
     """
 
     pipeline: str
     dags: dict[str, LiveDag] = field(default_factory=dict)
-    runs: dict[str, RunMark] = field(default_factory=dict)
+    runs: dict[str, LiveRun] = field(default_factory=dict)
     approvals: list[Approval] = field(default_factory=list)
     mark: tuple[Any, ...] = ()
 
@@ -87,8 +109,9 @@ def live_pipelines(user: BaseUser, only: str | None = None) -> dict[str, Live]:
                 found.setdefault(pipeline, Live(pipeline)).dags[row.suffix] = row
         found = {name: live for name, live in sorted(found.items()) if live.readable or INVALID in live.dags}
         if found:
-            _add_runs(session, found, user, only)
-            _add_approvals(session, found, user)
+            dags = {dag.dag_id: (live, suffix) for live in found.values() for suffix, dag in live.dags.items()}
+            _add_runs(session, dags, user, only)
+            _add_approvals(session, dags, user)
     return found
 
 
@@ -109,6 +132,11 @@ def run_of(dag_id: str, run_id: str) -> dict[str, Any] | None:
             ).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
         ).one_or_none()
     return dict(row._mapping) if row is not None else None
+
+
+def may_read(user: BaseUser, entity: DagAccessEntity) -> bool:
+    """Whether the user may read this of DAGs at all; which DAGs is asked apart."""
+    return get_auth_manager().is_authorized_dag(method="GET", access_entity=entity, user=user)
 
 
 def may_start(user: BaseUser, dag_id: str) -> bool:
@@ -136,6 +164,10 @@ def run_link(dag_id: str, run_id: str) -> str:
     return f"{dag_link(dag_id)}/runs/{quote(run_id, safe='')}"
 
 
+_Dags = dict[str, tuple[Live, str]]
+"""The DAGs that the user may read, by id: the pipeline and the suffix."""
+
+
 # --- queries -----------------------------------------------------------------------------------------
 
 
@@ -144,13 +176,14 @@ def _dags(session: Session, only: str | None) -> list[LiveDag]:
     ours = select(DagTag.dag_id).where(DagTag.name == TAG)
     if only is not None:
         ours = ours.where(DagTag.dag_id.in_([f"{only}__{suffix}" for suffix in (*SUFFIXES, INVALID)]))
-    tags: dict[str, set[str]] = {}
-    for dag_id, name in session.execute(select(DagTag.dag_id, DagTag.name).where(DagTag.dag_id.in_(ours))):
-        tags.setdefault(dag_id, set()).add(name)
+    # Of a pipeline's DAGs one tells the level for all; there may be thousands of tags.
+    telling = (DagTag.name.like("level-%") & DagTag.dag_id.endswith("__train")) | (DagTag.name == INVALID_TAG)
+    tags: dict[str, list[str]] = {}
+    for dag_id, name in session.execute(select(DagTag.dag_id, DagTag.name).where(DagTag.dag_id.in_(ours), telling)):
+        tags.setdefault(dag_id, []).append(name)
     columns = (
         DagModel.dag_id,
-        DagModel._dag_display_property_value.label("name"),
-        DagModel.description,
+        DagModel._dag_display_property_value,
         DagModel.owners,
         DagModel.is_paused,
         DagModel.next_dagrun_create_after,
@@ -158,22 +191,13 @@ def _dags(session: Session, only: str | None) -> list[LiveDag]:
     )
     query = select(*columns).where(DagModel.dag_id.in_(ours), DagModel.is_stale.is_(False)).order_by(DagModel.dag_id)
     found = []
-    for row in session.execute(query):
-        suffix = row.dag_id.rpartition("__")[2]
-        if suffix in SUFFIXES or (suffix == INVALID and INVALID_TAG in tags.get(row.dag_id, ())):
-            found.append(
-                LiveDag(
-                    dag_id=row.dag_id,
-                    suffix=suffix,
-                    name=row.name or row.dag_id,
-                    description=row.description,
-                    owner=(row.owners or "").split(",")[0].strip() or None,
-                    level=_level(tags.get(row.dag_id, ())),
-                    paused=bool(row.is_paused),
-                    next_run=row.next_dagrun_create_after,
-                    schedule=row.timetable_summary,
-                )
-            )
+    for dag_id, shown_as, owners, paused, next_run, schedule in session.execute(query):
+        suffix = dag_id.rpartition("__")[2]
+        said = tags.get(dag_id, [])
+        if suffix in SUFFIXES or (suffix == INVALID and INVALID_TAG in said):
+            owner = (owners or "").partition(",")[0].strip() or None
+            name, level = shown_as or dag_id, _level(said)
+            found.append(LiveDag(dag_id, suffix, name, owner, level, bool(paused), next_run, schedule))
     return found
 
 
@@ -186,45 +210,26 @@ def _readable(user: BaseUser, dag_ids: set[str], session: Session) -> set[str]:
     return dag_ids & get_auth_manager().get_authorized_dag_ids(user=user, method="GET", session=session)
 
 
-def _may(user: BaseUser, entity: DagAccessEntity) -> bool:
-    """Whether the user may read this of DAGs at all; which DAGs was asked before."""
-    return get_auth_manager().is_authorized_dag(method="GET", access_entity=entity, user=user)
-
-
-def _by_dag(found: dict[str, Live]) -> dict[str, tuple[Live, str]]:
-    return {dag.dag_id: (live, suffix) for live in found.values() for suffix, dag in live.dags.items()}
-
-
-def _add_runs(session: Session, found: dict[str, Live], user: BaseUser, only: str | None) -> None:
-    dags = _by_dag(found)
+def _add_runs(session: Session, dags: _Dags, user: BaseUser, only: str | None) -> None:
     ours = select(DagTag.dag_id).where(DagTag.name == TAG)
     if only is not None:
         ours = ours.where(DagTag.dag_id.in_([*dags]))
     newest = select(func.max(DagRun.id)).where(DagRun.dag_id.in_(ours)).group_by(DagRun.dag_id)
     columns = (DagRun.id, DagRun.dag_id, DagRun.run_id, DagRun._state, DagRun.start_date, DagRun.end_date)
-    shown = _may(user, DagAccessEntity.RUN)
-    for number, dag_id, run_id, state, started, ended in session.execute(select(*columns).where(DagRun.id.in_(newest))):
+    shown = may_read(user, DagAccessEntity.RUN)
+    query = select(*columns).where(DagRun.id.in_(newest)).order_by(DagRun.dag_id)
+    for number, dag_id, run_id, state, started, ended in session.execute(query):
         if dag_id not in dags:
             continue
         live, suffix = dags[dag_id]
-        live.mark = (*live.mark, (suffix, number, state, ended))
+        live.mark = (*live.mark, number, state, ended)
         if shown:
-            live.runs[suffix] = RunMark(
-                dag_id=dag_id,
-                run_id=run_id,
-                state=str(state),
-                started_at=instant(started),
-                ended_at=instant(ended),
-                link=run_link(dag_id, run_id),
-            )
-    for live in found.values():
-        live.mark = tuple(sorted(live.mark, key=str))
+            live.runs[suffix] = LiveRun(number, dag_id, run_id, str(state), started, ended)
 
 
-def _add_approvals(session: Session, found: dict[str, Live], user: BaseUser) -> None:
-    if not _may(user, DagAccessEntity.HITL_DETAIL):
+def _add_approvals(session: Session, dags: _Dags, user: BaseUser) -> None:
+    if not may_read(user, DagAccessEntity.HITL_DETAIL):
         return
-    dags = _by_dag(found)
     query = (
         select(
             TaskInstance.dag_id,

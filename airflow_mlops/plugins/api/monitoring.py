@@ -122,7 +122,7 @@ def distribution(one: One, key: str, column: str) -> Distribution:
     if window is None:
         raise HTTPException(404, f"{one.name} has no checks of the window {key}.")
     try:
-        found = spread(one.store, one.name, window, column)
+        found = spread(one.store, one.name, window, column, private=_private(one.records))
     except (DataNotFound, ObjectNotFound) as e:
         raise HTTPException(404, e.message) from e
     sampled = found.reference_sample < found.reference_rows
@@ -139,6 +139,14 @@ def distribution(one: One, key: str, column: str) -> Distribution:
         bins=[Bin(label=b.label, low=b.low, high=b.high, reference=b.reference, current=b.current) for b in found.bins],
         note=note,
     )
+
+
+def _private(records: Records) -> set[str]:
+    """Columns that are private by now: by the newest version's file, or by any drift check."""
+    newest = next(reversed(records.versions.values()), None)
+    data = ((newest.payload["record"].get("config") or {}).get("data") or {}) if newest else {}
+    checked = (c.result.get("private") or () for c in records.checks if c.name == "drift")
+    return {*(data.get("private") or ()), *(name for names in checked for name in names)}
 
 
 def _window(check: Check, pipeline: str) -> DriftWindow:

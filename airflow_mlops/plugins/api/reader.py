@@ -52,19 +52,30 @@ Mark = tuple[Any, ...]
 
 @dataclass
 class _Flight:
+    """A reading that is under way.
+
+    :param seq: the newest commit that is known to be there; ``mark``: what Airflow says of the pipeline's runs.
+    """
+
     future: Future[Any]
+    seq: int
     mark: Mark
     began: float
 
 
 @dataclass
 class _Read:
-    """What was read of one pipeline, or why it could not be."""
+    """What was read of one pipeline, or why it could not be; ``seq`` is the last commit that was seen."""
 
+    seq: int
     mark: Mark
     at: float
     standing: Standing | None
     problem: str | None
+
+    def is_current(self, seq: int, mark: Mark) -> bool:
+        """Whether nothing has happened since, as far as is known: the index may lag behind what was read."""
+        return self.mark == mark and self.seq >= seq
 
 
 @dataclass(frozen=True)
@@ -127,15 +138,17 @@ class StoreReader:
             fresh = now - self._summaries_at < REMEMBERED
             resting = self._problem is not None and now - self._problem_at < PAUSE
             if self._index is None and not fresh and not resting:
-                self._index = _Flight(self.workers.submit(self._read_index, urgent=True), (), now)
+                self._index = _Flight(self.workers.submit(self._read_index, urgent=True), 0, (), now)
             flight = self._index
         if flight is not None:
             # Who comes late waits no longer than the first one: with a hanging store all answers come at once.
             self._await([flight.future], min(deadline, flight.began + self.wait))
         with self._lock:
-            overdue = self._index is not None and self.clock() - self._index.began >= self.wait
-            problem = self._problem or (_overdue(self.wait) if overdue else None)
-            return self._summaries, problem
+            return self._summaries, self._problem or (_overdue(self.wait) if self._is_overdue() else None)
+
+    def _is_overdue(self) -> bool:
+        """Whether the index is waited for in vain; to be called with the lock."""
+        return self._index is not None and self.clock() - self._index.began >= self.wait
 
     def known(self, marks: Mapping[str, Mark], summaries: Mapping[str, Summary], problem: str | None) -> Answer:
         """What is remembered, without reading anything.
@@ -150,7 +163,7 @@ class StoreReader:
                     standings[name] = read.standing
                 if read is not None and read.problem is not None:
                     problems[name] = read.problem
-                if read is None or read.mark != _whole(mark, summaries.get(name)):
+                if read is None or not read.is_current(_seq(summaries.get(name)), mark):
                     pending.add(name)
         return Answer(summaries, standings, problems, pending, problem)
 
@@ -159,7 +172,11 @@ class StoreReader:
     ) -> None:
         """Read pipelines that are not known as they are now, and wait for them until ``deadline``."""
         futures = [f for name in names if (f := self._ask(name, marks[name], summaries.get(name), urgent=True))]
-        self._await(futures, deadline)
+        with self._lock:
+            hangs = self._is_overdue()
+        # What the index waits for in vain will not come for the rows.
+        if not hangs:
+            self._await(futures, deadline)
 
     def read_later(self, names: Iterable[str], marks: Mapping[str, Mark], summaries: Mapping[str, Summary]) -> None:
         """Have pipelines read when nothing urgent is to be done."""
@@ -168,19 +185,20 @@ class StoreReader:
 
     def _ask(self, name: str, mark: Mark, summary: Summary | None, *, urgent: bool) -> Future[Any] | None:
         """The future of a reading that is needed; ``None``: it is not needed, or the store rests."""
-        whole, now = _whole(mark, summary), self.clock()
+        seq, now = _seq(summary), self.clock()
         with self._lock:
             read, flight = self._read.get(name), self._flights.get(name)
-            current = read is not None and read.mark == whole
+            current = read is not None and read.is_current(seq, mark)
             if current and read is not None and now - read.at < OLD:
                 return None
             if self._problem is not None and now - self._problem_at < PAUSE:
                 return None
+            same = flight is not None and flight.mark == mark and flight.seq >= seq
             # One that has not begun is cancelled where it is waited for now: it is begun anew, as urgent.
-            if flight is not None and flight.mark == whole and not (urgent and flight.future.cancel()):
+            if flight is not None and same and not (urgent and flight.future.cancel()):
                 return None if current else flight.future
-            future = self.workers.submit(lambda: self._read_one(name, whole), urgent=urgent)
-            self._flights[name] = _Flight(future, whole, now)
+            future = self.workers.submit(lambda: self._read_one(name, seq, mark), urgent=urgent)
+            self._flights[name] = _Flight(future, seq, mark, now)
         # What is known and only old is shown as it is; the new reading is for the next who asks.
         return None if current else future
 
@@ -192,9 +210,8 @@ class StoreReader:
         :raises Busy: it takes too long, or too many wait already.
         """
         with self._lock:
-            overdue = self._index is not None and self.clock() - self._index.began >= self.wait
-            resting = self._problem is not None and self.clock() - self._problem_at < PAUSE
-            problem = self._problem if resting else _overdue(self.wait) if overdue else None
+            resting = self.clock() - self._problem_at < PAUSE
+            problem = self._problem if resting else None
         if problem is not None:
             raise Busy(problem, hint="try again in some seconds")
         if not self._waiting.acquire(blocking=False):
@@ -213,15 +230,14 @@ class StoreReader:
 
     def records(self, name: str, mark: Mark, summary: Summary | None, store: Store) -> Records:
         """The whole records of a pipeline; to be called from ``work``."""
-        whole = _whole(mark, summary)
         with self._lock:
             kept = self._records.get(name)
-            if kept is not None and kept[0] == whole:
+            if kept is not None and kept[0] == mark and _last(kept[1]) >= _seq(summary):
                 self._records.move_to_end(name)
                 return kept[1]
         records = Records.read(store, name)
         with self._lock:
-            self._records[name] = (whole, records)
+            self._records[name] = (mark, records)
             self._records.move_to_end(name)
             while len(self._records) > KEPT_RECORDS:
                 self._records.popitem(last=False)
@@ -251,24 +267,24 @@ class StoreReader:
             with self._lock:
                 self._index = None
 
-    def _read_one(self, name: str, mark: Mark) -> None:
+    def _read_one(self, name: str, seq: int, mark: Mark) -> None:
         now = datetime.now(UTC)
         read = None
         try:
             records = Records.read(self._store(), name)
-            read = _Read(mark, self.clock(), stands(records, name, now), None)
+            read = _Read(max(seq, _last(records)), mark, self.clock(), stands(records, name, now), None)
         except Exception as e:
             if isinstance(e, MLOpsError) and e.retryable:
                 self._failed(e)
             else:
                 # Of one pipeline, and read again when something new is written to it.
                 log.exception("the records of %s cannot be used", name)
-                read = _Read(mark, self.clock(), None, _told(e))
+                read = _Read(seq, mark, self.clock(), None, _told(e))
         with self._lock:
             if read is not None:
                 self._read[name] = read
             flight = self._flights.get(name)
-            if flight is not None and flight.mark == mark:
+            if flight is not None and (flight.seq, flight.mark) == (seq, mark):
                 del self._flights[name]
 
     def _failed(self, error: Exception) -> None:
@@ -288,9 +304,13 @@ class StoreReader:
             self._waiting.release()
 
 
-def _whole(mark: Mark, summary: Summary | None) -> Mark:
-    """What decides whether a reading is still true: the registry's last commit, and the runs of the DAGs."""
-    return (summary.seq if summary else 0, *mark)
+def _seq(summary: Summary | None) -> int:
+    """The registry's last commit, as the index has it."""
+    return summary.seq if summary else 0
+
+
+def _last(records: Records) -> int:
+    return records.log[-1].seq if records.log else 0
 
 
 def _overdue(seconds: float) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from starlette.exceptions import HTTPException
 
 from airflow_mlops.ml.history import OTHERS
 from airflow_mlops.ml.standing import window_of
-from airflow_mlops.plugins.api.live import SUFFIXES, instant, run_link, run_of
+from airflow_mlops.plugins.api.live import SUFFIXES, instant, may_read, run_link, run_of
 from airflow_mlops.plugins.api.models import CheckMark, Event, Fact, GateLine, ReportLink, Run, Section, Tone
 from airflow_mlops.plugins.api.one import One, read_records, visible
 from airflow_mlops.plugins.api.rows import check_mark, gate_lines, report_link, verdict_tone, window_mark
@@ -38,7 +39,8 @@ def run_page(user: BaseUser, reader: StoreReader, dag_id: str, run_id: str) -> R
     if not pipeline or suffix not in SUFFIXES:
         raise HTTPException(404, f"{dag_id} is no DAG of a pipeline, or you may not read it.")
     live = visible(user, pipeline)
-    row = run_of(dag_id, run_id) if suffix in live.dags else None
+    shown = suffix in live.dags and may_read(user, DagAccessEntity.RUN)
+    row = run_of(dag_id, run_id) if shown else None
     if row is None:
         raise HTTPException(404, f"There is no run {run_id} of {dag_id} here, or you may not read it.")
     return read_records(live, reader, lambda one: _Page(one, dag_id, run_id, suffix, row).make())

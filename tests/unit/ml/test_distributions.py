@@ -101,6 +101,11 @@ def test_what_is_not_checked_is_not_shown(store: LocalStore, column: str) -> Non
         spread(store, "churn", WINDOW, column)
 
 
+def test_what_became_private_later_is_not_shown_either(store: LocalStore) -> None:
+    with pytest.raises(DataNotFound):
+        spread(store, "churn", WINDOW, "pay", private=["pay"])
+
+
 def test_a_window_that_was_not_scored(store: LocalStore) -> None:
     with pytest.raises(ObjectNotFound):
         spread(store, "churn", Window.of("2026-02-01", "2026-03-01"), "pay")

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_mlops.config.models import Retrain
 from airflow_mlops.ml.retrain import Ledger
-from airflow_mlops.ml.standing import POINTS, alarms, fold, standing
+from airflow_mlops.ml.standing import POINTS, fold, standing
 from airflow_mlops.registry import Registry
 from airflow_mlops.registry.checks import write_check
 from airflow_mlops.registry.records import Records
@@ -40,7 +40,7 @@ def test_nothing_is_known_of_a_pipeline_that_never_ran(store: LocalStore) -> Non
         None,
         None,
     )
-    assert (found.assessed.level, found.models, alarms(found)) == (None, 0, {})
+    assert (found.assessed.level, found.models, found.alarms) == (None, 0, {})
 
 
 def test_aliases_are_those_of_the_registry_after_every_kind_of_commit(store: LocalStore) -> None:
@@ -127,9 +127,9 @@ def test_an_alarm_counts_while_the_champion_it_was_about_serves(store: LocalStor
     write_check(store, "churn", window(1), "drift", {"verdict": "drift", "version": 1})
     write_check(store, "churn", window(1), "quality", {"verdict": "not_enough_data", "version": 1})
     write_check(store, "churn", window(1), "gates", {"verdict": "rejected", "version": 1})
-    assert [*alarms(standing(store, "churn", NOW))] == ["drift"]
+    assert [*standing(store, "churn", NOW).alarms] == ["drift"]
     registry.promote(2, expected=1, op_id="p2", reason="x")
-    assert alarms(standing(store, "churn", NOW)) == {}
+    assert standing(store, "churn", NOW).alarms == {}
 
 
 def test_a_request_is_told_until_a_training_goes_on(store: LocalStore) -> None:

@@ -48,7 +48,11 @@ def site(database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     with create_session() as session:
         session.add(DagBundleModel(name="dags"))
 
-    def may_read(self: Any, *, details: Any = None, method: str = "GET", user: Any = None, **_: Any) -> bool:
+    def may_read(
+        self: Any, *, details: Any = None, method: str = "GET", user: Any = None, access_entity: Any = None
+    ) -> bool:
+        if access_entity is not None and access_entity.value in site.refused:
+            return False
         if user.role is None or (method != "GET" and user.role == "viewer"):
             return False
         return details is None or site.readable is None or details.id in site.readable

@@ -35,6 +35,8 @@ class Site:
     store: LocalStore
     readable: set[str] | None = None
     """Ids of the DAGs that the user may read; ``None``: all."""
+    refused: set[str] = field(default_factory=set)
+    """What of DAGs nobody may read: ``RUN``, ``HITL_DETAIL``."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def dag(

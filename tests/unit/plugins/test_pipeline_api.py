@@ -265,6 +265,18 @@ def test_what_is_not_there_and_what_may_not_be_seen_look_the_same(
         assert client.get(f"/mlops/api/pipelines/{name}/timeline", headers=as_role("viewer")).status_code == 404, name
 
 
+def test_runs_and_questions_are_shown_to_whoever_may_read_those(
+    site: Site, client: TestClient, get: Get, churn: Registry
+) -> None:
+    site.ask("churn__train", "q1", "Promote churn version 2?")
+    row = get(P)["row"]
+    assert (row["last_training_run"]["run_id"], len(row["approvals"])) == ("q1", 1)
+    site.refused = {"RUN", "HITL_DETAIL"}
+    row = get(P)["row"]
+    assert (row["last_training_run"], row["approvals"], row["attention"]["code"]) == (None, [], "drift")
+    assert client.get("/mlops/api/runs/churn__train?run_id=q1", headers=as_role("viewer")).status_code == 404
+
+
 def test_a_store_that_does_not_answer_is_a_503_and_the_head_still_shows(
     site: Site, client: TestClient, reader: StoreReader, churn: Registry
 ) -> None:
@@ -278,6 +290,29 @@ def test_a_store_that_does_not_answer_is_a_503_and_the_head_still_shows(
     head = client.get(f"/mlops/api/{P}", headers=as_role("viewer")).json()
     assert head["store_problem"]
     assert head["row"]["owner"] == "ops"
+
+
+def test_a_distribution_is_asked_for_without_the_columns_that_are_private(
+    site: Site, get: Get, client: TestClient, churn: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_mlops.ml import distributions
+
+    asked: list[Any] = []
+
+    def spread(store: Any, pipeline: str, window: Any, column: str, *, private: set[str]) -> Any:
+        asked.append((pipeline, window.key, column, private))
+        bins = (distributions.Bin(MARKUP, None, None, 0.5, 1.0),)
+        return distributions.Spread(column, "category", 1, 1000, 500, 99, 0.0, 0.25, bins)
+
+    monkeypatch.setattr(distributions, "spread", spread)
+    churn.register(record("r6", config={"data": {"private": ["name"]}}), op_id="r6")
+    check(site.store, "churn", "drift", 7, "no_drift", version=1, private=["street"])
+    key = "20260601T000000Z-20260701T000000Z"
+    found = get(f"{P}/distribution", window=key, column="town")
+    assert asked == [("churn", key, "town", {"name", "street"})]
+    assert found["bins"] == [{"label": MARKUP, "low": None, "high": None, "reference": 0.5, "current": 1.0}]
+    assert (found["window"]["end"], found["current_missing"]) == ("2026-07-01T00:00:00+00:00", 0.25)
+    assert found["note"] == "the reference is drawn from 500 of its rows"
 
 
 # --- runs --------------------------------------------------------------------------------------------
