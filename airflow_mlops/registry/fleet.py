@@ -7,9 +7,8 @@ from typing import Any
 
 from airflow_mlops.exceptions import PromotionConflict, RegistryError
 from airflow_mlops.registry.entry import Entry
-from airflow_mlops.registry.items import BATCH, Item, Items
-from airflow_mlops.registry.log import Log
-from airflow_mlops.registry.rules import Rules
+from airflow_mlops.registry.items import BATCH, Item
+from airflow_mlops.registry.reads import RegistryReads
 from airflow_mlops.registry.state import State
 from airflow_mlops.registry.version import Version
 from airflow_mlops.window import Window
@@ -23,13 +22,8 @@ class _NothingToCommit(Exception):
         self.conflicts = conflicts
 
 
-class FleetWrites:
+class FleetWrites(RegistryReads):
     """The part of a registry that writes many models in one commit."""
-
-    log: Log[State]
-    items: Items
-    rules: Rules
-    _version: Callable[..., Version]
 
     def register_many(self, records: dict[str, dict[str, Any]], *, op_id: str) -> dict[str, Version]:
         """Add one version to each model of a fleet, in one commit.

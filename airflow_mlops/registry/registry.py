@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from airflow_mlops.exceptions import ObjectExists, RegistryError
-from airflow_mlops.registry.entry import Entry
 from airflow_mlops.registry.fleet import FleetWrites
-from airflow_mlops.registry.items import BATCH, Items
+from airflow_mlops.registry.items import Items
 from airflow_mlops.registry.log import Log
-from airflow_mlops.registry.rollout import Rollout, Step, rollout_of
+from airflow_mlops.registry.rollout import Rollout, Step
 from airflow_mlops.registry.rules import Rules
-from airflow_mlops.registry.state import Model, Row, State
-from airflow_mlops.registry.version import Notes, Share, Version
+from airflow_mlops.registry.state import State
+from airflow_mlops.registry.version import Share, Version
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import canonical_json
@@ -44,8 +42,6 @@ class Registry(FleetWrites):
         self.items = Items(store)
         self.rules = Rules(pipeline, store.uri)
         self.log: Log[State] = Log(store, prefix, memory=State(store, prefix, self.items), first=self._announce)
-
-    # --- writing ---------------------------------------------------------------------------------
 
     def register(self, record: dict[str, Any], *, op_id: str, key: str | None = None) -> Version:
         """Add a version with the next number (1, 2, 3, …).
@@ -251,175 +247,3 @@ class Registry(FleetWrites):
         """Before its first commit, so that every pipeline with commits is found without listing them all."""
         with suppress(ObjectExists):
             self.store.put_if_absent(layout.pipeline_name(self.pipeline), canonical_json({"pipeline": self.pipeline}))
-
-    # --- reading ---------------------------------------------------------------------------------
-
-    def get(self, version: int, key: str | None = None) -> Version:
-        """Return one version.
-
-        :raises VersionNotFound: when there is no such version.
-        """
-        return self.log.view(lambda state: self._version(state, self.rules.exists(state, version, key), version))
-
-    def versions(self, key: str | None = None) -> list[Version]:
-        """Return every version of a model, oldest first."""
-
-        def look(state: State) -> list[Version]:
-            model = state.model(key)
-            return [self._view(state, model, row) for row in state.rows(model)]
-
-        return self.log.view(look)
-
-    def champion(self, key: str | None = None) -> Version | None:
-        """Return the version that serves, or None before the first promotion."""
-        return self.log.view(lambda state: self._alias(state, key, state.model(key).champion))
-
-    def challenger(self, key: str | None = None) -> Version | None:
-        """Return the version that is tried beside the champion, or None."""
-        return self.log.view(lambda state: self._alias(state, key, state.model(key).challenger))
-
-    def reference(self, key: str | None = None) -> Version | None:
-        """Return the version that ``not_worse_by`` counts losses from, or None before the first promotion.
-
-        It is the champion where a person promoted it, approved it or rolled back to it, and where its gates have
-        shown it to be better than the reference before; else that one is still the reference. A retired version is
-        none: then the champion is.
-        """
-
-        def look(state: State) -> tuple[Version | None, bool]:
-            model = state.model(key)
-            if model.champion is None:
-                return None, False
-            row = state.row(model, model.champion)
-            return self._view(state, model, row), "by" in row.more
-
-        champion, by_a_person = self.log.view(look)
-        if champion is None or by_a_person:
-            return champion
-        noted = [note["next_reference"] for note in champion.notes.get("gates", ()) if note.get("next_reference")]
-        if not noted or noted[-1] == champion.number:
-            return champion
-        reference = self.get(noted[-1], key)
-        return champion if reference.status == "retired" else reference
-
-    def serving(self, key: str | None = None) -> tuple[Share, ...]:
-        """Return which versions serve which part of the ids; empty before the first promotion.
-
-        The champion first; then the version that is rolling out, whose share is 0 while it is a shadow.
-        """
-        return self.in_use(key)[0]
-
-    def in_use(self, key: str | None = None) -> tuple[tuple[Share, ...], Rollout | None]:
-        """Return what :meth:`serving` does, and the rollout that is under way, as of one moment."""
-
-        def look(state: State) -> tuple[tuple[Share, ...], Rollout | None]:
-            model = state.model(key)
-            champion = self._alias(state, key, model.champion)
-            if champion is None:
-                return (), None
-            if model.rollout is None:
-                return (Share(champion, 1.0),), None
-            rollout = rollout_of(model.rollout)
-            tried = self._version(state, model, rollout.version)
-            return (Share(champion, 1 - rollout.share), Share(tried, rollout.share)), rollout
-
-        return self.log.view(look)
-
-    def rollout(self, key: str | None = None) -> Rollout | None:
-        """Return the rollout that is under way, or None."""
-        return self.in_use(key)[1]
-
-    def rolling(self, version: int, key: str | None = None) -> Rollout:
-        """Return the rollout of a version.
-
-        :raises RegistryError: when this version is not rolling out.
-        """
-        return self.log.view(lambda state: self.rules.rolling(state, version, key))
-
-    def keys(self) -> list[str | None]:
-        """Return the model keys that have versions; ``[None]`` for a pipeline with one model."""
-        return sorted(self.log.view(lambda state: [*state.models]), key=lambda k: k or "")
-
-    def history(self) -> list[dict[str, Any]]:
-        """Return what every commit did, oldest first, as plain dicts with the same fields, for tables.
-
-        ``seq, at, action, key, version, replaced, kind, reason, by, window, op_id``; ``action`` is
-        ``register``, ``annotate``, ``promote``, ``rollback``, ``retire``, ``tag``, ``challenger`` or ``rollout``;
-        ``replaced`` the champion before (of a rollout, the champion that stays); ``kind`` that of a note or of a
-        move of a rollout (``begin``, ``wait``, ``next``, ``end``), or a tag's name. Of a note ``approval``, ``reason``
-        is the answer; of a tag its value, None where it was removed. A commit for a fleet is a row for each model.
-        """
-        return [
-            {
-                "seq": e.seq,
-                "at": e.at,
-                "action": e.type,
-                "key": e.key,
-                "version": e.payload["version"],
-                "replaced": e.payload.get("expected"),
-                "kind": e.payload.get("kind", e.payload.get("name")),
-                "reason": reason,
-                "by": by,
-                "window": copy.deepcopy(e.payload.get("window")),
-                "op_id": e.op_id,
-            }
-            for entry in self.log.entries()
-            for e in self.items.expand(entry)
-            for by, reason in (_said(e.payload),)
-        ]
-
-    def _alias(self, state: State, key: str | None, number: int | None) -> Version | None:
-        return None if number is None else self._version(state, state.model(key), number)
-
-    def _version(self, state: State, model: Model, number: int) -> Version:
-        return self._view(state, model, state.row(model, number))
-
-    def _view(self, state: State, model: Model, row: Row) -> Version:
-        more, seqs = row.more, [*row.more.get("notes", ())]
-        return Version(
-            self.pipeline,
-            row.number,
-            row.key,
-            lambda: self._record(row),
-            (lambda: self._notes(seqs)) if seqs else None,
-            row.at,
-            more.get("promoted"),
-            state.status(model, row),
-            {**more.get("tags", {})},
-            {**more.get("metrics", {})},
-            more.get("model"),
-        )
-
-    def _record(self, row: Row) -> Any:
-        entry = self.log.read(row.seq)
-        if entry.type == BATCH:
-            # The batch is kept for its other models.
-            return copy.deepcopy(self.items.get(entry)[row.key or ""]["record"])
-        return entry.payload["record"]
-
-    def _notes(self, seqs: Iterable[int]) -> Notes:
-        notes: Notes = {}
-        for entry in (self.log.read(seq) for seq in seqs):
-            kind, note = _note(entry)
-            notes.setdefault(kind, []).append(note)
-        return notes
-
-
-def _said(body: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Who did it and why; or who answered, and what; or the value of a tag."""
-    if "value" in body:
-        return None, None if body["value"] is None else str(body["value"])
-    if body.get("kind") == "approval":
-        return body["note"].get("by"), ", ".join(map(str, body["note"].get("answer") or ()))
-    return body.get("by"), body.get("reason")
-
-
-def _note(entry: Entry) -> tuple[str, dict[str, Any]]:
-    body = entry.payload
-    if entry.type == "annotate":
-        return body["kind"], body["note"]
-    said = {"at": entry.at, "reason": body["reason"], "by": body["by"]}
-    if entry.type == "rollout":
-        more = {k: v for k, v in body.items() if k not in ("version", "expected", "reason", "by")}
-        return "rollout", more | {"champion": body["expected"]} | said
-    return ("rollback", {"to": body["version"]} | said) if entry.type == "rollback" else ("retirement", said)
