@@ -6,7 +6,7 @@ import html
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from airflow_mlops.store.base import Store
@@ -21,8 +21,28 @@ class StepResult:
     seconds: float
 
 
+@dataclass(repr=False, kw_only=True)
+class Closing:
+    """What a run found; a temporary store of the run goes with this object, or at the end of its block."""
+
+    _cleanup: Callable[[], None] = field(default=lambda: None)
+
+    def __post_init__(self) -> None:
+        self._finalizer = weakref.finalize(self, self._cleanup)
+
+    def close(self) -> None:
+        """Remove the run's temporary store; everything but ``store`` can still be used."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
 @dataclass(repr=False)
-class Experimented:
+class Experimented(Closing):
     """What a local experiment found.
 
     :param winner: ``number``, ``candidate``, ``params``, ``score``, ``rung``; of a model also ``train``, ``features``.
@@ -41,27 +61,13 @@ class Experimented:
     reports: dict[str, str]
     steps: tuple[StepResult, ...]
     store: Store
-    _cleanup: Callable[[], None] = field(default=lambda: None)
-
-    def __post_init__(self) -> None:
-        self._finalizer = weakref.finalize(self, self._cleanup)
-
-    def close(self) -> None:
-        """Remove the run's temporary store; everything but ``store`` can still be used."""
-        self._finalizer()
-
-    def __enter__(self) -> Experimented:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Experiment of {self.pipeline}: {self.sentence}>"
 
 
 @dataclass(repr=False)
-class Result:
+class Result(Closing):
     """What a local run found.
 
     :param verdict: ``passed``, ``rejected``, ``inconclusive`` or ``no_baseline``.
@@ -88,20 +94,6 @@ class Result:
     version: int | None
     steps: tuple[StepResult, ...]
     store: Store
-    _cleanup: Callable[[], None] = field(default=lambda: None)
-
-    def __post_init__(self) -> None:
-        self._finalizer = weakref.finalize(self, self._cleanup)
-
-    def close(self) -> None:
-        """Remove the run's temporary store; everything but ``store`` can still be used."""
-        self._finalizer()
-
-    def __enter__(self) -> Result:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     @property
     def _title(self) -> str:

@@ -315,7 +315,7 @@ def test_a_template_needs_a_window(pipeline: Callable[..., Pipeline], lake: Path
     with pytest.raises(WindowError, match="--from 2013-01-01 --to") as refused:
         made.run(say=said.append)
     assert refused.value.__notes__ == ["in the step data.snapshot of parts"]
-    assert said[-1].split() == ["data.snapshot", "failed"]
+    assert said[-1].split()[:2] == ["data.snapshot", "failed"]  # and how long it took, where that is long
     assert made.run(start="2024-01-01", end="2024-02-01", say=said.append).snapshot["rows"] == 400
 
 
