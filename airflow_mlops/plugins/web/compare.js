@@ -28,8 +28,11 @@ function Difference({ a, b, lowerIsBetter }) {
   if (!a || !b) return NONE;
   const gap = b.value - a.value;
   const better = gap === 0 ? null : gap > 0 !== lowerIsBetter;
-  return html`<${C.Text} as="span" color=${better === null ? "fg" : better ? "fg.success" : "fg.error"} whiteSpace="nowrap">
-    ${signed(gap)}${better !== null && ` ${better ? "better" : "worse"}`}
+  // Intervals that meet say nothing of which is better; the gates, which compare row by row, may still.
+  const open = a.low === null || b.low === null || (a.low <= b.high && b.low <= a.high);
+  const color = better === null || open ? "fg" : better ? "fg.success" : "fg.error";
+  return html`<${C.Text} as="span" color=${color} whiteSpace="nowrap">
+    ${signed(gap)}${better !== null && (open ? ", may be chance" : better ? " better" : " worse")}
   <//>`;
 }
 
@@ -50,7 +53,7 @@ function Metrics({ data }) {
       )}
     <//>
     ${apart && html`<${Small} mt=${2}>* not measured on the same rows: only roughly comparable.<//>`}
-    <${Small} mt=${1}>In the intervals v${a} is drawn above, v${b} below.<//>
+    <${Small} mt=${1}>In the intervals v${a} is drawn above, v${b} below. Where they meet, only the gates can tell: they compare row by row.<//>
   <//>`;
 }
 
