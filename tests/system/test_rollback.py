@@ -6,6 +6,7 @@ import getpass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from airflow_mlops.demo.airflow import LiveAirflow
@@ -73,6 +74,7 @@ def test_rollback_through_airflow(shared_airflow: Any) -> None:
     failed = next(r for r in live.get(f"dags/{REGISTRY}/dagRuns")["dag_runs"] if r["state"] == "failed")
     (task,) = live.get(f"dags/{REGISTRY}/dagRuns/{failed['dag_run_id']}/taskInstances")["task_instances"]
     assert (task["state"], task["try_number"]) == ("failed", 1), "a conflict is not tried again"
+    _the_pages_say_so(live, done["dag_run_id"])
 
     code, said = _run(live, "retire", "breast_cancer:2", "--reason", "worse in production")
     assert (code, registry.get(2).status) == (0, "retired"), said
@@ -97,3 +99,30 @@ def test_rollback_through_airflow(shared_airflow: Any) -> None:
     assert "DAMAGED" in said
     assert "which is the champion" in " ".join(said.split())
     assert "v2 to v3 can be loaded" in " ".join(said.split())
+
+
+def _the_pages_say_so(live: LiveAirflow, rolled_back: str) -> None:
+    """The API of the MLOps pages, as the installed plugin serves it, tells the story of this pipeline."""
+    signed_in = {"username": "admin", "password": "admin"}
+    with httpx.Client(base_url=f"{live.url}/mlops", trust_env=False, timeout=30) as client:
+        assert client.get("/api/fleet").status_code == 401
+        token = httpx.post(f"{live.url}/auth/token", json=signed_in, trust_env=False).json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+
+        def get(path: str, **query: Any) -> Any:
+            answer = client.get(f"/api/{path}", params=query)
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        (row,) = (r for r in get("fleet", limit=200)["rows"] if r["pipeline"] == "breast_cancer")
+        assert (row["level"], row["champion"]["version"], row["champion"]["by"]) == (0, 1, getpass.getuser())
+        assert (row["attention"]["code"], row["attention"]["level"]) == ("ok", "ok")
+        titles = [e["title"] for e in get("pipelines/breast_cancer/timeline", kind="delivery")["events"]]
+        assert titles[0] == "v1 became champion again: v2 was rolled back"
+        assert get(f"runs/{REGISTRY}", run_id=rolled_back)["title"] == titles[0]
+        compared = get("pipelines/breast_cancer/compare", a="2", b="1")
+        assert compared["metrics"][0]["same_rows"]
+        assert ("params", "C") in {(f["group"], f["name"]) for f in compared["facts"]}
+        card = get("pipelines/breast_cancer/reports")["card"]
+        assert client.get(card.removeprefix("mlops")).headers["content-security-policy"].startswith("sandbox")
+        assert client.get("/static/mlops.js").status_code == 200

@@ -100,7 +100,7 @@ def _suppressed(known: Known) -> _Found:
 
 def _no_champion(known: Known) -> _Found:
     one = known.standing
-    if one is None or one.models > 1 or one.champion is not None:
+    if one is None or one.keys or one.champion is not None:
         return None
     if one.candidate is None:
         return "it was never trained", known.page

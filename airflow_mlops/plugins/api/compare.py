@@ -43,7 +43,7 @@ def versions(one: One, key: str | None = None) -> Versions:
         note, entry = verdicts.get(version.number, {}), registered.get(version.number)
         record = entry.payload["record"] if entry else {}
         run = record.get("run") or {}
-        known = run.get("run_id") and any(dag.dag_id == run.get("dag_id") for dag in one.live.dags.values())
+        known = run.get("run_id") and one.live.may_read(str(run.get("dag_id")))
         rows.append(
             VersionRow(
                 version=version.number,

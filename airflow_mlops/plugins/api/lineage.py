@@ -82,7 +82,7 @@ def _before(told: dict[str, Any], one: One) -> Iterator[Node]:
         packages = [f"{name} {v}" for name, v in (environment.get("packages") or {}).items() if v]
         yield _node("environment", "environment", f"Python {environment.get('python')}", packages)
     if run.get("run_id"):
-        readable = any(dag.dag_id == run.get("dag_id") for dag in one.live.dags.values())
+        readable = one.live.may_read(str(run.get("dag_id")))
         link = run_link(run["dag_id"], run["run_id"]) if readable else None
         yield _node("run", "run", str(run["run_id"]), [str(run.get("dag_id"))], link)
 
@@ -142,12 +142,11 @@ def reports(one: One, version: str | None = None, key: str | None = None) -> Rep
         model = fold(one.records.log).get(key)
         number = (model.champion or len(model.places)) if model else 0
         found = one.version(number, key) if number else None
-    readable = {dag.dag_id for dag in one.live.dags.values()}
     links = [*(_of_version(found, one) if found else ()), *_of_checks(one)]
     return Reports(
         version=found.number if found else None,
         card=_card(found, one) if found else None,
-        reports=[link for dag_id, link in links if dag_id in readable],
+        reports=[link for dag_id, link in links if one.live.may_read(dag_id)],
     )
 
 

@@ -83,6 +83,10 @@ class Live:
     approvals: list[Approval] = field(default_factory=list)
     mark: tuple[Any, ...] = ()
 
+    def may_read(self, dag_id: str) -> bool:
+        """Whether this is one of its DAGs that the user may read."""
+        return any(dag.dag_id == dag_id for dag in self.dags.values())
+
     @property
     def readable(self) -> bool:
         """Whether the user may see what the store says about it."""
@@ -110,7 +114,9 @@ def live_pipelines(user: BaseUser, only: str | None = None) -> dict[str, Live]:
         found = {name: live for name, live in sorted(found.items()) if live.readable or INVALID in live.dags}
         if found:
             dags = {dag.dag_id: (live, suffix) for live in found.values() for suffix, dag in live.dags.items()}
-            _add_runs(session, dags, user, only)
+            # Also of the DAGs that this user may not read: what is remembered of the store is the same for all users.
+            homes = {row.dag_id: found.get(row.dag_id.removesuffix(f"__{row.suffix}")) for row in rows}
+            _add_runs(session, dags, homes, user, only)
             _add_approvals(session, dags, user)
     return found
 
@@ -210,20 +216,21 @@ def _readable(user: BaseUser, dag_ids: set[str], session: Session) -> set[str]:
     return dag_ids & get_auth_manager().get_authorized_dag_ids(user=user, method="GET", session=session)
 
 
-def _add_runs(session: Session, dags: _Dags, user: BaseUser, only: str | None) -> None:
+def _add_runs(session: Session, dags: _Dags, homes: dict[str, Live | None], user: BaseUser, only: str | None) -> None:
     ours = select(DagTag.dag_id).where(DagTag.name == TAG)
     if only is not None:
-        ours = ours.where(DagTag.dag_id.in_([*dags]))
+        ours = ours.where(DagTag.dag_id.in_([*homes]))
     newest = select(func.max(DagRun.id)).where(DagRun.dag_id.in_(ours)).group_by(DagRun.dag_id)
     columns = (DagRun.id, DagRun.dag_id, DagRun.run_id, DagRun._state, DagRun.start_date, DagRun.end_date)
     shown = may_read(user, DagAccessEntity.RUN)
     query = select(*columns).where(DagRun.id.in_(newest)).order_by(DagRun.dag_id)
     for number, dag_id, run_id, state, started, ended in session.execute(query):
-        if dag_id not in dags:
+        home = homes.get(dag_id)
+        if home is None:
             continue
-        live, suffix = dags[dag_id]
-        live.mark = (*live.mark, number, state, ended)
-        if shown:
+        home.mark = (*home.mark, number, state, ended)
+        if shown and dag_id in dags:
+            live, suffix = dags[dag_id]
             live.runs[suffix] = LiveRun(number, dag_id, run_id, str(state), started, ended)
 
 

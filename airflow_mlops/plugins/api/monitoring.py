@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from airflow_mlops.exceptions import DataNotFound, ObjectNotFound
 from airflow_mlops.ml.outputs import is_output
 from airflow_mlops.ml.standing import metric_direction
+from airflow_mlops.plugins.api.live import Live
 from airflow_mlops.plugins.api.models import (
     Bin,
     ChampionMark,
@@ -104,7 +105,7 @@ def drift(one: One, *, windows: int = 60) -> Drift:
             found.setdefault(str(column["name"]), [None] * len(checks))[place] = column
     columns = [_column(name, cells) for name, cells in found.items()]
     columns.sort(key=lambda c: (-sum(cell.drifted for cell in c.cells if cell), -_largest(c), c.name))
-    return Drift(windows=[_window(c, one.name) for c in checks], columns=columns)
+    return Drift(windows=[_window(c, one.live) for c in checks], columns=columns)
 
 
 def distribution(one: One, key: str, column: str) -> Distribution:
@@ -149,8 +150,8 @@ def _private(records: Records) -> set[str]:
     return {*(data.get("private") or ()), *(name for names in checked for name in names)}
 
 
-def _window(check: Check, pipeline: str) -> DriftWindow:
-    mark = check_mark(check, pipeline)
+def _window(check: Check, live: Live) -> DriftWindow:
+    mark = check_mark(check, live)
     return DriftWindow(
         key=Window.from_dict(check.window).key,
         window=mark.window,

@@ -92,14 +92,14 @@ def row_of(line: Line) -> FleetRow:
         champion=_champion(one, summary),
         challenger=one.challenger if one else summary.challenger if summary else None,
         rollout=_rollout(one),
-        training=_training(one.candidate) if one and one.candidate else None,
+        training=_training(one.candidate, live) if one and one.candidate else None,
         last_training_run=live.runs["train"].mark() if "train" in live.runs else None,
         last_monitor_run=live.runs["monitor"].mark() if "monitor" in live.runs else None,
-        drift=_check(one, "drift", live.pipeline),
-        quality=_check(one, "quality", live.pipeline),
-        skew=_check(one, "skew", live.pipeline),
-        staleness=_check(one, "staleness", live.pipeline),
-        system=_check(one, "system", live.pipeline),
+        drift=_check(one, "drift", live),
+        quality=_check(one, "quality", live),
+        skew=_check(one, "skew", live),
+        staleness=_check(one, "staleness", live),
+        system=_check(one, "system", live),
         performance=_trend(one.performance) if one and one.performance else None,
         next_run=instant(train.next_run) if train and not train.paused else None,
         schedule=train.schedule if train else None,
@@ -128,11 +128,11 @@ def window_mark(window: dict[str, Any] | None) -> Window | None:
     return Window(start=window["start"], end=window["end"])
 
 
-def check_mark(check: Check, pipeline: str) -> CheckMark:
-    """A stored result of a monitoring check."""
+def check_mark(check: Check, live: Live) -> CheckMark:
+    """A stored result of a monitoring check; its report is linked for whoever may read the DAG that shows it."""
     result = check.result
     verdict = str(result["verdict"])
-    report = result.get("report")
+    report, dag_id = result.get("report"), f"{live.pipeline}__monitor"
     return CheckMark(
         name=check.name,
         verdict=verdict,
@@ -141,7 +141,7 @@ def check_mark(check: Check, pipeline: str) -> CheckMark:
         window=Window(start=check.window["start"], end=check.window["end"]),
         at=check.at,
         version=result.get("version"),
-        report=report_link(f"{pipeline}__monitor", report) if report else None,
+        report=report_link(dag_id, report) if report and live.may_read(dag_id) else None,
     )
 
 
@@ -182,9 +182,9 @@ def _rollout(one: Standing | None) -> RolloutMark | None:
     return RolloutMark(version=rollout.version, step=rollout.name, path=path(rollout.steps)) if rollout else None
 
 
-def _training(found: Candidate) -> Training:
+def _training(found: Candidate, live: Live) -> Training:
     run = found.run
-    known = run.get("dag_id") and run.get("run_id")
+    known = run.get("run_id") and live.may_read(str(run.get("dag_id")))
     return Training(
         version=found.version,
         at=found.at,
@@ -197,9 +197,9 @@ def _training(found: Candidate) -> Training:
     )
 
 
-def _check(one: Standing | None, name: str, pipeline: str) -> CheckMark | None:
+def _check(one: Standing | None, name: str, live: Live) -> CheckMark | None:
     check = one.checks.get(name) if one else None
-    return check_mark(check, pipeline) if check else None
+    return check_mark(check, live) if check else None
 
 
 def _trend(found: StandingTrend) -> Trend:

@@ -240,7 +240,7 @@ class _Page:
     def _check_marks(self) -> Iterator[CheckMark]:
         for check in self.checks:
             if check.name not in OTHERS and "verdict" in check.result:
-                yield check_mark(check, self.one.name)
+                yield check_mark(check, self.one.live)
 
     def _changes(self) -> Iterator[str]:
         """What would change the verdict, as sentences."""
@@ -347,10 +347,9 @@ class _Page:
         if card and self.registered is not None:
             about = f"v{self.registered.payload['version']}"
             yield ReportLink(name="Model card", about=about, at=None, link=report_link(self.dag_id, card))
-        if "monitor" in self.one.live.dags:
-            for check in checks:
-                if check.report:
-                    yield ReportLink(name=f"{check.name} report".capitalize(), about="", at=check.at, link=check.report)
+        for check in checks:
+            if check.report:
+                yield ReportLink(name=f"{check.name} report".capitalize(), about="", at=check.at, link=check.report)
 
 
 def _undecided(line: GateLine, had: str) -> str:

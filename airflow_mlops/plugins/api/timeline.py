@@ -219,13 +219,10 @@ class _Teller:
 
     def _report(self, entry: Entry, digest: str | None) -> str | None:
         dag_id = self._run(entry).get("dag_id") or f"{self._live.pipeline}__train"
-        return report_link(dag_id, digest) if digest and self._may_read(dag_id) else None
+        return report_link(dag_id, digest) if digest and self._live.may_read(dag_id) else None
 
     def _link(self, dag_id: str | None, run_id: str | None) -> str | None:
-        return run_link(dag_id, run_id) if dag_id and run_id and self._may_read(dag_id) else None
-
-    def _may_read(self, dag_id: str) -> bool:
-        return any(dag.dag_id == dag_id for dag in self._live.dags.values())
+        return run_link(dag_id, run_id) if dag_id and run_id and self._live.may_read(dag_id) else None
 
     # --- the ledger and the checks -------------------------------------------------------------------
 
@@ -279,7 +276,7 @@ class _Teller:
             replay=bool(check.replay),
             gates=[],
             link=None,
-            report=report_link(dag_id, report) if report and self._may_read(dag_id) else None,
+            report=report_link(dag_id, report) if report and self._live.may_read(dag_id) else None,
         )
 
 

@@ -74,6 +74,12 @@ def _no_champion(site: Site) -> None:
     registry.annotate(1, "gates", gates("rejected", "too low"), op_id="g")
 
 
+def _fleet_of_one(site: Site) -> None:
+    registry = site.pipeline("churn")
+    registry.register(record(), op_id="r", key="LGA")
+    registry.promote(1, expected=None, op_id="p", reason="passed", key="LGA")
+
+
 def _approval(site: Site) -> None:
     _fine(site)
     site.ask("churn__train", "r2", "Promote churn version 2?")
@@ -149,6 +155,7 @@ def _rollout(site: Site) -> None:
         (_suppressed("new_data"), "ok", "ok", "no alarm"),
         (_no_champion, "no_champion", "warning", "v1 was not promoted"),
         (_nothing, "no_champion", "warning", "never trained"),
+        (_fleet_of_one, "ok", "ok", "no alarm"),
         (_rollout, "rollout", "ok", "v2 is rolling out: shadow"),
         (_answered, "ok", "ok", "champion v2"),
     ],
@@ -255,6 +262,18 @@ def test_a_pipeline_whose_training_may_not_be_read_is_nowhere(site: Site, get: G
     assert client.get("/mlops/api/fleet", headers=as_role("viewer")).headers["etag"] == tag
     site.readable = None
     assert len(get("fleet")["rows"]) == len(everything["rows"])
+
+
+def test_users_with_different_rights_do_not_have_it_read_again(site: Site, get: Get, reader: StoreReader) -> None:
+    champion(site.pipeline("churn"))
+    check(site.store, "churn", "drift", 6, "drift", version=1, report="b" * 64)
+    site.run("churn__monitor", "m1")
+    assert row(site, get)["drift"]["report"]
+    read = reader._read["churn"]
+    site.readable = {"churn__train"}
+    found = row(site, get)
+    assert reader._read["churn"] is read
+    assert (found["drift"]["verdict"], found["drift"]["report"], found["last_monitor_run"]) == ("drift", None, None)
 
 
 def test_a_pipeline_that_is_only_in_the_store_is_not_shown(site: Site, get: Get) -> None:
