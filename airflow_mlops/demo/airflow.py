@@ -274,14 +274,14 @@ class LiveAirflow:
 
     # --- REST ------------------------------------------------------------------------------------
 
-    def _request(self, method: str, path: str, **kwargs: Any) -> Any:
+    def _request(self, method: str, path: str, root: str = "/api/v2", **kwargs: Any) -> Any:
         for attempt in range(5):
             if "authorization" not in self._client.headers:
                 answer = self._client.post("/auth/token", json={"username": "admin", "password": "admin"})
                 answer.raise_for_status()
                 self._client.headers["authorization"] = f"Bearer {answer.json()['access_token']}"
             try:
-                response = self._client.request(method, f"/api/v2/{path.lstrip('/')}", **kwargs)
+                response = self._client.request(method, f"{root}/{path.lstrip('/')}", **kwargs)
             except httpx.TransportError:
                 # Reading again is safe; a write may have arrived and must not be repeated blindly.
                 self.check_alive()
@@ -300,6 +300,10 @@ class LiveAirflow:
     def get(self, path: str, **params: Any) -> Any:
         """GET ``/api/v2/<path>``; returns the decoded JSON. Raises :class:`ApiError`."""
         return self._request("GET", path, params=params)
+
+    def pages(self, path: str, **params: Any) -> Any:
+        """GET ``/mlops/api/<path>``, what the MLOps pages read; returns the decoded JSON. Raises :class:`ApiError`."""
+        return self._request("GET", path, root="/mlops/api", params=params)
 
     def post(self, path: str, body: Any) -> Any:
         """POST JSON; returns the decoded JSON. Raises :class:`ApiError`."""

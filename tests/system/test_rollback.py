@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ def test_rollback_through_airflow(shared_airflow: Any) -> None:
         assert live.wait(TRAIN, run) == "success", live.task_states(TRAIN, run)
     registry = Registry(store, "breast_cancer")
     assert [v.status for v in registry.versions()] == ["candidate", "champion"]
+    # Airflow's UI is told of the pages, and what they read says the same.
+    shown = {app["destination"] for plugin in live.get("plugins")["plugins"] for app in plugin["react_apps"]}
+    assert shown == {"nav", "dag", "dag_run", "dashboard"}
+    while (fleet := live.pages("fleet", search="breast_cancer"))["pending"]:
+        time.sleep(0.2)
+    (row,) = fleet["rows"]
+    assert (row["champion"]["version"], row["training"]["verdict"], row["attention"]["level"]) == (2, "passed", "ok")
+    decided = live.pages(f"runs/{TRAIN}", run_id=run)
+    assert (decided["version"], decided["state"]) == (2, "success")
     promoted = live.get("assets/events", source_dag_id=TRAIN, order_by="-timestamp")["asset_events"][0]["extra"]
     assert (promoted["name"], promoted["version"]) == ("breast_cancer", 2)
     assert "roc_auc" in promoted["metrics"]

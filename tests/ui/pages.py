@@ -226,6 +226,44 @@ def times_follow_airflows_zone(w: World) -> None:
 
 
 @check
+def numbers_times_and_graphs_are_laid_out_right(w: World) -> None:
+    said = w.open("plugin/mlops").evaluate("""async () => {
+      const of = (name) => import(new URL(`mlops/static/${name}.js`, document.baseURI));
+      const [f, lineage] = [await of("format"), await of("lineage")];
+      const day = (start, end) => f.windowText({start, end}, "Europe/Berlin");
+      const nodes = ["source", "code", "data", "model"].map((id) => ({id}));
+      const pairs = [["source", "data"], ["data", "model"], ["code", "model"], ["model", "gone"]];
+      const edges = pairs.map(([source, target]) => ({source, target}));
+      const loop = [{source: "a", target: "b"}, {source: "b", target: "a"}];
+      return {
+        numbers: [0.91234, 12, 1234.5, 3.14e-7, NaN, null, 0].map((n) => f.number(n)),
+        signed: [0.0123, -0.3, 0].map((n) => f.signed(n)),
+        moment: f.moment("2026-03-29T01:30:00+00:00", "Europe/Berlin"),
+        windows: [day("2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00"),
+                  day("2026-01-01T06:00:00+00:00", "2026-01-01T12:00:00+00:00")],
+        ago: [f.ago("2026-01-01T00:00:00Z", Date.UTC(2026, 0, 4)), f.ago("2026-01-01T00:05:00Z", Date.UTC(2026, 0, 1))],
+        nothing: [f.moment(null, "UTC"), f.ago("no time"), f.effort(NaN)],
+        columns: lineage.columns(nodes, edges).map((c) => c.map((n) => n.id)),
+        loop: lineage.columns([{id: "a"}, {id: "b"}], loop).flat().length,
+      };
+    }""")
+    want(
+        said
+        == {
+            "numbers": ["0.912", "12", "1,235", "3.1e-7", "–", "–", "0"],
+            "signed": ["+0.0123", "−0.3", "0"],
+            "moment": "2026-03-29 03:30:00",  # the night in which the clocks go forward
+            "windows": ["2026-01-01 to 2026-02-01", "2026-01-01 07:00 to 2026-01-01 13:00"],
+            "ago": ["3 d ago", "in 5 min"],
+            "nothing": ["–", "–", "–"],
+            "columns": [["source"], ["code", "data"], ["model"]],
+            "loop": 2,
+        },
+        str(said),
+    )
+
+
+@check
 def a_report_reaches_nothing(w: World) -> None:
     page = w.open(whole(FLIGHTS, "reports"))
     frame = page.locator("iframe").first
@@ -275,6 +313,8 @@ def a_training_started_and_approved_from_the_page(w: World) -> str:
     page.get_by_text("Answered: Approve").wait_for()
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
     page.get_by_text("v2 became champion").first.wait_for(timeout=300_000)
+    # The head of the page knows it too, without a reload.
+    page.locator("header dd").first.filter(has_text="v2").wait_for()
     w.picture("approved")
     return "v2 is the champion"
 

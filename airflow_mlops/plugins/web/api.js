@@ -74,6 +74,11 @@ function keep(path, data) {
   if (seen.size > KEPT) seen.delete(seen.keys().next().value);
 }
 
+const readers = new Set();
+
+/** Everything that is shown is read again: somebody acted, or something happened that other parts show too. */
+export const readAgain = () => readers.forEach((reload) => reload());
+
 /**
  * Reads `path` now, again every `every(data)` ms while the page is seen, and when `reload` is called.
  * What was read stays while it is read again or fails again: {data, problem, loading, reload}.
@@ -111,5 +116,9 @@ export function useData(path, every = () => 30_000) {
     };
   }, [path, round]);
   const reload = React.useCallback(() => setRound((n) => n + 1), []);
+  React.useEffect(() => {
+    readers.add(reload);
+    return () => readers.delete(reload);
+  }, [reload]);
   return { ...state, reload };
 }

@@ -1,7 +1,7 @@
 // One pipeline's story: a tab on each of its DAGs.
-import { C, Router, html } from "./host.js";
+import { C, React, Router, html } from "./host.js";
 import { ActionButton, Questions } from "./actions.js";
-import { address, useData } from "./api.js";
+import { address, readAgain, useData } from "./api.js";
 import { ChampionCell, CheckCell, CostCell, Level, Needs, NextCell, TrainingCell, TrendCell } from "./cells.js";
 import Compare from "./compare.js";
 import Drift from "./drift.js";
@@ -95,9 +95,29 @@ function KeyChoice({ keys, value, onChange }) {
   <//>`;
 }
 
+const AT_WORK = ["queued", "running"];
+
+/** How soon to look again, in ms: soon while something is under way. */
+function pace({ row }) {
+  if (!row.read) return 2_000;
+  const busy = row.approvals.length > 0 || AT_WORK.includes(row.last_training_run?.state);
+  return busy ? 5_000 : 30_000;
+}
+
+/** When versions, champion or questions have changed, the sections below have news too. */
+function useNews(row) {
+  const now = row && JSON.stringify([row.versions, row.champion?.version, row.approvals.length, row.last_training_run?.state]);
+  const before = React.useRef(now);
+  React.useEffect(() => {
+    if (before.current !== undefined && before.current !== now) readAgain();
+    before.current = now;
+  }, [now]);
+}
+
 export default function Pipeline({ pipeline, alone = false }) {
   const root = `mlops/api/pipelines/${encodeURIComponent(pipeline)}`;
-  const read = useData(pipeline && root, (data) => (data.row.read ? 30_000 : 2_000));
+  const read = useData(pipeline && root, pace);
+  useNews(read.data?.row);
   const [params, setParams] = Router.useSearchParams();
   const section = SECTIONS.some(([name]) => name === params.get("section")) ? params.get("section") : "timeline";
   const go = (more) =>
@@ -116,7 +136,7 @@ export default function Pipeline({ pipeline, alone = false }) {
       const key = data.keys.length ? (data.keys.includes(params.get("key")) ? params.get("key") : data.keys[0]) : null;
       const query = (path, more = {}) => address(`${root}/${path}`, { key, ...more });
       return html`<${C.Box} maxW="1600px" mx="auto">
-        <${Header} data=${data} reload=${read.reload} alone=${alone} />
+        <${Header} data=${data} reload=${readAgain} alone=${alone} />
         <${C.Tabs.Root} value=${section} onValueChange=${(e) => go({ section: e.value })} mt=${4} lazyMount unmountOnExit>
           <${C.Flex} justify="space-between" align="flex-end" wrap="wrap" gap=${2}>
             <${C.Tabs.List} overflowX="auto" flex="1" minW=${0}>

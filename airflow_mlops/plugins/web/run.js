@@ -1,7 +1,7 @@
 // What one run decided: on which data, against whom, why, and what would change it.
 import { C, html } from "./host.js";
 import { Questions } from "./actions.js";
-import { address, useData } from "./api.js";
+import { address, readAgain, useData } from "./api.js";
 import { Gates } from "./gates.js";
 import { Facts, Go, Panel, Small, Span, Time, Word, dagPath } from "./parts.js";
 import { ReportList } from "./reports.js";
@@ -60,7 +60,7 @@ export default function Run({ dagId, runId }) {
           ${run.sentence && html`<${C.Alert.Description} overflowWrap="anywhere">${run.sentence}<//>`}
         <//>
       <//>
-      ${run.approvals.length > 0 && html`<${Questions} dagId=${dagId} runId=${runId} onDone=${read.reload} />`}
+      ${run.approvals.length > 0 && html`<${Questions} dagId=${dagId} runId=${runId} onDone=${readAgain} />`}
       ${run.changes.length > 0 &&
       html`<${Panel} title="What would change the verdict">
         <${C.Box} as="ul" ps=${4} fontSize="sm" listStyleType="disc">${run.changes.map((text) => html`<${C.Box} as="li" key=${text} overflowWrap="anywhere">${text}<//>`)}<//>
