@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 WAIT = 2.5
 """Seconds that a page of the fleet waits for the store."""
-LONG_WAIT = 8.0
+LONG_WAIT = 12.0
 """Seconds that a page about one pipeline waits: it has nothing else to show."""
 REMEMBERED = 1.0
 """Seconds for which an index that was just read is taken as new."""

@@ -246,9 +246,9 @@ class _Page:
         """What would change the verdict, as sentences."""
         holdout = self._note("evaluation").get("rows")
         had = f" (there were {holdout:,})" if holdout is not None else ""
-        for line in gate_lines(self.note):
+        for line, result in zip(gate_lines(self.note), self.note.get("results") or (), strict=True):
             if line.verdict == "inconclusive":
-                yield _undecided(line, had)
+                yield _undecided(line, had, (result.get("reference") or {}).get("version"))
             elif line.verdict == "rejected":
                 yield _missed(line)
         if self.claims and not self.claims[-1].payload["go"]:
@@ -352,11 +352,18 @@ class _Page:
                 yield ReportLink(name=f"{check.name} report".capitalize(), about="", at=check.at, link=check.report)
 
 
-def _undecided(line: GateLine, had: str) -> str:
-    if line.needed_rows is not None:
-        # It is an estimate: two figures are as much as it can carry.
-        return f"{line.name}: about {int(float(f'{line.needed_rows:.2g}')):,} holdout rows would decide it{had}"
-    return f"{line.name}: more holdout rows{had}; how many cannot be said"
+def _undecided(line: GateLine, had: str, reference: int | None) -> str:
+    """What would decide a gate.
+
+    :param reference: the version that losses are counted from, beside the champion: rows are told for one of the two.
+    """
+    if line.needed_rows is None:
+        return f"{line.name}: more holdout rows{had}; how many cannot be said"
+    # It is an estimate: two figures are as much as it can carry.
+    rows = f"about {int(float(f'{line.needed_rows:.2g}')):,} holdout rows"
+    if reference is not None:
+        return f"{line.name}: {rows} at least{had}; the comparison with v{reference}, the reference, can need more"
+    return f"{line.name}: {rows} would decide it{had}"
 
 
 def _missed(line: GateLine) -> str:

@@ -342,6 +342,15 @@ def test_a_training_that_could_not_be_decided_says_what_would(site: Site, get: G
     assert [e["what"] for e in found["events"]] == ["registered", "gates"]
 
 
+def test_rows_for_one_of_two_comparisons_are_said_to_be(site: Site, get: Get, churn: Registry) -> None:
+    churn.register(record("r6"), op_id="r6")
+    note = gates("inconclusive", "neither", needed_rows=38329, reference={"version": 3, "better": False})
+    churn.annotate(6, "gates", note, op_id="g6")
+    (said,) = run(site, get, "r6")["changes"]
+    assert "about 38,000 holdout rows at least" in said
+    assert "the comparison with v3, the reference, can need more" in said
+
+
 def test_what_a_training_came_to(site: Site, get: Get, churn: Registry) -> None:
     assert run(site, get, "r1")["title"] == "v1 became champion"
     refused = run(site, get, "r3")
