@@ -209,6 +209,14 @@ def page_of_a_run(w: World) -> None:
     for title in ("Gates", "This run", "Reports"):
         page.get_by_role("heading", name=title, exact=True).wait_for()
     w.picture("run")
+    address = page.get_by_role("link", name="whole window").get_attribute("href").removeprefix(PREFIX).lstrip("/")
+    page = w.open(address, screen="phone", theme="dark")
+    page.get_by_test_id("mlops-verdict").wait_for()
+    wide = page.evaluate("document.querySelector('[data-testid=mlops-page]').scrollWidth - innerWidth")
+    want(wide <= 0, f"the run is {wide} px wider than a phone")
+    w.picture("run-phone-dark")
+    page.get_by_role("link", name="its tasks and logs").click()
+    page.wait_for_url(lambda url: f"/dags/{FLIGHTS}__train/runs/" in url)
 
 
 @check

@@ -42,9 +42,16 @@ function MLOps({ dagId, runId }) {
 /** The pipeline of a DAG: what stands before the last "__". */
 const pipelineOf = (dagId) => dagId.slice(0, Math.max(0, dagId.lastIndexOf("__")));
 
-/** Below the navigation entry: the fleet, or one pipeline with the window to itself (plugin/mlops/pipelines/NAME). */
+/**
+ * Below the navigation entry: the fleet, or with the window to itself one pipeline (plugin/mlops/pipelines/NAME) or one
+ * run (plugin/mlops/runs/DAG/RUN).
+ */
 function Whole() {
-  const [kind, name] = (Router.useParams()["*"] ?? "").split("/");
+  const [kind, name, ...rest] = (Router.useParams()["*"] ?? "").split("/");
+  const runId = rest.join("/");
+  if (kind === "runs" && name && runId) {
+    return html`<${Frame}><${Run} key=${`${name}/${runId}`} dagId=${name} runId=${runId} alone=${true} /><//>`;
+  }
   if (kind !== "pipelines" || !name) return html`<${Frame}><${Fleet} /><//>`;
   return html`<${Frame}><${Pipeline} key=${name} pipeline=${name} alone=${true} /><//>`;
 }

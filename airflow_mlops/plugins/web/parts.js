@@ -45,6 +45,7 @@ export const runPath = (dag, run) => `${dagPath(dag)}/runs/${encodeURIComponent(
 
 /** A pipeline's page with the window to itself: beside Airflow's grid there is no room for it on a phone. */
 export const wholePath = (pipeline) => `plugin/mlops/pipelines/${encodeURIComponent(pipeline)}`;
+export const wholeRunPath = (dagId, runId) => `plugin/mlops/runs/${encodeURIComponent(dagId)}/${encodeURIComponent(runId)}`;
 
 /** "2026-01-01 to 2026-02-01", the half-open window of data. */
 export function Span({ window: w, ...more }) {

@@ -3,7 +3,7 @@ import { C, html } from "./host.js";
 import { Questions } from "./actions.js";
 import { address, readAgain, useData } from "./api.js";
 import { Gates } from "./gates.js";
-import { Facts, Go, Panel, Small, Span, Time, Word, dagPath } from "./parts.js";
+import { Facts, Go, Panel, Small, Span, Time, Word, dagPath, runPath, wholeRunPath } from "./parts.js";
 import { ReportList } from "./reports.js";
 import { Empty, Read } from "./states.js";
 import { Events } from "./timeline.js";
@@ -27,7 +27,7 @@ function Checks({ checks }) {
   <//>`;
 }
 
-function About({ run }) {
+function About({ run, alone, dagId, runId }) {
   const rows = [
     ["Pipeline", html`<${Go} to=${`${dagPath(`${run.pipeline}__train`)}/plugin/mlops-pipeline`}>${run.pipeline}<//>`],
     ["State", run.state],
@@ -38,12 +38,15 @@ function About({ run }) {
     ["Candidate", run.version !== null && `v${run.version}`],
     ["Against", run.against !== null && `v${run.against}, the champion then`],
     ["Replay", run.replay && "of the past"],
+    ["See", alone
+      ? html`<${Go} to=${runPath(dagId, runId)}>its tasks and logs<//>`
+      : html`<${Go} to=${wholeRunPath(dagId, runId)}>whole window<//>`],
     ["Rehearsal", run.rehearsal && "nothing is promoted, no budget is spent"],
   ];
   return html`<${Panel} title="This run"><${Facts} rows=${rows} /><//>`;
 }
 
-export default function Run({ dagId, runId }) {
+export default function Run({ dagId, runId, alone = false }) {
   const path = address(`mlops/api/runs/${encodeURIComponent(dagId)}`, { run_id: runId });
   const read = useData(path, (run) => (LIVE.includes(run.state) ? 4_000 : 60_000));
   if (read.problem?.status === 404) {
@@ -68,7 +71,7 @@ export default function Run({ dagId, runId }) {
       <${C.Box} columnGap=${4} css=${{ columnWidth: "24rem", "& > *": { breakInside: "avoid", marginBottom: "1rem" } }}>
         ${run.gates.length > 0 && html`<${Panel} title="Gates"><${Gates} gates=${run.gates} /><//>`}
         ${run.checks.length > 0 && html`<${Checks} checks=${run.checks} />`}
-        <${About} run=${run} />
+        <${About} run=${run} alone=${alone} dagId=${dagId} runId=${runId} />
         ${run.sections.map(
           (s) => html`<${Panel} key=${s.title} title=${s.title}><${Facts} rows=${s.facts.map((f) => [f.name, f.value])} /><//>`,
         )}
