@@ -1,6 +1,6 @@
 """Who sees which pipeline under FAB's auth manager: ``python -m tests.ui.fab_rights``.
 
-Needs ``pip install apache-airflow-providers-fab``, which nothing else here does. One line for each user, and exit code
+Needs the extra ``ui``. One line for each user, and exit code
 1 when one sees more or less than they may.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,9 @@ def _ask() -> dict[str, tuple[int, list[str], int, bool, int]]:
 
 
 if __name__ == "__main__":
+    # Not by an import: it would settle on the caller's Airflow, database and all.
     try:
-        import airflow.providers.fab  # noqa: F401
-    except ImportError:
-        sys.exit("FAB's auth manager is missing: pip install apache-airflow-providers-fab")
+        version("apache-airflow-providers-fab")
+    except PackageNotFoundError:
+        sys.exit("FAB's auth manager is missing: say `make ui`, or pip install apache-airflow-providers-fab")
     sys.exit(main())
