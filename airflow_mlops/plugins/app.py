@@ -2,8 +2,8 @@
 
 A mounted app inherits no authentication from Airflow, so every route here asks for it: the user
 must be signed in, may open plugin pages, and may read the DAG the object belongs to. What it serves
-was made from data, so it is not trusted: a report runs in a sandbox without an origin, and can
-reach neither Airflow's session nor the network.
+was made from data, so it is not trusted: a report runs in a sandbox without an origin, cannot reach
+Airflow's session, and loads nothing from the network. (No policy keeps a frame from going elsewhere.)
 """
 
 from __future__ import annotations

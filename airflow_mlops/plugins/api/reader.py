@@ -37,6 +37,7 @@ LONG_WAIT = 12.0
 REMEMBERED = 1.0
 """Seconds for which an index that was just read is taken as new."""
 PAUSE = 5.0
+UNREADABLE = "the store cannot be read; the API server's log says why"
 """Seconds for which a store that failed is not asked again."""
 OLD = 60.0
 """Seconds after which a pipeline is read again although no run of it is known to have ended."""
@@ -275,7 +276,8 @@ class StoreReader:
             read = _Read(max(seq, _last(records)), mark, self.clock(), stands(records, name, now), None)
         except Exception as e:
             if isinstance(e, MLOpsError) and e.retryable:
-                self._failed(e)
+                # Of this pipeline alone, and told to nobody: the next who asks has it read again.
+                log.error("the records of %s cannot be read: %s", name, e)
             else:
                 # Of one pipeline, and read again when something new is written to it.
                 log.exception("the records of %s cannot be used", name)
@@ -290,7 +292,8 @@ class StoreReader:
     def _failed(self, error: Exception) -> None:
         log.error("the store cannot be read: %s", error)
         with self._lock:
-            self._problem, self._problem_at = _told(error), self.clock()
+            # Not the error's own words: they may name a pipeline that the reader of the page may not see.
+            self._problem, self._problem_at = UNREADABLE, self.clock()
 
     def _await(self, futures: list[Future[Any]], deadline: float) -> None:
         left = deadline - self.clock()

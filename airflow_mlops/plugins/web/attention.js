@@ -22,7 +22,7 @@ export default function Attention() {
   const all = html`<${Go} to="plugin/mlops" fontSize="sm">All models<//>`;
   return html`<${Panel} title="Models that need attention" side=${all} order=${3} data-testid="mlops-attention">
     <${Read} of=${read} what="the models' state" rows=${3}>
-      ${({ counts, rows, pending }) => {
+      ${({ counts, rows, pending, store_problem: problem }) => {
         const total = counts.action + counts.warning + counts.ok;
         const said = [
           count(total, "pipeline"),
@@ -34,7 +34,7 @@ export default function Attention() {
           ${total > 0 && html`<${Small}>${said.filter(Boolean).join(" · ")}<//>`}
           ${rows.length === 0
             ? html`<${C.Text} fontSize="sm" color="fg.muted">
-                ${total ? "Nothing needs attention." : "There are no pipelines yet that you may see."}
+                ${problem ? `Nobody can tell: ${problem}.` : pending > 0 ? "Nothing so far." : total ? "Nothing needs attention." : "There are no pipelines yet that you may see."}
               <//>`
             : html`<${C.Box} as="ul" listStyleType="none" mt=${2}>
                 ${rows.map((row) => html`<${Line} key=${row.pipeline} row=${row} />`)}

@@ -37,9 +37,9 @@ function drawn(data, zone) {
       },
       series: [
         // The band: an invisible floor and what stands on it.
-        { type: "line", stack: "band", data: line((p) => p.low), lineStyle: { opacity: 0 }, symbol: "none", silent: true, tooltip: { show: false } },
+        { type: "line", stack: "band", stackStrategy: "all", data: line((p) => p.low), lineStyle: { opacity: 0 }, symbol: "none", silent: true, tooltip: { show: false } },
         {
-          type: "line", stack: "band", data: line((p) => (p.low === null || p.high === null ? null : p.high - p.low)),
+          type: "line", stack: "band", stackStrategy: "all", data: line((p) => (p.low === null || p.high === null ? null : p.high - p.low)),
           lineStyle: { opacity: 0 }, symbol: "none", silent: true, areaStyle: { color: paint.main, opacity: 0.18 },
         },
         {
@@ -54,7 +54,8 @@ function drawn(data, zone) {
             })),
           },
         },
-        { name: "at training", type: "line", step: "end", data: line((p) => p.baseline), color: paint.muted, symbol: "none", lineStyle: { type: "dashed", width: 1.5 } },
+        // A point stands at the end of its window: what it says holds from the point before.
+        { name: "at training", type: "line", step: "start", data: line((p) => p.baseline), color: paint.muted, symbol: "none", lineStyle: { type: "dashed", width: 1.5 } },
         ...(seen ? [{ name: "estimate", type: "line", data: line((p) => p.estimate?.value), color: paint.other, symbol: "none", lineStyle: { type: "dotted", width: 1.5 } }] : []),
       ],
     };

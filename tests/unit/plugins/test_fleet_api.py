@@ -16,7 +16,8 @@ from fastapi.testclient import TestClient
 from airflow_mlops.exceptions import StoreUnavailable
 from airflow_mlops.ml.retrain import Ledger
 from airflow_mlops.plugins.api.attention import RULES
-from airflow_mlops.plugins.api.reader import WAITING, StoreReader
+from airflow_mlops.plugins.api.reader import UNREADABLE, WAITING, StoreReader
+from airflow_mlops.registry.records import Records
 from airflow_mlops.store import LocalStore
 from tests.unit.plugins.pages import NOW, Get, Site, as_role, champion, check, gates, record
 
@@ -392,7 +393,7 @@ def test_a_store_that_is_down_is_asked_again_after_a_while_only(
 
     reader.open_store = down
     found = get("fleet")
-    assert found["store_problem"] == "cannot reach s3://models"
+    assert found["store_problem"] == UNREADABLE
     assert names(found)[0] == "e"
     get("fleet")
     assert len(asked) == 1
@@ -411,7 +412,26 @@ def test_an_error_of_a_library_does_not_tell_its_text(site: Site, get: Get, read
 
     reader.open_store = broken
     assert "password" not in json.dumps(get("fleet"))
-    assert get("fleet")["store_problem"].startswith("RuntimeError")
+    assert get("fleet")["store_problem"] == UNREADABLE
+
+
+def test_an_error_of_one_pipeline_is_told_to_nobody_else(
+    site: Site, get: Get, reader: StoreReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(site)
+    read = Records.read
+
+    def failing(store: Any, name: str) -> Records:
+        if name == "e":
+            raise StoreUnavailable("pipelines/e/log/HEAD cannot be read")
+        return read(store, name)
+
+    monkeypatch.setattr(Records, "read", failing)
+    found = get("fleet")
+    assert found["store_problem"] is None
+    assert "pipelines/e" not in json.dumps(found)
+    assert wait_for(lambda: get("fleet")["pending"] == 1)
+    assert {row["pipeline"]: row["read"] for row in get("fleet")["rows"]}["e"] is False
 
 
 def test_rows_beyond_the_page_are_read_in_the_background(site: Site, get: Get) -> None:
