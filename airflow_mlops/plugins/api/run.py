@@ -185,21 +185,24 @@ class _Page:
         model = (self.registered.key, number)
         moves = [e for e in self.records.log if (e.key, e.payload["version"]) == model]
         rejected = self._note("approval").get("answer") not in (None, ["Approve"])
-        if any(e.type == "promote" for e in moves):
+        promoted = [e for e in moves if e.type == "promote"]
+        if any(self._while(e.at) for e in promoted):
             return _Said(f"{name} became champion", "ok", sentence)
+        # Somebody who promotes it afterwards does not change what this run has decided.
+        later = f"; it was promoted later by {promoted[-1].payload.get('by') or 'a later run'}" if promoted else ""
         if any(e.type == "rollout" for e in moves):
             return _Said(f"{name} passed and began to roll out", "ok", sentence)
         if rejected:
             by = self._note("approval").get("by") or "the time-out"
-            return _Said(f"{name} was not promoted: {by} said no", "bad", sentence)
+            return _Said(f"{name} was not promoted: {by} said no{later}", "bad", sentence)
         if verdict is None:
             return _Said(f"{name} was trained, and not judged", "info", self._unfinished().title)
         if not self.note.get("go"):
-            return _Said(f"{name} was not promoted", verdict_tone(verdict), sentence)
+            return _Said(f"{name} was not promoted{later}", verdict_tone(verdict), sentence)
         waiting = any((a.dag_id, a.run_id) == (self.dag_id, self.run_id) for a in self.one.live.approvals)
         if waiting:
             return _Said(f"{name} waits for a person's answer", "warning", sentence)
-        return _Said(f"{name} passed, and is not champion", "info", sentence)
+        return _Said(f"{name} passed, and did not become champion here{later}", "info", sentence)
 
     def _monitoring(self) -> _Said:
         marks = [*self._check_marks()]

@@ -5,6 +5,15 @@ import { get, patch, post, useData } from "./api.js";
 import { Go, Small, Time, runPath } from "./parts.js";
 import { Failed, Notice } from "./states.js";
 
+const REFUSED = { 403: "You may not do this", 404: "It is not there any more", 409: "Somebody has done it already" };
+
+/** An action that Airflow refused. */
+function Refused({ problem }) {
+  const title = REFUSED[problem.status];
+  if (!title) return html`<${Failed} problem=${problem} what="The answer" />`;
+  return html`<${Notice} status="warning" title=${title}>${problem.message}<//>`;
+}
+
 const part = encodeURIComponent;
 const runsOf = (dag) => `api/v2/dags/${part(dag)}/dagRuns`;
 const DONE = ["success", "failed"];
@@ -31,7 +40,7 @@ function Ask({ open, onClose, title, verb, danger = false, ready = true, act, ch
           <${C.Dialog.Header}><${C.Dialog.Title}>${title}<//><//>
           <${C.Dialog.Body}>
             ${state.done === null && children}
-            ${state.problem && html`<${Failed} problem=${state.problem} what="The answer" />`}
+            ${state.problem && html`<${Refused} problem=${state.problem} />`}
             ${state.done !== null && after(state.done)}
           <//>
           <${C.Dialog.Footer}>

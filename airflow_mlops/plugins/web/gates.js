@@ -37,7 +37,6 @@ export function Gates({ gates }) {
           <${C.Text} fontSize="sm" fontWeight="medium" overflowWrap="anywhere">${gate.name}<//>
           <${Small} overflowWrap="anywhere">${gate.sentence}<//>
           ${gate.value !== null && html`<${React.Fragment}><${Bar} gate=${gate} /><${Small} fontVariantNumeric="tabular-nums">${numbers(gate)}<//><//>`}
-          ${gate.needed_rows !== null && html`<${Small}>about ${number(Number(gate.needed_rows.toPrecision(2)))} holdout rows in all would decide it<//>`}
         <//>
       <//>`,
     )}
