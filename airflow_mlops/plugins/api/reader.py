@@ -37,8 +37,10 @@ LONG_WAIT = 12.0
 REMEMBERED = 1.0
 """Seconds for which an index that was just read is taken as new."""
 PAUSE = 5.0
+"""Seconds for which a store, or a pipeline, that failed is not asked again."""
 UNREADABLE = "the store cannot be read; the API server's log says why"
-"""Seconds for which a store that failed is not asked again."""
+"""Told instead of an error's own words, which may name a pipeline that the reader of the page may not see."""
+UNREAD = "they cannot be read now; the API server's log says why"
 OLD = 60.0
 """Seconds after which a pipeline is read again although no run of it is known to have ended."""
 STORE_LIFE = 300.0
@@ -47,6 +49,9 @@ KEPT_RECORDS = 8
 """Pipelines whose whole records are kept in memory."""
 WAITING = 8
 """Requests that may wait for the store at a time: each holds one of Airflow's threads."""
+
+_NEVER = -1
+"""Before every commit: what could not be read is never current."""
 
 Mark = tuple[Any, ...]
 
@@ -194,6 +199,8 @@ class StoreReader:
                 return None
             if self._problem is not None and now - self._problem_at < PAUSE:
                 return None
+            if read is not None and read.seq == _NEVER and now - read.at < PAUSE:
+                return None
             same = flight is not None and flight.mark == mark and flight.seq >= seq
             # One that has not begun is cancelled where it is waited for now: it is begun anew, as urgent.
             if flight is not None and same and not (urgent and flight.future.cancel()):
@@ -270,21 +277,22 @@ class StoreReader:
 
     def _read_one(self, name: str, seq: int, mark: Mark) -> None:
         now = datetime.now(UTC)
-        read = None
         try:
             records = Records.read(self._store(), name)
             read = _Read(max(seq, _last(records)), mark, self.clock(), stands(records, name, now), None)
         except Exception as e:
             if isinstance(e, MLOpsError) and e.retryable:
-                # Of this pipeline alone, and told to nobody: the next who asks has it read again.
+                # Of this pipeline alone; after a pause the next who asks has it read again.
                 log.error("the records of %s cannot be read: %s", name, e)
+                with self._lock:
+                    before = self._read.get(name)
+                read = _Read(_NEVER, mark, self.clock(), before.standing if before else None, UNREAD)
             else:
                 # Of one pipeline, and read again when something new is written to it.
                 log.exception("the records of %s cannot be used", name)
                 read = _Read(seq, mark, self.clock(), None, _told(e))
         with self._lock:
-            if read is not None:
-                self._read[name] = read
+            self._read[name] = read
             flight = self._flights.get(name)
             if flight is not None and (flight.seq, flight.mark) == (seq, mark):
                 del self._flights[name]
@@ -292,7 +300,6 @@ class StoreReader:
     def _failed(self, error: Exception) -> None:
         log.error("the store cannot be read: %s", error)
         with self._lock:
-            # Not the error's own words: they may name a pipeline that the reader of the page may not see.
             self._problem, self._problem_at = UNREADABLE, self.clock()
 
     def _await(self, futures: list[Future[Any]], deadline: float) -> None:

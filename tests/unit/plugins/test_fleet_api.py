@@ -427,11 +427,18 @@ def test_an_error_of_one_pipeline_is_told_to_nobody_else(
         return read(store, name)
 
     monkeypatch.setattr(Records, "read", failing)
+    assert wait_for(lambda: get("fleet")["pending"] == 1)
     found = get("fleet")
     assert found["store_problem"] is None
     assert "pipelines/e" not in json.dumps(found)
-    assert wait_for(lambda: get("fleet")["pending"] == 1)
-    assert {row["pipeline"]: row["read"] for row in get("fleet")["rows"]}["e"] is False
+    told = next(row["attention"] for row in found["rows"] if row["pipeline"] == "e")
+    assert (told["level"], told["code"]) == ("action", "damaged")
+    assert "cannot be read now" in told["reason"]
+    monkeypatch.setattr(Records, "read", read)
+    now = time.monotonic() + 100
+    reader.clock = lambda: now
+    assert wait_for(lambda: get("fleet")["pending"] == 0)
+    assert "cannot be read" not in json.dumps(get("fleet"))
 
 
 def test_rows_beyond_the_page_are_read_in_the_background(site: Site, get: Get) -> None:
