@@ -45,6 +45,7 @@ class ColumnDrift:
     :param statistic: what ``effect`` measures: ``W1`` (in σ of the reference), ``L∞`` (share),
         ``new categories`` (share), ``missing rate`` (share), ``share off the constant``, or ``none``.
     :param p_value: not corrected for the number of tests; that correction is in ``drifted``. None: there was no test.
+    :param threshold: from which ``effect`` on a change is large enough, in its unit. None: nothing was compared.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ColumnDrift:
     p_value: float | None
     drifted: bool
     sentence: str
+    threshold: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, all numbers finite."""
@@ -279,7 +281,16 @@ def _judge(name: str, kind: str, signals: list[Signal], limit: float, worth: str
     shown = max(alarms, key=lambda s: s.effect / s.threshold) if alarms else signals[0]
     texts = "; ".join(f"{s.text} (limit {s.threshold:.3g}, {_p(s.p_value)})" for s in alarms or [shown])
     sentence = f"{name}: {'drifted' if alarms else 'no drift'}, {texts}{worth}"
-    return ColumnDrift(name, kind, shown.statistic, float(shown.effect), float(shown.p_value), bool(alarms), sentence)
+    return ColumnDrift(
+        name,
+        kind,
+        shown.statistic,
+        float(shown.effect),
+        float(shown.p_value),
+        bool(alarms),
+        sentence,
+        float(shown.threshold),
+    )
 
 
 def _p(value: float) -> str:

@@ -103,7 +103,7 @@ def check_by_evidently(
         drifted = score >= config.effect
         said = f"Evidently's {method} {score:.3g} (limit {config.effect:.3g})"
         sentence = f"{name}: {'drifted' if drifted else 'no drift'}, {said}"
-        columns.append(ColumnDrift(name, kind, method, score, None, drifted, sentence))
+        columns.append(ColumnDrift(name, kind, method, score, None, drifted, sentence, config.effect))
     return summarised(tuple(columns), rows, [], few="not compared")
 
 

@@ -595,9 +595,14 @@ class DriftWindow(Model):
 
 
 class DriftCell(Model):
-    """``{"effect": 0.35, "p_value": 1e-16, "drifted": true, "statistic": "W1", "sentence": "…"}``."""
+    """``{"effect": 0.35, "threshold": 0.1, "p_value": 1e-16, "drifted": true, "statistic": "W1", "sentence": "…"}``.
+
+    :param threshold: from which effect on a change is large enough to be an alarm, in the effect's unit; ``None`` where
+        nothing was compared, and of checks that were made before it was kept.
+    """
 
     effect: float
+    threshold: float | None
     p_value: float | None
     drifted: bool
     statistic: str

@@ -178,6 +178,7 @@ def _column(name: str, cells: list[dict[str, Any] | None]) -> DriftColumn:
         cells=[
             DriftCell(
                 effect=c["effect"],
+                threshold=c.get("threshold"),
                 p_value=c.get("p_value"),
                 drifted=bool(c.get("drifted")),
                 statistic=str(c.get("statistic", "")),
@@ -191,4 +192,5 @@ def _column(name: str, cells: list[dict[str, Any] | None]) -> DriftColumn:
 
 
 def _largest(column: DriftColumn) -> float:
-    return max((cell.effect for cell in column.cells if cell), default=0.0)
+    # In multiples of its own limit where that is known: effects of two kinds have two units.
+    return max((cell.effect / (cell.threshold or 1.0) for cell in column.cells if cell), default=0.0)

@@ -61,6 +61,24 @@ def one(reference, current, kind="number", **config):
     return report
 
 
+def test_a_column_is_told_with_the_limit_it_was_judged_by():
+    rng = np.random.default_rng(3)
+    numbers = rng.normal(size=1000)
+    gone = np.where(rng.random(1000) < 0.3, np.nan, numbers)
+    found = [
+        one(numbers, numbers + 1, effect=0.2),
+        one(numbers, gone, effect=0.2),
+        one(list("ab" * 500), list("aab" * 300), "category", effect=0.2),
+        one(numbers, np.full(1000, np.nan), effect=0.2),
+    ]
+    assert [(r.columns[0].statistic, r.columns[0].to_dict()["threshold"]) for r in found] == [
+        ("W1", 0.2),
+        ("missing rate", 0.02),
+        ("L∞", 0.1),
+        ("missing rate", 0.02),
+    ]
+
+
 # --- known truths ------------------------------------------------------------------------------
 
 

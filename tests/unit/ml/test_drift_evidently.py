@@ -51,6 +51,7 @@ def test_its_verdict_by_named_methods() -> None:
     ]  # fmt: skip
     assert report.sentence.startswith("drift in 2 of 4 columns: x (wasserstein 0.")
     assert report.to_dict()["columns"][0]["p_value"] is None
+    assert [c.threshold for c in report.columns] == [0.1, 0.1, 0.1, None]
     assert b"Evidently&#x27;s wasserstein" in drift_html(a, b, report, seed=7)
     same = check_by_evidently(a, a, KINDS, Drift(engine="evidently"), (500, 500))
     assert same.verdict == "no_drift"

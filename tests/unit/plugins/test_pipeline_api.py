@@ -211,8 +211,18 @@ def test_drift_per_column_the_worst_first(get: Get, churn: Registry) -> None:
         (MARKUP, False), ("age", False), ("probability", True),
     ]  # fmt: skip
     assert [cell and cell["drifted"] for cell in found["columns"][2]["cells"]] == [None, False]
+    assert found["columns"][0]["cells"][0]["threshold"] is None  # a check from before it was kept
     assert found["windows"][0]["report"] == f"mlops/reports/churn__monitor/{'7' * 64}"
     assert len(get(f"{P}/drift", windows=1)["windows"]) == 1
+
+
+def test_columns_stand_by_how_far_they_are_over_their_own_limits(site: Site, get: Get, churn: Registry) -> None:
+    common = {"kind": "number", "p_value": 0.0, "drifted": True, "statistic": "W1", "sentence": "s"}
+    large = common | {"name": "large", "effect": 0.4, "threshold": 0.33}
+    small = common | {"name": "small", "effect": 0.1, "threshold": 0.02, "statistic": "missing rate"}
+    check(site.store, "churn", "drift", 7, "drift", version=1, columns=[large, small])
+    found = get(f"{P}/drift", windows=1)["columns"]
+    assert [(c["name"], c["cells"][0]["threshold"]) for c in found] == [("small", 0.02), ("large", 0.33)]
 
 
 def test_lineage_as_a_graph(get: Get, churn: Registry) -> None:
