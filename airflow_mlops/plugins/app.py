@@ -3,7 +3,9 @@
 A mounted app inherits no authentication from Airflow, so every route here asks for it: the user
 must be signed in, may open plugin pages, and may read the DAG the object belongs to. What it serves
 was made from data, so it is not trusted: a report runs in a sandbox without an origin, cannot reach
-Airflow's session, and loads nothing from the network. (No policy keeps a frame from going elsewhere.)
+Airflow's session, and loads nothing from the network. No policy of its own keeps a page from leading its
+frame elsewhere, that of the page around it does: the address of a report answers with such a page, whose
+frame shows the report itself. (WebRTC alone no policy stops; it could send what stands in the report.)
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline' 'unsafe-eval' blob: data:; img-src data: blob:; font-src data:"
 )
+# The page around a report has no script. Its policy is asked wherever its frame goes, by whose wish whatsoever.
+FRAME_POLICY = "default-src 'none'; frame-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 WEB = Path(__file__).with_name("web")
 """The pages' own files: the same for everybody, no data among them."""
 
@@ -77,15 +81,16 @@ def _open_store() -> Store:
     return MLOpsHook().store()
 
 
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # no-cache: the browser keeps its copy but asks each time, so a withdrawn permission counts at once.
+    "Cache-Control": "private, no-cache",
+}
+
+
 def _headers(digest: str, policy: str) -> dict[str, str]:
-    return {
-        "Content-Security-Policy": policy,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        # no-cache: the browser keeps its copy but asks each time, so a withdrawn permission counts at once.
-        "Cache-Control": "private, no-cache",
-        "ETag": f'"{digest}"',
-    }
+    return _HEADERS | {"Content-Security-Policy": policy, "ETag": f'"{digest}"'}
 
 
 def _unchanged(request: Request, digest: str) -> bool:
@@ -93,9 +98,28 @@ def _unchanged(request: Request, digest: str) -> bool:
     return f'"{digest}"' in known
 
 
-def _show_report(dag_id: str, digest: str, request: Request) -> Response:
-    """Serve one report; its sha256 is checked first."""
+def _frame_report(dag_id: str, digest: str) -> Response:
+    """Serve the page whose frame shows one report."""
     key = _key("report", dag_id, digest)
+    store = _open_store()
+    recovering(store, key, lambda: store.stat(key))
+    title = html.escape(f"Report of {dag_id}")
+    # The address in the frame is relative: Airflow may live under a prefix.
+    body = (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        "<style>html,body,iframe{display:block;width:100%;height:100%;margin:0;border:0}html{overflow:hidden}</style>"
+        f'<iframe sandbox="allow-scripts" referrerpolicy="no-referrer" title="{title}" src="{digest}/raw"></iframe>'
+        "</html>"
+    )
+    return HTMLResponse(body, headers=_HEADERS | {"Content-Security-Policy": FRAME_POLICY})
+
+
+def _show_report(dag_id: str, digest: str, request: Request) -> Response:
+    """Serve one report for its frame; its sha256 is checked first."""
+    key = _key("report", dag_id, digest)
+    # Alone in a tab it could lead the tab elsewhere.
+    if request.headers.get("sec-fetch-dest") == "document":
+        return Response(status_code=303, headers={"Location": f"../{digest}", "Cache-Control": "no-store"})
     headers = _headers(digest, REPORT_POLICY)
     # The address names the content, so a browser that has it has the right bytes.
     if _unchanged(request, digest):
@@ -187,7 +211,8 @@ def create_app() -> FastAPI:
     )
     may_read_dag = [Depends(requires_access_dag(method="GET"))]
     # Plain functions: Starlette runs them in its thread pool, since the store blocks.
-    app.add_api_route("/reports/{dag_id}/{digest}", _show_report, dependencies=may_read_dag, response_model=None)
+    app.add_api_route("/reports/{dag_id}/{digest}", _frame_report, dependencies=may_read_dag, response_model=None)
+    app.add_api_route("/reports/{dag_id}/{digest}/raw", _show_report, dependencies=may_read_dag, response_model=None)
     app.add_api_route("/files/{dag_id}/{digest}", _send_file, dependencies=may_read_dag, response_model=None)
     app.mount("/api", create_api())
     app.mount("/static", _PageFiles(directory=WEB), name="static")

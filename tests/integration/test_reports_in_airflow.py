@@ -34,6 +34,7 @@ answers = {
 }
 client.cookies.set("_token", token)
 answers["cookie"] = client.get(url)
+answers["frame"] = client.get(f"{url}/raw")
 print("RESULT" + json.dumps({k: [a.status_code, a.text, dict(a.headers)] for k, a in answers.items()}))
 """
 
@@ -71,7 +72,11 @@ def test_the_installed_plugin_serves_reports_to_whoever_may_read_them(environmen
         "no such report": 404,
         "no docs": 404,
         "cookie": 200,
+        "frame": 200,
     }
     _, text, headers = answers["cookie"]
+    assert f'src="{DIGEST}/raw"' in text
+    assert "frame-src 'self'" in headers["content-security-policy"]
+    _, text, headers = answers["frame"]
     assert text == HTML.decode()
     assert headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none'")

