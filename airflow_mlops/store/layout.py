@@ -40,8 +40,13 @@ def is_name(value: str) -> bool:
     return bool(_NAME.fullmatch(value)) and ".." not in value
 
 
+def is_digest(value: str) -> bool:
+    """Whether this can name content: a sha256 as 64 hex digits."""
+    return bool(_DIGEST.fullmatch(value))
+
+
 def _digest(value: str) -> str:
-    if not _DIGEST.fullmatch(value):
+    if not is_digest(value):
         raise ValueError(f"not a sha256 digest: {value!r}")
     return value
 

@@ -11,7 +11,7 @@ from airflow_mlops.plugins.api.live import INVALID, Live, dag_link, run_link
 from airflow_mlops.plugins.api.models import PIPELINE_ROUTE, Attention, AttentionLevel
 from airflow_mlops.registry.rollout import step_name
 
-LEVELS: tuple[AttentionLevel, ...] = ("action", "warning", "ok")
+LEVELS: tuple[AttentionLevel, ...] = ("action", "warning", "unknown", "ok")
 FAILED = "failed"
 UNDECIDED = ("rejected", "inconclusive")
 
@@ -21,11 +21,13 @@ class Known:
     """What is known of a pipeline: by Airflow, and by the store (``None``: not read, or not readable).
 
     :param problem: why the store's records of this pipeline cannot be used.
+    :param lost: the store as a whole does not answer.
     """
 
     live: Live
     standing: Standing | None
     problem: str | None = None
+    lost: bool = False
 
     @property
     def page(self) -> str:
@@ -114,15 +116,16 @@ def _rollout(known: Known) -> _Found:
     return f"v{rollout.version} is rolling out: {step_name(rollout.present)}", known.page
 
 
-def _fine(known: Known) -> _Found:
-    one = known.standing
-    if one is None:
-        return None
-    return f"champion v{one.champion.version}, no alarm" if one.champion else "no alarm", known.page
-
-
 def _unread(known: Known) -> _Found:
-    return "what the store says of it is not read yet", known.page
+    if known.standing is not None:
+        return None
+    why = "the store does not answer" if known.lost else "it is still being read"
+    return f"nobody can tell: {why}", known.page
+
+
+def _fine(known: Known) -> _Found:
+    champion = known.standing.champion if known.standing else None
+    return f"champion v{champion.version}, no alarm" if champion else "no alarm", known.page
 
 
 RULES: tuple[tuple[str, AttentionLevel, Callable[[Known], _Found]], ...] = (
@@ -139,9 +142,9 @@ RULES: tuple[tuple[str, AttentionLevel, Callable[[Known], _Found]], ...] = (
     ("suppressed", "warning", _suppressed),
     ("stale", "warning", _alarm("staleness")),
     ("no_champion", "warning", _no_champion),
+    ("unread", "unknown", _unread),
     ("rollout", "ok", _rollout),
     ("ok", "ok", _fine),
-    ("unread", "ok", _unread),
 )
 """``(code, level, rule)`` in their order; the first that holds decides. The last one always does."""
 

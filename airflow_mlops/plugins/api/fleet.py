@@ -24,6 +24,8 @@ Sort = Literal[
 ]  # fmt: skip
 Order = Literal["asc", "desc"]
 
+SHOWN = ("action", "warning")
+"""What the card names; a fleet that is still being read would fill it with names."""
 _TONES = ("bad", "warning", "unknown", "ok", "info")
 
 
@@ -103,6 +105,7 @@ def fleet(
 
     :param search: part of a pipeline's or an owner's name, in any case.
     :param attention: levels of attention; ``levels``: configured levels; empty: all.
+    :param offset: of the first row; behind the last page, that one is answered.
     """
     live = live_pipelines(user)
     wanted, only = {*attention}, {*levels}
@@ -124,11 +127,13 @@ def fleet(
 
     answer = reader.known(marks, summaries, problem)
     lines, fit = chosen(answer)
+    offset = _begin(len(fit), offset, limit)
     names = [line.pipeline for line in fit[offset : offset + limit] if line.pipeline in marks]
     reader.read(names, marks, summaries, deadline)
     if any(name in answer.pending for name in names):
         answer = reader.known(marks, summaries, problem)
         lines, fit = chosen(answer)
+        offset = _begin(len(fit), offset, limit)
     reader.read_later(sorted(answer.pending), marks, summaries)
     return Fleet(
         total=len(fit),
@@ -160,12 +165,17 @@ def attention_card(user: BaseUser, reader: StoreReader, *, limit: int = 5) -> At
         rows=[
             AttentionRow(pipeline=line.pipeline, attention=line.attention, link=line.known.page)
             for line in lines
-            if line.attention.level != "ok"
+            if line.attention.level in SHOWN
         ][:limit],
         pending=len(answer.pending),
         store_problem=answer.problem,
         link=f"plugin/{FLEET_ROUTE}",
     )
+
+
+def _begin(total: int, offset: int, limit: int) -> int:
+    """Where the page asked for begins; behind the end, where the last one does: fewer may match than before."""
+    return offset if offset < total else max(total - 1, 0) // limit * limit
 
 
 def _sorted(lines: Iterable[Line], sort: Sort, order: Order) -> list[Line]:

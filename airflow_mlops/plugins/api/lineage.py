@@ -10,7 +10,7 @@ from airflow_mlops.plugins.api.compare import number_of
 from airflow_mlops.plugins.api.live import run_link
 from airflow_mlops.plugins.api.models import Edge, Lineage, Node, ReportLink, Reports
 from airflow_mlops.plugins.api.one import One
-from airflow_mlops.plugins.api.rows import report_link
+from airflow_mlops.plugins.api.rows import days, report_link
 from airflow_mlops.registry.provenance import delivered_text
 from airflow_mlops.registry.provenance import lineage as provenance
 from airflow_mlops.registry.version import Version
@@ -154,7 +154,7 @@ def _card(version: Version, one: One) -> str | None:
     """The newest card, under the DAG that showed it: of those the user may read."""
     cards = version.notes.get("card")
     digest = cards[-1].get("html") if cards else None
-    if digest is None:
+    if not layout.is_digest(str(digest)):
         return None
     for dag in one.live.dags.values():
         if one.store.exists(layout.report(dag.dag_id, digest)):
@@ -169,12 +169,11 @@ def _of_version(version: Version, one: One) -> Iterator[_Link]:
     dag_id = (version.record.get("run") or {}).get("dag_id") or f"{one.name}__train"
     about = f"v{version.number}"
     for note in version.notes.get("gates", ()):
-        if note.get("report"):
-            yield dag_id, ReportLink(name="Gate report", about=about, at=None, link=report_link(dag_id, note["report"]))
+        if link := report_link(dag_id, note.get("report")):
+            yield dag_id, ReportLink(name="Gate report", about=about, at=None, link=link)
     monitor = f"{one.name}__monitor"
     for note in version.notes.get("rollout", ()):
-        if digest := (note.get("evidence") or {}).get("report"):
-            link = report_link(monitor, digest)
+        if link := report_link(monitor, (note.get("evidence") or {}).get("report")):
             yield monitor, ReportLink(name="Rollout report", about=about, at=note.get("at"), link=link)
 
 
@@ -184,8 +183,7 @@ _NAMES = {"quality": "Validation report", "drift": "Drift report", "skew": "Feat
 def _of_checks(one: One) -> Iterator[_Link]:
     monitor = f"{one.name}__monitor"
     for name, title in _NAMES.items():
-        kept = [c for c in one.records.checks if c.name == name and c.result.get("report")]
-        for check in reversed(kept[-_WINDOWS:]):
-            about = f"{check.window['start'][:10]} to {check.window['end'][:10]}"
-            link = report_link(monitor, check.result["report"])
-            yield monitor, ReportLink(name=title, about=about, at=check.at, link=link)
+        mine = (c for c in one.records.checks if c.name == name)
+        kept = [(c, link) for c in mine if (link := report_link(monitor, c.result.get("report")))]
+        for check, link in reversed(kept[-_WINDOWS:]):
+            yield monitor, ReportLink(name=title, about=days(check.window), at=check.at, link=link)

@@ -19,6 +19,7 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import func, select
 
 from airflow_mlops.plugins.api.models import Approval, RunMark
+from airflow_mlops.store import layout
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
@@ -33,7 +34,12 @@ _WAITING = (TaskInstanceState.DEFERRED, TaskInstanceState.AWAITING_INPUT)
 
 @dataclass(frozen=True, slots=True)
 class LiveDag:
-    """One DAG; ``level`` is that of its tag, ``next_run`` when its schedule starts it next."""
+    """One DAG.
+
+    :param level: that of its tag.
+    :param next_run: when its schedule starts it next; ``schedule``: that schedule in words; ``None``: it has none.
+    :param events: the assets whose events start it, in words; ``None``: none do.
+    """
 
     dag_id: str
     suffix: str
@@ -43,6 +49,7 @@ class LiveDag:
     paused: bool
     next_run: datetime | None
     schedule: str | None
+    events: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,17 +201,56 @@ def _dags(session: Session, only: str | None) -> list[LiveDag]:
         DagModel.is_paused,
         DagModel.next_dagrun_create_after,
         DagModel.timetable_summary,
+        DagModel.timetable_description,
+        DagModel.asset_expression,
     )
     query = select(*columns).where(DagModel.dag_id.in_(ours), DagModel.is_stale.is_(False)).order_by(DagModel.dag_id)
     found = []
-    for dag_id, shown_as, owners, paused, next_run, schedule in session.execute(query):
-        suffix = dag_id.rpartition("__")[2]
+    for dag_id, shown_as, owners, paused, next_run, summary, description, expression in session.execute(query):
+        name, _, suffix = dag_id.rpartition("__")
+        if not layout.is_name(name):
+            # Somebody else's DAG with our tag: the store could not hold a pipeline of this name.
+            continue
         said = tags.get(dag_id, [])
         if suffix in SUFFIXES or (suffix == INVALID and INVALID_TAG in said):
             owner = (owners or "").partition(",")[0].strip() or None
-            name, level = shown_as or dag_id, _level(said)
-            found.append(LiveDag(dag_id, suffix, name, owner, level, bool(paused), next_run, schedule))
+            found.append(
+                LiveDag(
+                    dag_id=dag_id,
+                    suffix=suffix,
+                    name=shown_as or dag_id,
+                    owner=owner,
+                    level=_level(said),
+                    paused=bool(paused),
+                    next_run=next_run,
+                    schedule=_clock(summary, description),
+                    events=_events(expression, name),
+                )
+            )
     return found
+
+
+_ASSETS = {"data": "new data", "retrain": "a granted retrain", "predictions": "new predictions"}
+"""The assets of a pipeline in words, by the ends of their names."""
+
+
+def _clock(summary: str | None, description: str | None) -> str | None:
+    """The part of a schedule that goes by the clock, in Airflow's words; ``Asset or …`` has one, ``Asset`` none."""
+    if summary in (None, "", "None", "Asset"):
+        return None
+    # The description is a sentence for cron expressions, and may be empty.
+    return (description or "").removeprefix("Triggered by assets or ") or summary.removeprefix("Asset or ")
+
+
+def _events(expression: Any, pipeline: str) -> str | None:
+    """The condition on assets in words: ``new data or a granted retrain``."""
+    for kind, found in (expression or {}).items():
+        if kind in ("any", "all"):
+            said = [words for part in found if (words := _events(part, pipeline))]
+            return f" {'or' if kind == 'any' else 'and'} ".join(dict.fromkeys(said)) or None
+        name = str(found.get("name") or found.get("uri") or "")
+        return _ASSETS.get(name.removeprefix(f"{pipeline}."), name) or None
+    return None
 
 
 def _level(tags: Iterable[str]) -> int | None:

@@ -16,6 +16,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from airflow_mlops.exceptions import MLOpsError, StoreUnavailable
 from airflow_mlops.ml.standing import Standing, stands
@@ -42,7 +43,13 @@ UNREADABLE = "the store cannot be read; the API server's log says why"
 """Told instead of an error's own words, which may name a pipeline that the reader of the page may not see."""
 UNREAD = "they cannot be read now; the API server's log says why"
 OLD = 60.0
-"""Seconds after which a pipeline is read again although no run of it is known to have ended."""
+"""Seconds after which a pipeline is read again although no run of it is known to have begun or ended."""
+AT_WORK = 5.0
+"""The same while a run of it is at work: its tasks write long before it ends."""
+RUNNING = "running"
+"""A run's state in a :data:`Mark`."""
+SHARE = 5
+"""Records that take long to read are kept for this many times as long: reading them must not be all there is."""
 STORE_LIFE = 300.0
 """Seconds for which an opened store is used; then settings and connection are looked at again."""
 KEPT_RECORDS = 8
@@ -54,6 +61,7 @@ _NEVER = -1
 """Before every commit: what could not be read is never current."""
 
 Mark = tuple[Any, ...]
+"""What Airflow says of a pipeline's runs, their states among it."""
 
 
 @dataclass
@@ -82,6 +90,28 @@ class _Read:
     def is_current(self, seq: int, mark: Mark) -> bool:
         """Whether nothing has happened since, as far as is known: the index may lag behind what was read."""
         return self.mark == mark and self.seq >= seq
+
+
+class _Turn:
+    """Lets one at a time read a pipeline's records; gone when nobody waits."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+@dataclass
+class _Kept:
+    """The records of one pipeline as they were ``at`` some time, and how many seconds reading them ``took``."""
+
+    mark: Mark
+    records: Records
+    at: float
+    took: float
+
+    def is_current(self, seq: int, mark: Mark, now: float) -> bool:
+        """Whether they may be shown: no commit and no run since, and not too long ago."""
+        same = self.mark == mark and _last(self.records) >= seq
+        return same and now - self.at < max(_lifetime(mark), SHARE * self.took)
 
 
 @dataclass(frozen=True)
@@ -128,7 +158,8 @@ class StoreReader:
         self._index: _Flight | None = None
         self._read: dict[str, _Read] = {}
         self._flights: dict[str, _Flight] = {}
-        self._records: OrderedDict[str, tuple[Mark, Records]] = OrderedDict()
+        self._records: OrderedDict[str, _Kept] = OrderedDict()
+        self._reading: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
         self._waiting = threading.BoundedSemaphore(WAITING)
 
     # --- the fleet ---------------------------------------------------------------------------------
@@ -195,7 +226,7 @@ class StoreReader:
         with self._lock:
             read, flight = self._read.get(name), self._flights.get(name)
             current = read is not None and read.is_current(seq, mark)
-            if current and read is not None and now - read.at < OLD:
+            if current and read is not None and now - read.at < _lifetime(mark):
                 return None
             if self._problem is not None and now - self._problem_at < PAUSE:
                 return None
@@ -237,19 +268,25 @@ class StoreReader:
             self._waiting.release()
 
     def records(self, name: str, mark: Mark, summary: Summary | None, store: Store) -> Records:
-        """The whole records of a pipeline; to be called from ``work``."""
+        """The whole records of a pipeline; to be called from ``work``.
+
+        A page asks several questions at once: the first has them read, the others wait for it.
+        """
         with self._lock:
-            kept = self._records.get(name)
-            if kept is not None and kept[0] == mark and _last(kept[1]) >= _seq(summary):
+            turn = self._reading.setdefault(name, _Turn())
+        with turn.lock:
+            with self._lock:
+                kept, began = self._records.get(name), self.clock()
+                if kept is not None and kept.is_current(_seq(summary), mark, began):
+                    self._records.move_to_end(name)
+                    return kept.records
+            records = Records.read(store, name)
+            with self._lock:
+                self._records[name] = _Kept(mark, records, began, self.clock() - began)
                 self._records.move_to_end(name)
-                return kept[1]
-        records = Records.read(store, name)
-        with self._lock:
-            self._records[name] = (mark, records)
-            self._records.move_to_end(name)
-            while len(self._records) > KEPT_RECORDS:
-                self._records.popitem(last=False)
-        return records
+                while len(self._records) > KEPT_RECORDS:
+                    self._records.popitem(last=False)
+            return records
 
     # --- in the reader's threads -------------------------------------------------------------------
 
@@ -312,6 +349,11 @@ class StoreReader:
             wait_for(futures, timeout=left)
         finally:
             self._waiting.release()
+
+
+def _lifetime(mark: Mark) -> float:
+    """Seconds for which what was read may be shown."""
+    return AT_WORK if RUNNING in mark else OLD
 
 
 def _seq(summary: Summary | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ from airflow_mlops.plugins.api.reader import Answer
 from airflow_mlops.registry.checks import Check
 from airflow_mlops.registry.overview import Summary
 from airflow_mlops.registry.rollout import path
+from airflow_mlops.store import layout
 
 _VERDICTS: dict[str | None, Tone] = {
     "passed": "ok",
@@ -69,7 +71,7 @@ def line_of(live: Live, answer: Answer) -> Line:
         known = Known(live, None)
         return Line(known, None, attention(known))
     name = live.pipeline
-    known = Known(live, answer.standings.get(name), answer.problems.get(name))
+    known = Known(live, answer.standings.get(name), answer.problems.get(name), lost=answer.problem is not None)
     return Line(known, answer.summaries.get(name), attention(known))
 
 
@@ -103,6 +105,7 @@ def row_of(line: Line) -> FleetRow:
         performance=_trend(one.performance) if one and one.performance else None,
         next_run=instant(train.next_run) if train and not train.paused else None,
         schedule=train.schedule if train else None,
+        events=train.events if train else None,
         approvals=live.approvals,
         suppressed=_suppressed(one.request) if one and one.request else None,
         cost=_cost(one.cost) if one and one.cost else None,
@@ -128,6 +131,13 @@ def window_mark(window: dict[str, Any] | None) -> Window | None:
     return Window(start=window["start"], end=window["end"])
 
 
+def days(window: Mapping[str, Any]) -> str:
+    """A window in words: ``2026-05-01 to 2026-06-01``; of one that does not begin and end at midnight, the minutes."""
+    ends = [str(window[name]) for name in ("start", "end")]
+    exact = any(end[11:16] not in ("", "00:00") for end in ends)
+    return " to ".join(end[:16].replace("T", " ") if exact else end[:10] for end in ends)
+
+
 def check_mark(check: Check, live: Live) -> CheckMark:
     """A stored result of a monitoring check; its report is linked for whoever may read the DAG that shows it."""
     result = check.result
@@ -141,7 +151,7 @@ def check_mark(check: Check, live: Live) -> CheckMark:
         window=Window(start=check.window["start"], end=check.window["end"]),
         at=check.at,
         version=result.get("version"),
-        report=report_link(dag_id, report) if report and live.may_read(dag_id) else None,
+        report=report_link(dag_id, report) if live.may_read(dag_id) else None,
     )
 
 
@@ -163,8 +173,10 @@ def gate_lines(note: dict[str, Any]) -> list[GateLine]:
     ]
 
 
-def report_link(dag_id: str, digest: str) -> str:
-    """Address of a stored report, below Airflow's base."""
+def report_link(dag_id: str, digest: Any) -> str | None:
+    """Address of a stored report, below Airflow's base; ``None`` for what is no sha256 and so names none."""
+    if not isinstance(digest, str) or not layout.is_digest(digest):
+        return None
     return f"mlops/reports/{dag_id}/{digest}"
 
 

@@ -15,7 +15,7 @@ from airflow_mlops.ml.standing import window_of
 from airflow_mlops.plugins.api.live import SUFFIXES, instant, may_read, run_link, run_of
 from airflow_mlops.plugins.api.models import CheckMark, Event, Fact, GateLine, ReportLink, Run, Section, Tone
 from airflow_mlops.plugins.api.one import One, read_records, visible
-from airflow_mlops.plugins.api.rows import check_mark, gate_lines, report_link, verdict_tone, window_mark
+from airflow_mlops.plugins.api.rows import check_mark, days, gate_lines, report_link, verdict_tone, window_mark
 from airflow_mlops.plugins.api.timeline import happenings
 from airflow_mlops.registry.checks import Check
 from airflow_mlops.registry.entry import Entry
@@ -343,16 +343,15 @@ class _Page:
             yield Fact(name=str(cost.get("task", "")), value=f"{took}, {cost['peak_mb']:,.0f} MB")
 
     def _reports(self, checks: list[CheckMark]) -> Iterator[ReportLink]:
-        if self.note.get("report"):
-            link = report_link(self.dag_id, self.note["report"])
-            yield ReportLink(name="Gate report", about=f"v{self.note.get('version')}", at=None, link=link)
-        card = self._note("card").get("html")
-        if card and self.registered is not None:
-            about = f"v{self.registered.payload['version']}"
-            yield ReportLink(name="Model card", about=about, at=None, link=report_link(self.dag_id, card))
+        about = f"v{self.registered.payload['version']}" if self.registered is not None else ""
+        if link := report_link(self.dag_id, self.note.get("report")):
+            yield ReportLink(name="Gate report", about=about, at=None, link=link)
+        if link := report_link(self.dag_id, self._note("card").get("html")):
+            yield ReportLink(name="Model card", about=about, at=None, link=link)
         for check in checks:
             if check.report:
-                yield ReportLink(name=f"{check.name} report".capitalize(), about="", at=check.at, link=check.report)
+                name, about = f"{check.name} report".capitalize(), days(check.window.model_dump())
+                yield ReportLink(name=name, about=about, at=check.at, link=check.report)
 
 
 def _undecided(line: GateLine, had: str, reference: int | None) -> str:

@@ -164,7 +164,6 @@ class _Teller:
         steps = self._rollouts.get((entry.key, body["version"]), [])
         present = step_name(steps[body["step"]]) if kind != "begin" and body["step"] < len(steps) else ""
         words, tone = _ROLLOUT[kind]
-        report = (body.get("evidence") or {}).get("report")
         return self._event(
             entry,
             f"rollout {kind}",
@@ -174,7 +173,7 @@ class _Teller:
             tone,
             by=body.get("by"),
             window=body.get("window"),
-            report=report_link(f"{self._live.pipeline}__monitor", report) if report else None,
+            report=self._watched((body.get("evidence") or {}).get("report")),
         )
 
     def _event(
@@ -219,7 +218,12 @@ class _Teller:
 
     def _report(self, entry: Entry, digest: str | None) -> str | None:
         dag_id = self._run(entry).get("dag_id") or f"{self._live.pipeline}__train"
-        return report_link(dag_id, digest) if digest and self._live.may_read(dag_id) else None
+        return report_link(dag_id, digest) if self._live.may_read(dag_id) else None
+
+    def _watched(self, digest: Any) -> str | None:
+        """A report that monitoring made."""
+        dag_id = f"{self._live.pipeline}__monitor"
+        return report_link(dag_id, digest) if self._live.may_read(dag_id) else None
 
     def _link(self, dag_id: str | None, run_id: str | None) -> str | None:
         return run_link(dag_id, run_id) if dag_id and run_id and self._live.may_read(dag_id) else None
@@ -259,8 +263,7 @@ class _Teller:
 
     def of_check(self, check: Check) -> Event:
         """A result of a monitoring check."""
-        verdict, report = str(check.result["verdict"]), check.result.get("report")
-        dag_id = f"{self._live.pipeline}__monitor"
+        verdict = str(check.result["verdict"])
         return Event(
             id=f"check-{check.window['start']}-{check.window['end']}-{check.name}",
             at=check.at or check.window["end"],
@@ -276,7 +279,7 @@ class _Teller:
             replay=bool(check.replay),
             gates=[],
             link=None,
-            report=report_link(dag_id, report) if report and self._live.may_read(dag_id) else None,
+            report=self._watched(check.result.get("report")),
         )
 
 

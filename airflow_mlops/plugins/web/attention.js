@@ -23,11 +23,12 @@ export default function Attention() {
   return html`<${Panel} title="Models that need attention" side=${all} order=${3} data-testid="mlops-attention">
     <${Read} of=${read} what="the models' state" rows=${3}>
       ${({ counts, rows, pending, store_problem: problem }) => {
-        const total = counts.action + counts.warning + counts.ok;
+        const total = counts.action + counts.warning + counts.unknown + counts.ok;
         const said = [
           count(total, "pipeline"),
           `${counts.action} ${counts.action === 1 ? "needs" : "need"} action`,
           `${counts.warning} with a warning`,
+          counts.unknown > 0 && !pending && `${counts.unknown} unknown`,
           pending > 0 && `${pending} still being read`,
         ];
         return html`<${C.Box}>

@@ -74,8 +74,9 @@ export function TrendCell({ trend }) {
 
 export function NextCell({ row }) {
   if (row.paused) return html`<${C.Text} color="fg.muted">paused<//>`;
-  if (row.next_run) return html`<${C.Box} title=${row.schedule ?? undefined}><${Time} at=${row.next_run} relative=${true} /><//>`;
-  return html`<${Small} maxW="9rem">${row.schedule && row.schedule !== "None" ? row.schedule : "by hand"}<//>`;
+  const on = row.events && html`<${Small} maxW="9rem">${row.next_run ? "or on" : "on"} ${row.events}<//>`;
+  if (row.next_run) return html`<${C.Box} title=${row.schedule ?? undefined}><${Time} at=${row.next_run} relative=${true} />${on}<//>`;
+  return on || html`<${Small} maxW="9rem">${row.schedule ?? "by hand"}<//>`;
 }
 
 export function WaitingCell({ row }) {

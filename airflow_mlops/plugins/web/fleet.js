@@ -114,8 +114,8 @@ export default function Fleet() {
     <${C.Heading} as="h1" size="xl" mb=${3}>Machine learning<//>
     <${Read} of=${shown} what="the fleet" rows=${10}>
       ${(data) => {
-        const { action, warning, ok } = data.counts;
-        const total = action + warning + ok;
+        const { action, warning, unknown, ok } = data.counts;
+        const total = action + warning + unknown + ok;
         if (total === 0 && !data.pending) {
           return html`<${Empty} title="There are no pipelines yet that you may see">
             A pipeline appears here with its first DAG: put a YAML file into the DAG folder. Pipelines of DAGs that you may
@@ -126,6 +126,7 @@ export default function Fleet() {
           ["", "All", total],
           ["action", "Needs action", action],
           ["warning", "Warning", warning],
+          ...(unknown > 0 || settings.attention === "unknown" ? [["unknown", "Unknown", unknown]] : []),
           ["ok", "Fine", ok],
         ];
         return html`<${C.Box} opacity=${read.data ? 1 : 0.6} aria-busy=${!read.data}>

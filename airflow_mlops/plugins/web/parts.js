@@ -17,7 +17,7 @@ export function Word({ tone, children, ...more }) {
   <//>`;
 }
 
-const LEVELS = { action: "Needs action", warning: "Warning", ok: "Fine" };
+const LEVELS = { action: "Needs action", warning: "Warning", unknown: "Unknown", ok: "Fine" };
 
 export const AttentionWord = ({ level }) => html`<${Word} tone=${level}>${LEVELS[level] ?? level}<//>`;
 

@@ -171,7 +171,7 @@ def test_what_needs_attention(site: Site, get: Get, put: Any, code: str, level: 
 
 def test_the_order_of_the_rules_goes_from_action_to_ok() -> None:
     levels = [level for _, level, _ in RULES]
-    assert levels == sorted(levels, key=["action", "warning", "ok"].index)
+    assert levels == sorted(levels, key=["action", "warning", "unknown", "ok"].index)
     assert len({code for code, _, _ in RULES}) == len(RULES)
 
 
@@ -206,8 +206,18 @@ def test_the_most_urgent_come_first_and_pages_follow_each_other(site: Site, get:
     assert names(get("fleet", limit=4)) == "ecdf"
     last = get("fleet", limit=4, offset=4)
     assert (names(last), last["total"], last["offset"]) == ("ab", 6, 4)
-    assert last["counts"] == {"action": 1, "warning": 3, "ok": 2}
+    assert last["counts"] == {"action": 1, "warning": 3, "unknown": 0, "ok": 2}
     assert (last["owners"], last["levels"]) == (["ml", "ops"], [0, 1])
+
+
+def test_a_page_behind_the_last_one_is_the_last_one(site: Site, get: Get) -> None:
+    fill(site)
+    get("fleet")
+    for offset, limit, begins, shown in ((25, 25, 0, "ecdfab"), (6, 3, 3, "fab"), (100, 4, 4, "ab"), (5, 2, 5, "b")):
+        found = get("fleet", offset=offset, limit=limit)
+        assert (found["offset"], names(found)) == (begins, shown)
+    nothing = get("fleet", offset=25, search="nothing")
+    assert (nothing["offset"], nothing["total"], nothing["rows"]) == (0, 0, [])
 
 
 ASKED: tuple[tuple[dict[str, Any], str], ...] = (
@@ -246,13 +256,13 @@ def test_a_pipeline_whose_training_may_not_be_read_is_nowhere(site: Site, get: G
     site.readable = {"a__train", "b__train", "b__monitor", "c__monitor", "e__predict"}
     found = get("fleet")
     assert names(found) == "ab"
-    assert (found["total"], found["counts"]) == (2, {"action": 0, "warning": 0, "ok": 2})
+    assert (found["total"], found["counts"]) == (2, {"action": 0, "warning": 0, "unknown": 0, "ok": 2})
     assert (found["owners"], found["levels"], found["pending"]) == (["ops"], [1], 0)
     assert [r["dags"] for r in found["rows"]] == [
         {"train": "a__train"}, {"monitor": "b__monitor", "train": "b__train"},
     ]  # fmt: skip
     assert get("attention") == {
-        "counts": {"action": 0, "warning": 0, "ok": 2}, "rows": [], "pending": 0, "store_problem": None,
+        "counts": {"action": 0, "warning": 0, "unknown": 0, "ok": 2}, "rows": [], "pending": 0, "store_problem": None,
         "link": "plugin/mlops",
     }  # fmt: skip
     assert not {"Promote e?", "c__", "d__"} & set(json.dumps(found))
@@ -287,11 +297,61 @@ def test_a_pipeline_that_is_only_in_the_store_is_not_shown(site: Site, get: Get)
     assert get("fleet")["rows"] == []
 
 
+def test_a_dag_whose_name_no_pipeline_can_have_is_none(site: Site, get: Get, client: TestClient) -> None:
+    for name in ("", "_x", "a..b", "größe"):
+        site.dag(f"{name}__train")
+        site.run(f"{name}__train", "r1")
+    fill(site)
+    assert get("fleet")["total"] == 6
+    assert not any(r["attention"]["code"] == "damaged" for r in get("fleet")["rows"])
+    assert client.get("/mlops/api/pipelines/_x", headers=as_role("viewer")).status_code == 404
+    assert client.get("/mlops/api/runs/_x__train?run_id=r1", headers=as_role("viewer")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("known", "next_run", "schedule", "events"),
+    [
+        (("Asset or 0 0 1 */3 *", "Triggered by assets or At 00:00, every 3 months"),
+         "2026-11-27T06:00:00+00:00", "At 00:00, every 3 months", "new data or a granted retrain"),
+        (("Asset", "Triggered by assets"), None, None, "new data or a granted retrain"),
+        (("0 6 * * *", ""), "2026-11-27T06:00:00+00:00", "0 6 * * *", None),
+        (("None", "Never, external triggers only"), None, None, None),
+        ((None, None), None, None, None),
+    ],
+)  # fmt: skip
+def test_what_starts_a_training_next_in_words(
+    site: Site, get: Get, known: tuple[str | None, ...], next_run: str | None, schedule: str | None, events: str | None
+) -> None:
+    assets = [{"asset": {"name": f"churn.{what}", "uri": f"x-mlops://churn/{what}"}} for what in ("data", "retrain")]
+    site.dag(
+        "churn__train",
+        timetable_summary=known[0],
+        timetable_description=known[1],
+        next_dagrun_create_after=NOW if next_run else None,
+        asset_expression={"any": assets} if events else None,
+    )
+    found = row(site, get)
+    assert (found["next_run"], found["schedule"], found["events"]) == (next_run, schedule, events)
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ({"asset": {"name": "churn.predictions"}}, "new predictions"),
+        ({"all": [{"asset": {"name": "other.data"}}, {"alias": {"name": "mine"}}]}, "other.data and mine"),
+        ({"any": []}, None),
+    ],
+)
+def test_other_assets_are_told_by_their_names(site: Site, get: Get, expression: Any, words: str | None) -> None:
+    site.dag("churn__train", asset_expression=expression)
+    assert row(site, get)["events"] == words
+
+
 def test_the_card_has_the_most_urgent_and_no_calm_ones(site: Site, get: Get) -> None:
     fill(site)
     found = get("attention", limit=2)
     assert [(r["pipeline"], r["attention"]["code"]) for r in found["rows"]] == [("e", "approval"), ("c", "drift")]
-    assert found["counts"] == {"action": 1, "warning": 3, "ok": 2}
+    assert found["counts"] == {"action": 1, "warning": 3, "unknown": 0, "ok": 2}
 
 
 def test_markup_passes_as_text(site: Site, get: Get, client: TestClient) -> None:
@@ -394,8 +454,15 @@ def test_a_store_that_is_down_is_asked_again_after_a_while_only(
     reader.open_store = down
     found = get("fleet")
     assert found["store_problem"] == UNREADABLE
-    assert names(found)[0] == "e"
-    get("fleet")
+    # What Airflow knows needs somebody; of the others nobody can tell, and none of them counts as fine.
+    assert names(found) == "eabcdf"
+    assert found["counts"] == {"action": 1, "warning": 0, "unknown": 5, "ok": 0}
+    assert found["rows"][1]["attention"] | {"link": ""} == {
+        "level": "unknown", "code": "unread", "reason": "nobody can tell: the store does not answer", "link": "",
+    }  # fmt: skip
+    assert names(get("fleet", attention="unknown")) == "abcdf"
+    card = get("attention")
+    assert ([r["pipeline"] for r in card["rows"]], card["counts"]["unknown"]) == (["e"], 5)
     assert len(asked) == 1
     now = time.monotonic() + 100
     reader.clock = lambda: now
@@ -445,6 +512,9 @@ def test_rows_beyond_the_page_are_read_in_the_background(site: Site, get: Get) -
     fill(site)
     first = get("fleet", limit=1)
     assert first["rows"][0]["read"]
+    assert sum(first["counts"].values()) == 6
+    # Not before the last one is read does the fleet count as fine what may not be.
+    assert first["counts"]["ok"] + first["counts"]["unknown"] + first["counts"]["warning"] == 5
     assert wait_for(lambda: get("fleet", limit=1)["pending"] == 0)
     assert all(r["read"] for r in get("fleet")["rows"])
 

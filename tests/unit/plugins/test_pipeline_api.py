@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,8 +14,10 @@ from fastapi.testclient import TestClient
 
 from airflow_mlops.config.models import Retrain
 from airflow_mlops.ml.retrain import Ledger
-from airflow_mlops.plugins.api.reader import StoreReader
+from airflow_mlops.plugins.api.reader import AT_WORK, OLD, RUNNING, StoreReader
+from airflow_mlops.plugins.api.rows import days
 from airflow_mlops.registry import Registry
+from airflow_mlops.registry.records import Records
 from airflow_mlops.store import LocalStore, layout
 from tests.unit.plugins.pages import NOW, Get, Site, as_role, champion, check, gates, record
 
@@ -302,6 +308,59 @@ def test_a_store_that_does_not_answer_is_a_503_and_the_head_still_shows(
     assert head["row"]["owner"] == "ops"
 
 
+def test_records_are_read_again_after_a_while_and_soon_while_a_run_is_at_work(
+    site: Site, get: Get, reader: StoreReader, churn: Registry
+) -> None:
+    now = [1000.0]
+    reader.clock = lambda: now[0]
+
+    def windows() -> int:
+        return len(get(f"{P}/drift")["windows"])
+
+    site.run("churn__train", "r4", at=NOW)
+    assert windows() == 2
+    # A check is no commit, so that nothing tells of it: neither the index nor a run.
+    check(site.store, "churn", "drift", 7, "drift", version=1)
+    now[0] += OLD - 1
+    assert windows() == 2
+    now[0] += 2
+    assert windows() == 3
+    site.run("churn__monitor", "m1", "running")
+    assert windows() == 3
+    check(site.store, "churn", "drift", 8, "drift", version=1)
+    now[0] += AT_WORK - 1
+    assert windows() == 3
+    now[0] += 2
+    assert windows() == 4
+
+
+def test_one_reading_serves_the_questions_of_a_page(
+    site: Site, reader: StoreReader, churn: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked, go = Records.read, [], threading.Event()
+
+    def slow(store: Any, name: str) -> Records:
+        asked.append(name)
+        go.wait(10)
+        return read(store, name)
+
+    monkeypatch.setattr(Records, "read", slow)
+    now = [1000.0]
+    reader.clock = lambda: now[0]
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(reader.records, "churn", (RUNNING,), None, site.store) for _ in range(3)]
+        while not asked:
+            time.sleep(0.01)
+        now[0] += 10
+        go.set()
+        found = {id(answer.result(10)) for answer in answers}
+    assert (asked, len(found)) == (["churn"], 1)
+    # It took ten seconds: five more are not yet worth reading all again.
+    now[0] += AT_WORK
+    reader.records("churn", (RUNNING,), None, site.store)
+    assert len(asked) == 1
+
+
 def test_a_distribution_is_asked_for_without_the_columns_that_are_private(
     site: Site, get: Get, client: TestClient, churn: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +382,31 @@ def test_a_distribution_is_asked_for_without_the_columns_that_are_private(
     assert found["bins"] == [{"label": MARKUP, "low": None, "high": None, "reference": 0.5, "current": 1.0}]
     assert (found["window"]["end"], found["current_missing"]) == ("2026-07-01T00:00:00+00:00", 0.25)
     assert found["note"] == "the reference is drawn from 500 of its rows"
+
+
+def test_what_is_no_digest_is_linked_nowhere(site: Site, get: Get, churn: Registry) -> None:
+    bad = "../../api/v2/dags"
+    churn.register(record("r6"), op_id="r6")
+    churn.annotate(6, "gates", gates("passed", "good") | {"report": bad}, op_id="g6")
+    churn.annotate(6, "card", {"html": bad, "markdown": bad}, op_id="k6")
+    for name in ("drift", "quality", "skew"):
+        check(site.store, "churn", name, 8, "drift", version=1, report=bad)
+    site.run("churn__monitor", "m1", "running", datetime.now(UTC) - timedelta(hours=1))
+    site.run("churn__train", "r6", "running", datetime.now(UTC) - timedelta(hours=1))
+    answers = [get(P), get(f"{P}/timeline", limit=200), get(f"{P}/reports", version="6"), get(f"{P}/drift")]
+    answers += [get("runs/churn__monitor", run_id="m1"), get("runs/churn__train", run_id="r6"), get("fleet")]
+    assert "../" not in json.dumps(answers)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "words"),
+    [
+        ("2026-05-01T00:00:00+00:00", "2026-06-01T00:00:00+00:00", "2026-05-01 to 2026-06-01"),
+        ("2026-05-01T18:00:00+00:00", "2026-05-02T00:00:00+00:00", "2026-05-01 18:00 to 2026-05-02 00:00"),
+    ],
+)
+def test_windows_in_words(start: str, end: str, words: str) -> None:
+    assert days({"start": start, "end": end}) == words
 
 
 # --- runs --------------------------------------------------------------------------------------------
@@ -392,6 +476,9 @@ def test_a_monitoring_run_shows_what_it_wrote(site: Site, get: Get, churn: Regis
     assert found["tone"] == "warning"
     assert found["title"].startswith("Alarm: drift")
     assert {c["name"] for c in found["checks"]} == {"drift", "performance"}
+    assert {(r["name"], r["about"]) for r in found["reports"]} == {
+        ("Drift report", "2026-05-01 to 2026-06-01"), ("Drift report", "2026-06-01 to 2026-07-01"),
+    }  # fmt: skip
     assert any(e["what"] == "request" for e in found["events"])
     long_ago = NOW - timedelta(days=400)
     site.run("churn__monitor", "m0", "success", long_ago)

@@ -15,7 +15,8 @@ RUN_ROUTE = "mlops-run"
 CARD_ROUTE = "mlops-attention"
 """``url_route`` of the card on the dashboard."""
 
-AttentionLevel = Literal["action", "warning", "ok"]
+AttentionLevel = Literal["action", "warning", "unknown", "ok"]
+"""The most urgent first; ``unknown``: the store's part was never read, so nobody can tell."""
 Tone = Literal["ok", "warning", "bad", "info", "unknown"]
 """How a verdict is coloured; the text beside it always says the same in words."""
 Json = str | int | float | bool | None

@@ -6,10 +6,11 @@ from airflow_mlops.plugins.api.models.base import Approval, Attention, CheckMark
 
 
 class Counts(Model):
-    """How many visible pipelines stand on each level: ``{"action": 2, "warning": 3, "ok": 40}``."""
+    """How many visible pipelines stand on each level: ``{"action": 2, "warning": 3, "unknown": 0, "ok": 40}``."""
 
     action: int = 0
     warning: int = 0
+    unknown: int = 0
     ok: int = 0
 
 
@@ -121,7 +122,8 @@ class FleetRow(Model):
     :param level: as configured, 0 to 2; ``exercised``: by runs of the last 30 days (``None``: not even 0).
     :param models: how many models it has (keys of a fleet); ``champions``: how many of them have a champion.
     :param dags: its DAGs that this user may read, by suffix: ``{"train": "churn__train", …}``.
-    :param next_run: when the schedule starts ``__train`` next; ``schedule``: in Airflow's words.
+    :param next_run: when the clock starts ``__train`` next; ``schedule``: that schedule in Airflow's words.
+    :param events: which assets' events start it too, in words: ``new data or a granted retrain``.
     :param link: the pipeline's page.
     """
 
@@ -149,6 +151,7 @@ class FleetRow(Model):
     performance: Trend | None
     next_run: str | None
     schedule: str | None
+    events: str | None
     approvals: list[Approval]
     suppressed: Suppressed | None
     cost: Cost | None
@@ -159,8 +162,8 @@ class FleetRow(Model):
 class Fleet(Model):
     """One page of the fleet.
 
-    ``{"total": 45, "offset": 0, "limit": 25, "counts": {"action": 2, "warning": 3, "ok": 40}, "owners": ["ops-ml"],
-    "levels": [0, 1], "pending": 0, "store_problem": null, "rows": [{…}]}``
+    ``{"total": 45, "offset": 0, "limit": 25, "counts": {"action": 2, "warning": 3, "unknown": 0, "ok": 40},
+    "owners": ["ops-ml"], "levels": [0, 1], "pending": 0, "store_problem": null, "rows": [{…}]}``
 
     :param total: how many match search and filters; ``counts``: of all that this user may see.
     :param pending: how many pipelines are still being read; ask again in some seconds.
@@ -187,7 +190,7 @@ class AttentionRow(Model):
 
 
 class AttentionCard(Model):
-    """What needs attention now, the most urgent first; ``ok`` ones are only counted.
+    """What needs attention now, the most urgent first; ``unknown`` and ``ok`` ones are only counted.
 
     ``{"counts": {…}, "rows": [{…}], "pending": 0, "store_problem": null, "link": "plugin/mlops"}``
     """
