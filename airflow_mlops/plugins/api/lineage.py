@@ -154,7 +154,7 @@ def _card(version: Version, one: One) -> str | None:
     """The newest card, under the DAG that showed it: of those the user may read."""
     cards = version.notes.get("card")
     digest = cards[-1].get("html") if cards else None
-    if not layout.is_digest(str(digest)):
+    if not isinstance(digest, str) or not layout.is_digest(digest):
         return None
     for dag in one.live.dags.values():
         if one.store.exists(layout.report(dag.dag_id, digest)):
