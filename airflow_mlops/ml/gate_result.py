@@ -40,7 +40,8 @@ class GateResult:
     :param needed_rows: estimated holdout rows, in all, that would decide; ``None`` when not inconclusive or hopeless.
     :param slices_missing: values that a model knows from training and the holdout does not have.
     :param reference: of ``not_worse_by``: ``version`` that losses are counted from (``None``: the champion), the
-        bounds of the difference to it, and whether the candidate was shown to be better (``better``).
+        bounds of the difference to it, and whether the candidate was shown to be better (``better``); ``needed`` holds
+        the rows that each undecided comparison wants, by ``champion`` and ``reference`` (``None``: cannot be said).
     """
 
     gate: dict[str, Any]

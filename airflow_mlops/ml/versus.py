@@ -79,14 +79,14 @@ def versus(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
             value=0.0,
             low=0.0,
             high=0.0,
-            reference=_noted(reference.version if reference else None, None) if tolerant else None,
+            reference=_noted(reference.version if reference else None, None, {}) if tolerant else None,
         )
     short = scarce(metric, evaluation)
     found = _compare(gate, metric, evaluation, "champion", "champion", short)
     first = f"{metric.name} {number(mine, decimals(mine, margin, _half(found)))} {found.words}"
     standing = _blocks(evaluation)
     if reference is None:
-        noted = _noted(None, found) if tolerant else None
+        noted = _noted(None, found, {"champion": found}) if tolerant else None
         return GateResult(**base, **_told(found), sentence=first + standing, reference=noted)
     name = f"v{reference.version}"
     since = f", the reference since {reference.since[:10]}" if reference.since else ", the reference"
@@ -96,12 +96,13 @@ def versus(gate: Gate, metric: Metric, evaluation: Evaluation) -> GateResult:
             f"{first}; {name}{since}, cannot be scored on these rows ({reference.problem}): a version that a person "
             "approves or promotes becomes the new reference"
         )
-        told = _told(found) | {"verdict": verdict}
-        return GateResult(**base, **told, sentence=sentence + standing, reference=_noted(reference.version, None))
+        told, noted = _told(found) | {"verdict": verdict}, _noted(reference.version, None, {"champion": found})
+        return GateResult(**base, **told, sentence=sentence + standing, reference=noted)
     against = _compare(gate, metric, evaluation, "reference", f"{name}{since},", short)
     sentence = f"{first}; {against.words}{standing}"
     decisive = min((found, against), key=lambda c: _ORDER.index(c.verdict))
-    return GateResult(**base, **_told(decisive), sentence=sentence, reference=_noted(reference.version, against))
+    noted = _noted(reference.version, against, {"champion": found, "reference": against})
+    return GateResult(**base, **_told(decisive), sentence=sentence, reference=noted)
 
 
 def three_way(gate: Gate, value: float, bounds: tuple[float, float] | None) -> Verdict:
@@ -165,12 +166,14 @@ def _told(found: _Comparison) -> dict[str, Any]:
     }
 
 
-def _noted(version: int | None, found: _Comparison | None) -> dict[str, Any]:
-    """What a gate keeps about the version that losses are counted from."""
+def _noted(version: int | None, found: _Comparison | None, compared: dict[str, _Comparison]) -> dict[str, Any]:
+    """What a gate keeps about the version that losses are counted from, and which comparisons want how many rows."""
+    needed = {who: one.needed for who, one in compared.items() if one.verdict == "inconclusive"}
     if found is None:
-        return {"version": version, "value": None, "low": None, "high": None, "better": False}
+        return {"version": version, "value": None, "low": None, "high": None, "better": False, "needed": needed}
     better = found.verdict == "passed" and found.low is not None and found.low > 0
-    return {"version": version, "value": found.value, "low": found.low, "high": found.high, "better": better}
+    bounds = {"value": found.value, "low": found.low, "high": found.high}
+    return {"version": version, **bounds, "better": better, "needed": needed}
 
 
 def _blocks(evaluation: Evaluation) -> str:

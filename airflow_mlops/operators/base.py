@@ -43,6 +43,7 @@ class RunScope:
     :param start: ``schedule``, ``retrain``, ``new_data``, ``event``, ``manual``, or the ``reason`` of the trigger form.
     :param extra: extra of the asset event that started the run.
     :param passed_over: windows of events that Airflow joined into this run and that are not its window.
+    :param run: ``{"dag_id", "run_id"}``; ``None`` outside of a task.
     """
 
     window: Window | None
@@ -51,6 +52,7 @@ class RunScope:
     start: str
     extra: dict[str, Any]
     passed_over: tuple[str, ...] = ()
+    run: dict[str, str] | None = None
 
     @property
     def required_window(self) -> Window:
@@ -110,7 +112,7 @@ def run_scope(context: Context, history: timedelta | None = None) -> RunScope:
     events.sort(key=lambda e: (e[0].endswith(".retrain"), str(e[1].get("window_end") or ""), str(e[2])))
     name, extra, when = events[-1] if events else ("", {}, None)
     passed_over: list[str] = []
-    dag_run = context.get("dag_run")
+    ti, dag_run = context.get("ti"), context.get("dag_run")
     run_type = str(getattr(dag_run, "run_type", "") or "").rpartition(".")[2].lower()
 
     window: Window | None = None
@@ -147,6 +149,7 @@ def run_scope(context: Context, history: timedelta | None = None) -> RunScope:
         start=start_kind,
         extra=extra,
         passed_over=tuple(passed_over),
+        run={"dag_id": str(ti.dag_id), "run_id": str(ti.run_id)} if ti is not None else None,
     )
 
 
@@ -266,6 +269,7 @@ class MLOpsOperator(BaseOperator):
                 rehearsal=not scope.promote,
                 start=scope.start,
                 replay=scope.replay,
+                run=scope.run,
             )
 
     def keep_report(self, context: Context, name: str, html: str | bytes) -> str:

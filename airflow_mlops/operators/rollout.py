@@ -68,7 +68,7 @@ class AdvanceRolloutOperator(CheckOperator):
         if entry is None:
             if rollout is None:
                 raise AirflowSkipException(f"no version of {self.pipeline} is rolling out")
-            entry = self._look(registry, rollout, window, context)
+            entry = self._look(registry, rollout, scope, context)
         return self._told(registry, entry, scope, context)
 
     def _decided(self, registry: Registry, rollout: Rollout | None, window: Window) -> Entry | None:
@@ -85,13 +85,13 @@ class AdvanceRolloutOperator(CheckOperator):
                 return entry
         return None
 
-    def _look(self, registry: Registry, rollout: Rollout, window: Window, context: Context) -> Entry:
+    def _look(self, registry: Registry, rollout: Rollout, scope: RunScope, context: Context) -> Entry:
         from airflow_mlops.ml.rollout import look_at, read_windows
         from airflow_mlops.ml.rollout_evidence import due, read_evidence
         from airflow_mlops.ml.rollout_report import rollout_report_html
         from airflow_mlops.registry.checks import write_check
 
-        store, labels = self.hook.store(), self.monitor.labels
+        store, labels, window = self.hook.store(), self.monitor.labels, scope.required_window
         evidence = read_evidence(store, self.pipeline, rollout)
         seen = due(evidence, window, None)
         known = due(evidence, window, length(labels.delay) if labels else None)
@@ -127,7 +127,7 @@ class AdvanceRolloutOperator(CheckOperator):
         operation, report = _operation(rollout, window), self.keep_report(context, "Rollout report", page)
         # Before the commit, so that a try that dies after it finds it again, in whichever step the rollout is by then.
         mark = {"operation": operation, "rollout": rollout.id, "sentence": look.sentence}
-        write_check(store, self.pipeline, window, _LOOK, mark)
+        write_check(store, self.pipeline, window, _LOOK, mark, run=scope.run)
         try:
             registry.judge_rollout(
                 rollout,

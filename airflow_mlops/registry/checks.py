@@ -16,7 +16,11 @@ from airflow_mlops.window import Window
 
 @dataclass(frozen=True)
 class Check:
-    """One stored result for ``window``; ``at`` (UTC, ISO 8601), ``start`` and ``replay`` may not have been written."""
+    """One stored result for ``window``; what follows ``result`` may not have been written.
+
+    :param at: when it was written, UTC in ISO 8601.
+    :param run: ``{"dag_id", "run_id"}`` of the run that wrote it.
+    """
 
     name: str
     window: dict[str, str]
@@ -24,6 +28,7 @@ class Check:
     at: str | None
     start: str | None
     replay: str | None
+    run: dict[str, str] | None = None
 
 
 def write_check(
@@ -36,16 +41,18 @@ def write_check(
     rehearsal: bool = False,
     start: str | None = None,
     replay: str | None = None,
+    run: dict[str, str] | None = None,
 ) -> None:
     """Write ``result`` as the newest of check ``name`` for ``window``, with the time of writing; atomic, repeatable.
 
     :param rehearsal: the run does not promote: its results stand beside the real ones.
     :param start: what started the run: ``schedule``, ``event``, ``manual``, …
     :param replay: id of the replay of the past that the run belongs to.
+    :param run: ``{"dag_id", "run_id"}`` of the run: several may be at work at the same time.
     :raises ValueError: for NaN or infinity in ``result``.
     """
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    body = {"window": window.to_dict(), "result": result, "at": at, "start": start, "replay": replay}
+    body = {"window": window.to_dict(), "result": result, "at": at, "start": start, "replay": replay, "run": run}
     key = layout.check(pipeline, window.key, name, rehearsal=rehearsal)
     store.put(key, json.dumps(body, allow_nan=False, sort_keys=True).encode())
 
@@ -92,7 +99,8 @@ def all_checks(store: Store, pipeline: str) -> Iterator[Check]:
     prefix = layout.checks_prefix(pipeline)
     for key in store.list(prefix):
         name, body = _named(store, key, prefix)[1], _body(store, key)
-        yield Check(name, body["window"], body["result"], body.get("at"), body.get("start"), body.get("replay"))
+        facts = [body.get(fact) for fact in ("at", "start", "replay", "run")]
+        yield Check(name, body["window"], body["result"], *facts)
 
 
 def read_check(

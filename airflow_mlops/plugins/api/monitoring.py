@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from airflow_mlops.exceptions import DataNotFound, ObjectNotFound
 from airflow_mlops.ml.outputs import is_output
-from airflow_mlops.ml.standing import metric_direction
+from airflow_mlops.ml.standing import metric_direction, window_of
 from airflow_mlops.plugins.api.live import Live
 from airflow_mlops.plugins.api.models import (
     Bin,
@@ -28,6 +28,7 @@ from airflow_mlops.plugins.api.models import Window as WindowMark
 from airflow_mlops.plugins.api.one import One
 from airflow_mlops.plugins.api.rows import check_mark, check_tone, window_mark
 from airflow_mlops.registry.checks import Check
+from airflow_mlops.registry.entry import Entry
 from airflow_mlops.registry.records import Records
 from airflow_mlops.window import Window
 
@@ -79,7 +80,7 @@ def _marks(records: Records) -> Iterator[ChampionMark]:
         body = entry.payload
         window = body.get("window")
         yield ChampionMark(
-            at=window["end"] if window else _data_time(records, entry.at),
+            at=window["end"] if window else _data_time(records, entry),
             recorded=entry.at,
             version=body["version"],
             what="promoted" if entry.type == "promote" else "rolled back",
@@ -88,9 +89,16 @@ def _marks(records: Records) -> Iterator[ChampionMark]:
         )
 
 
-def _data_time(records: Records, at: str) -> str:
-    """How far the data had come by then: the end of the newest window that had been checked; else the clock."""
-    return max((c.window["end"] for c in records.checks if c.at and c.at <= at), default=at)
+def _data_time(records: Records, entry: Entry) -> str:
+    """How far the data had come by then: the end of the newest window that had been checked.
+
+    Before any was: the end of the rows that the version learned from; of one without a window, the clock.
+    """
+    checked = [c.window["end"] for c in records.checks if c.at and c.at <= entry.at]
+    if checked:
+        return max(checked)
+    learned = window_of(records.versions[entry.key, entry.payload["version"]])
+    return learned["end"] if learned else entry.at
 
 
 def drift(one: One, *, windows: int = 60) -> Drift:

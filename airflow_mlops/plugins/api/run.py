@@ -58,8 +58,8 @@ class _Said:
 class _Page:
     """Collects what the records say about one run.
 
-    Registrations, claims and the checks of a training name their run. Checks of a monitoring run and changes by hand
-    do not: they are those that were written while the run was at work.
+    Registrations, claims and checks name their run. Changes by hand do not, nor do checks that were written before
+    checks did: those are the ones that were written while the run was at work.
     """
 
     def __init__(self, one: One, dag_id: str, run_id: str, suffix: str, row: dict[str, Any]) -> None:
@@ -88,8 +88,10 @@ class _Page:
         return bool(self.row["start_date"] <= when.replace(tzinfo=when.tzinfo or UTC) <= ended)
 
     def _is_mine(self, check: Check) -> bool:
+        if check.run is not None:
+            return check.run == {"dag_id": self.dag_id, "run_id": self.run_id}
         if "run_id" in check.result:
-            return bool(check.result["run_id"] == self.run_id)
+            return self.suffix in ("train", "experiment") and bool(check.result["run_id"] == self.run_id)
         if self.suffix == "predict":
             return check.name == "prediction" and self._while(check.at)
         if self.suffix == "monitor":
@@ -251,7 +253,7 @@ class _Page:
         had = f" (there were {holdout:,})" if holdout is not None else ""
         for line, result in zip(gate_lines(self.note), self.note.get("results") or (), strict=True):
             if line.verdict == "inconclusive":
-                yield _undecided(line, had, (result.get("reference") or {}).get("version"))
+                yield _undecided(line, had, result.get("reference") or {})
             elif line.verdict == "rejected":
                 yield _missed(line)
         if self.claims and not self.claims[-1].payload["go"]:
@@ -301,7 +303,8 @@ class _Page:
     def _data(self, record: dict[str, Any]) -> Iterator[Fact]:
         snapshot, rows = record.get("snapshot") or {}, record.get("rows") or {}
         if window := snapshot.get("window"):
-            yield Fact(name="rows of", value=f"{window['start']} to {window['end']}, end excluded")
+            span = f"{window['start']} to {window['end']}, end excluded"
+            yield Fact(name="rows of", value=f"{span}{_further(record, window, self._window())}")
         if snapshot.get("rows") is not None:
             yield Fact(name="rows", value=f"{snapshot['rows']:,}")
         if snapshot.get("columns") is not None:
@@ -354,18 +357,36 @@ class _Page:
                 yield ReportLink(name=name, about=about, at=check.at, link=check.report)
 
 
-def _undecided(line: GateLine, had: str, reference: int | None) -> str:
+def _undecided(line: GateLine, had: str, reference: dict[str, Any]) -> str:
     """What would decide a gate.
 
-    :param reference: the version that losses are counted from, beside the champion: rows are told for one of the two.
+    :param reference: what the gate kept about the version that losses are counted from, beside the champion.
     """
+    version, needed = reference.get("version"), reference.get("needed")
+    if version is not None and needed:
+        names = {"champion": "the champion", "reference": f"v{version}, the reference"}
+        said = [f"{_about(rows)} against {names[who]}" for who, rows in needed.items()]
+        return f"{line.name}: what would decide it is {', and '.join(said)}{had}"
     if line.needed_rows is None:
         return f"{line.name}: more holdout rows{had}; how many cannot be said"
-    # It is an estimate: two figures are as much as it can carry.
-    rows = f"about {int(float(f'{line.needed_rows:.2g}')):,} holdout rows"
-    if reference is not None:
-        return f"{line.name}: {rows} at least{had}; the comparison with v{reference}, the reference, can need more"
-    return f"{line.name}: {rows} would decide it{had}"
+    if version is not None and needed is None:
+        # Of before both were kept: it is the champion's, where that comparison was undecided, else the other's.
+        most = f"the comparison with v{version}, the reference, can need more"
+        return f"{line.name}: {_about(line.needed_rows)} at least{had}; {most}"
+    return f"{line.name}: {_about(line.needed_rows)} would decide it{had}"
+
+
+def _about(rows: int | None) -> str:
+    """An estimate: two figures are as much as it can carry."""
+    return f"about {int(float(f'{rows:.2g}')):,} holdout rows" if rows is not None else "more rows than can be said"
+
+
+def _further(record: dict[str, Any], rows: dict[str, Any], run: dict[str, Any] | None) -> str:
+    """Why the rows are of a longer time than the run is about; empty where they are not."""
+    if run is None or datetime.fromisoformat(rows["start"]) >= datetime.fromisoformat(run["start"]):
+        return ""
+    history = ((record.get("config") or {}).get("data") or {}).get("window")
+    return f": data.window ({history}) reaches back from the end of the run's own window" if history else ""
 
 
 def _missed(line: GateLine) -> str:

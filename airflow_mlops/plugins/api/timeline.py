@@ -278,7 +278,7 @@ class _Teller:
             window=window_mark(check.window),
             replay=bool(check.replay),
             gates=[],
-            link=None,
+            link=self._link(check.run["dag_id"], check.run["run_id"]) if check.run else None,
             report=self._watched(check.result.get("report")),
         )
 

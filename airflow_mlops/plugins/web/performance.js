@@ -13,12 +13,14 @@ function drawn(data, zone) {
   const { points, marks, metric } = data;
   const line = (pick) => points.map((p) => [at(p), pick(p) ?? null]);
   const seen = points.some((p) => p.estimate);
+  // The champion of the first point was promoted before it: the axis begins there, so that its line is seen.
+  const first = marks.filter((m) => Date.parse(m.at) <= at(points[0])).at(-1);
   return (paint) => {
     const toned = { ok: paint.main, warning: paint.other, bad: paint.bad, unknown: paint.muted, info: paint.main };
     return {
       grid: { left: 8, right: 24, top: 36, bottom: 8, containLabel: true },
       legend: { top: 0, left: 0, textStyle: { color: paint.text }, data: [metric, "at training", ...(seen ? ["estimate"] : [])] },
-      xAxis: axis(paint, { type: "time", splitLine: { show: false } }),
+      xAxis: axis(paint, { type: "time", splitLine: { show: false }, ...(first ? { min: Date.parse(first.at) } : {}) }),
       yAxis: axis(paint, { type: "value", scale: true }),
       tooltip: {
         ...{ confine: true, backgroundColor: paint.panel, borderColor: paint.line, textStyle: { color: paint.text, fontSize: 12 } },

@@ -45,6 +45,19 @@ def test_a_small_loss_to_the_champion_is_not_forgiven_when_the_reference_is_far(
     assert judged(aucs).verdict == "passed"
 
 
+def test_rows_are_kept_for_each_comparison_that_is_undecided():
+    found = judged({"candidate": 0.7, "champion": 0.7, "reference": 0.69}, V3, n=300).results[0]
+    assert found.verdict == "inconclusive"
+    needed = found.reference["needed"]
+    assert list(needed) == ["champion", "reference"]
+    assert needed["champion"] == found.needed_rows
+    assert all(rows is None or rows > 300 for rows in needed.values())
+    decided = judged({"candidate": 0.75, "champion": 0.7, "reference": 0.7}, V3).results[0]
+    assert decided.reference["needed"] == {}
+    alone = judged({"candidate": 0.7, "champion": 0.7}, n=300).results[0]
+    assert alone.reference["needed"] == {"champion": alone.needed_rows}
+
+
 @pytest.mark.parametrize(
     ("candidate", "verdict", "next_one"),
     [(0.75, "passed", 7), (0.7, "passed", 3), (0.66, "rejected", 3)],

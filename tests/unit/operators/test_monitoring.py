@@ -23,7 +23,7 @@ from airflow_mlops.operators.monitoring import (
 from airflow_mlops.operators.prediction import BatchPredictOperator
 from airflow_mlops.operators.promotion import PromoteOperator
 from airflow_mlops.operators.training import TrainOperator
-from airflow_mlops.registry.checks import read_check, write_check
+from airflow_mlops.registry.checks import all_checks, read_check, write_check
 from airflow_mlops.window import Window
 
 DATA: dict[str, Any] = {"source": "people.csv", "target": "target", "id": "id"}
@@ -67,6 +67,8 @@ def test_feature_skew_is_found_reported_and_kept_as_evidence(
     assert [event for event, _ in told] == ["skew"]
     store = MLOpsHook().store()
     kept = read_check(store, "people", "skew", Window.of("2013-02-01", "2013-03-01"))
+    (found,) = (c for c in all_checks(store, "people") if c.name == "skew")
+    assert found.run == {"dag_id": "people__train", "run_id": "manual__1"}
     assert kept is not None
     assert [c["name"] for c in kept["skew"]["columns"] if c["skewed"]] == ["area"]
     page = store.get(f"reports/people__train/{result['report']}.html").decode()

@@ -111,10 +111,14 @@ class Site:
             session.add(HITLDetail(ti_id=ti, options=["Approve", "Reject"], subject=subject, params={}, created_at=NOW))
 
 
-def check(store: LocalStore, pipeline: str, name: str, month: int, verdict: str, **more: Any) -> None:
-    """Store a monitoring result for one month of 2026."""
+def check(
+    store: LocalStore, pipeline: str, name: str, month: int, verdict: str, run_id: str | None = None, **more: Any
+) -> None:
+    """Store a monitoring result for one month of 2026; ``run_id`` is that of a run of ``__monitor``."""
     window = Window.of(datetime(2026, month, 1, tzinfo=UTC), datetime(2026, month + 1, 1, tzinfo=UTC))
-    write_check(store, pipeline, window, name, {"verdict": verdict, "sentence": f"{name} is {verdict}", **more})
+    result = {"verdict": verdict, "sentence": f"{name} is {verdict}", **more}
+    run = {"dag_id": f"{pipeline}__monitor", "run_id": run_id} if run_id else None
+    write_check(store, pipeline, window, name, result, run=run)
 
 
 def record(run_id: str = "r1", dag_id: str = "churn__train", **more: Any) -> dict[str, Any]:

@@ -207,6 +207,11 @@ def test_performance_with_the_champions_on_the_axis_of_data(get: Get, churn: Reg
     assert found["marks"][0]["at"] == "2026-04-01T00:00:00+00:00"
 
 
+def test_a_champion_of_before_the_first_check_stands_where_its_rows_end(site: Site, get: Get) -> None:
+    champion(site.pipeline("churn"))
+    assert get(f"{P}/performance")["marks"][0]["at"] == "2026-04-01T00:00:00+00:00"
+
+
 def test_drift_per_column_the_worst_first(get: Get, churn: Registry) -> None:
     found = get(f"{P}/drift")
     assert [w["key"] for w in found["windows"]] == [
@@ -436,13 +441,37 @@ def test_a_training_that_could_not_be_decided_says_what_would(site: Site, get: G
     assert [e["what"] for e in found["events"]] == ["registered", "gates"]
 
 
-def test_rows_for_one_of_two_comparisons_are_said_to_be(site: Site, get: Get, churn: Registry) -> None:
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ({"version": 3}, "about 38,000 holdout rows at least; the comparison with v3, the reference, can need more"),
+        ({"version": 3, "needed": {"champion": 38329, "reference": 212345}},
+         "what would decide it is about 38,000 holdout rows against the champion, and about 210,000 holdout rows "
+         "against v3, the reference"),
+        ({"version": 3, "needed": {"reference": None}},
+         "what would decide it is more rows than can be said against v3, the reference"),
+        ({"version": None, "needed": {"champion": 38329}}, "about 38,000 holdout rows would decide it"),
+    ],
+    ids=["of before both were kept", "both", "reference", "champion"],
+)  # fmt: skip
+def test_rows_are_told_for_each_comparison(
+    site: Site, get: Get, churn: Registry, reference: dict[str, Any], said: str
+) -> None:
     churn.register(record("r6"), op_id="r6")
-    note = gates("inconclusive", "neither", needed_rows=38329, reference={"version": 3, "better": False})
+    note = gates("inconclusive", "neither", needed_rows=38329, reference={"better": False, **reference})
     churn.annotate(6, "gates", note, op_id="g6")
-    (said,) = run(site, get, "r6")["changes"]
-    assert "about 38,000 holdout rows at least" in said
-    assert "the comparison with v3, the reference, can need more" in said
+    assert run(site, get, "r6")["changes"] == [f"roc_auc at_least 0.6: {said}"]
+
+
+def test_rows_of_a_longer_time_than_the_run_is_about_are_explained(site: Site, get: Get, churn: Registry) -> None:
+    churn.register(record("r6", config={"data": {"window": "90d"}}), op_id="r6")
+    conf = {"window_start": "2026-03-01T00:00:00+00:00", "window_end": "2026-04-01T00:00:00+00:00"}
+    found = run(site, get, "r6", conf=conf)
+    assert found["window"]["start"] == "2026-03-01T00:00:00+00:00"
+    rows = next(f["value"] for s in found["sections"] for f in s["facts"] if f["name"] == "rows of")
+    assert rows.endswith("end excluded: data.window (90d) reaches back from the end of the run's own window")
+    same = run(site, get, "r2")
+    assert next(f["value"] for s in same["sections"] for f in s["facts"] if f["name"] == "rows of").endswith("excluded")
 
 
 def test_what_a_training_came_to(site: Site, get: Get, churn: Registry) -> None:
@@ -484,6 +513,24 @@ def test_a_monitoring_run_shows_what_it_wrote(site: Site, get: Get, churn: Regis
     site.run("churn__monitor", "m0", "success", long_ago)
     old = get("runs/churn__monitor", run_id="m0")
     assert (old["title"], old["checks"], old["events"]) == ("The run decided nothing", [], [])
+
+
+def test_of_runs_that_are_at_work_together_each_shows_its_own_checks(site: Site, get: Get, churn: Registry) -> None:
+    began = datetime.now(UTC) - timedelta(hours=1)
+    for run_id in ("m1", "m2"):
+        site.run("churn__monitor", run_id, "running", began)
+    check(site.store, "churn", "drift", 8, "no_drift", run_id="m1", version=1)
+    check(site.store, "churn", "drift", 9, "drift", run_id="m2", version=1)
+    found = {run_id: get("runs/churn__monitor", run_id=run_id) for run_id in ("m1", "m2")}
+    # Those of the fixture name no run, as before runs were written: both were at work then.
+    mine = {run_id: {c["window"]["start"][5:7] for c in page["checks"]} for run_id, page in found.items()}
+    assert mine == {"m1": {"05", "06", "07", "08"}, "m2": {"05", "06", "07", "09"}}
+    assert [page["window"]["start"][5:7] for page in found.values()] == ["08", "09"]
+    # Another DAG's run may have the same id.
+    site.run("churn__train", "m1", "running", began)
+    assert get("runs/churn__train", run_id="m1")["checks"] == []
+    told = {e["window"]["start"][5:7]: e["link"] for e in get(f"{P}/timeline", kind="check")["events"]}
+    assert (told["08"], told["07"]) == ("dags/churn__monitor/runs/m1", None)
 
 
 def test_predictions_and_changes_by_hand(site: Site, get: Get, churn: Registry) -> None:
