@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
-from airflow_mlops.exceptions import CorruptObject, UntrustedArtifact
+from airflow_mlops.exceptions import CorruptObject, MLOpsError, UntrustedArtifact
 from airflow_mlops.registry.formats import (
     FORMAT,
     MAX_BYTES,
     PICKLES,
     TRUSTED_TYPES,
+    dump_bytes,
     dump_model,
     foreign_types,
     load_model,
@@ -23,14 +25,17 @@ from airflow_mlops.registry.formats import (
     untrusted_types,
 )
 from airflow_mlops.registry.lineage import thread_counts
+from airflow_mlops.registry.packs import PACK, PackReader, packs_of, write_pack
 from airflow_mlops.registry.signing import Signer, Verifier
+from airflow_mlops.registry.version import Version
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
-from airflow_mlops.store.content import file_digest, get_blob_file, put_blob_file
+from airflow_mlops.store.content import canonical_json, file_digest, get_blob_file, put_blob_file
 
 __all__ = [
-    "FORMAT", "MAX_BYTES", "PICKLES", "TRUSTED_TYPES", "dump_model", "environment", "fetch_model", "fetch_model_file",
-    "foreign_types", "load_model", "open_model", "store_foreign", "store_model", "untrusted_types",
+    "FORMAT", "MAX_BYTES", "PACK", "PICKLES", "TRUSTED_TYPES", "dump_bytes", "dump_model", "environment",
+    "fetch_model", "fetch_model_file", "fetch_models", "foreign_types", "load_model", "open_model", "store_foreign",
+    "store_model", "store_models", "untrusted_types",
 ]  # fmt: skip
 
 _PACKAGES = ("airflow-mlops", "scikit-learn", "numpy", "pandas", "pyarrow", "skops", "apache-airflow")
@@ -52,6 +57,38 @@ def store_model(
         dump_model(model, path)
         info = _store(store, path, FORMAT, signer, pipeline, key)
     return {**info, "environment": environment()}
+
+
+def store_models(
+    store: Store,
+    models: Sequence[tuple[str, bytes]],
+    *,
+    prepare: dict[str, Any] | None,
+    signer: Signer | None = None,
+    pipeline: str = "",
+) -> dict[str, dict[str, Any]]:
+    """Store models of a fleet in packs.
+
+    :param models: key and bytes (:func:`~airflow_mlops.registry.formats.dump_bytes`) of each; packs follow their order.
+    :param prepare: what :func:`store_model` returned of the fitted preparation that goes before each of them, stored
+        as the ``pipeline``'s without a key; None: they are whole.
+    :param signer: signs each, with its preparation, as the model of ``pipeline`` and its key.
+    :return: by key ``{"digest", "bytes", "pack", "entry"}`` and, where it is signed, ``signature``. With ``format``
+        (``pack``), ``prepare`` and ``environment``, which all have in common, that is the model info of a record.
+    :raises ValueError: a key is there twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for part in packs_of(models):
+        pack = write_pack(store, part)
+        for entry, (key, data) in enumerate(part):
+            if key in found:
+                raise ValueError(f"there are two models of {key!r}")
+            own = {"digest": hashlib.sha256(data).hexdigest(), "bytes": len(data), "pack": pack, "entry": entry}
+            if signer is not None:
+                info = {"format": PACK, "prepare": prepare, **own}
+                own["signature"] = signer.sign(info, pipeline=_named(pipeline), key=key)
+            found[key] = own
+    return found
 
 
 def store_foreign(
@@ -88,7 +125,8 @@ def fetch_model(
     """Load the estimator of a version's record.
 
     What is checked, in this order, before anything is built of it: the size it announces, the digest of its bytes,
-    the signature, the size it unpacks to, and every type in it.
+    the signature, the size it unpacks to, and every type in it. A model of a pack comes as a ``Pipeline`` with the
+    preparation that goes before it, which is checked likewise.
 
     :param info: what :func:`store_model` returned, from the version's record.
     :param verifier: whose signatures count; default: no key is known, and none is asked for.
@@ -96,12 +134,109 @@ def fetch_model(
     :raises CorruptObject: when the bytes are not those that were registered.
     :raises UntrustedArtifact: as :func:`load_model`, for an unknown format, and for a missing or wrong signature.
     """
+    if info.get("format") == PACK:
+        return _Packed(store, trusted, verifier, max_bytes).fetch(info, pipeline, key)
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         path = Path(folder, "model")
         signed_by = fetch_model_file(
             store, info, path, verifier=verifier, pipeline=pipeline, key=key, max_bytes=max_bytes
         )
         return _load(path, info, verifier, signed_by, trusted, max_bytes)
+
+
+def fetch_models(
+    store: Store,
+    versions: Iterable[Version],
+    *,
+    trusted: Sequence[str] = (),
+    verifier: Verifier | None = None,
+    max_bytes: int = MAX_BYTES,
+    failed: Callable[[Version, MLOpsError], object] | None = None,
+) -> Iterator[tuple[str | None, Any]]:
+    """Load the estimators of many versions, with the checks of :func:`fetch_model`: each pack and preparation once.
+
+    :param versions: of different keys.
+    :param failed: told of each version that cannot be loaded, and why, in place of raising; an error that a retry
+        can help with is raised all the same.
+    :return: key and estimator, in the order of the packs.
+    :raises CorruptObject, UntrustedArtifact: as :func:`fetch_model`.
+    """
+
+    packed = _Packed(store, trusted, verifier, max_bytes)
+    todo: list[tuple[str, int, Version]] = []
+    for version in versions:
+        try:
+            info = version.record.get("model") or {}
+            if info.get("format") == PACK:
+                _check_info(info, verifier or Verifier(), max_bytes)
+            todo.append((info.get("pack") or "", info.get("entry") or 0, version))
+        except MLOpsError as e:
+            _tell(failed, version, e)
+    for _, _, version in sorted(todo, key=lambda item: item[:2]):
+        try:
+            info = version.record.get("model") or {}
+            if info.get("format") == PACK:
+                model = packed.fetch(info, version.pipeline, version.key)
+            else:
+                model = fetch_model(
+                    store, info, trusted=trusted, verifier=verifier, pipeline=version.pipeline, key=version.key,
+                    max_bytes=max_bytes,
+                )  # fmt: skip
+        except MLOpsError as e:
+            _tell(failed, version, e)
+        else:
+            yield version.key, model
+
+
+def _tell(failed: Callable[[Version, MLOpsError], object] | None, version: Version, error: MLOpsError) -> None:
+    if failed is None or error.retryable:
+        raise error
+    failed(version, error)
+
+
+class _Packed:
+    """Loads models from packs, with the preparations they share."""
+
+    def __init__(self, store: Store, trusted: Sequence[str], verifier: Verifier | None, max_bytes: int) -> None:
+        self._store, self._trusted, self._verifier, self._max_bytes = store, trusted, verifier, max_bytes
+        self._packs = PackReader(store)
+        self._prepared: dict[tuple[bytes, str | None], Any] = {}
+
+    def fetch(self, info: dict[str, Any], pipeline: str | None, key: str | None) -> Any:
+        """Load a model with its preparation before it."""
+        data, _ = _packed_bytes(self._packs, info, self._verifier, pipeline, key, self._max_bytes)
+        prepare = info["prepare"] and self._prepare(info["prepare"], pipeline)
+        model = load_model(data, trusted=self._trusted, max_bytes=self._max_bytes)
+        return _composed(prepare, model)
+
+    def _prepare(self, info: dict[str, Any], pipeline: str | None) -> Any:
+        said = canonical_json(info), pipeline
+        if said not in self._prepared:
+            self._prepared[said] = fetch_model(
+                self._store, info, trusted=self._trusted, verifier=self._verifier, pipeline=pipeline,
+                max_bytes=self._max_bytes,
+            )  # fmt: skip
+        return self._prepared[said]
+
+
+def _packed_bytes(
+    packs: PackReader,
+    info: dict[str, Any],
+    verifier: Verifier | None,
+    pipeline: str | None,
+    key: str | None,
+    max_bytes: int,
+) -> tuple[bytes, str | None]:
+    """The skops bytes of a model in a pack, with size, key, digest and signature verified, and who signed it."""
+    _check_info(info, verifier or Verifier(), max_bytes)
+    data = packs.read(info, key, pipeline=pipeline or "", max_bytes=max_bytes)
+    return data, (verifier or Verifier()).check(info, pipeline=pipeline, key=key)
+
+
+def _composed(prepare: Any, model: Any) -> Any:
+    from sklearn.pipeline import Pipeline
+
+    return model if prepare is None else Pipeline([("prepare", prepare), ("model", model)])
 
 
 def fetch_model_file(
@@ -116,10 +251,16 @@ def fetch_model_file(
 ) -> str | None:
     """Write the model's file to ``path``, with its announced size, digest and signature verified; load nothing.
 
+    Of a model in a pack that is its own file, without the preparation that goes before it.
+
     :return: id of the key that signed it.
     :raises CorruptObject: as :func:`fetch_model`.
     :raises UntrustedArtifact: as :func:`fetch_model`.
     """
+    if info.get("format") == PACK:
+        data, signed_by = _packed_bytes(PackReader(store), info, verifier, pipeline, key, max_bytes)
+        path.write_bytes(data)
+        return signed_by
     _check_info(info, verifier or Verifier(), max_bytes)
     get_blob_file(store, info["digest"], path)
     return _verify(path, info, verifier or Verifier(), pipeline, key)
@@ -133,8 +274,12 @@ def open_model(
     verifier: Verifier | None = None,
     pipeline: str | None = None,
     key: str | None = None,
+    prepare: str | Path | None = None,
 ) -> Any:
-    """Load a model's file that is at hand, with the checks of :func:`fetch_model`."""
+    """Load a model's file that is at hand, with the checks of :func:`fetch_model`.
+
+    :param prepare: of a model of a pack, the file of the preparation that goes before it.
+    """
     path = Path(path)
     _check_info(info, verifier or Verifier(), MAX_BYTES)
     digest = file_digest(path)
@@ -143,7 +288,15 @@ def open_model(
             f"the model file {path} is not the one that was registered: its sha256 is {digest}", hint=_RECORD_HINT
         )
     signed_by = _verify(path, info, verifier or Verifier(), pipeline, key)
-    return _load(path, info, verifier, signed_by, trusted, MAX_BYTES)
+    model = _load(path, info, verifier, signed_by, trusted, MAX_BYTES)
+    if info["format"] != PACK or info["prepare"] is None:
+        return model
+    if prepare is None:
+        raise UntrustedArtifact(
+            f"the file of the preparation that goes before the model file {path} is missing",
+            hint="pass prepare=, the file that was written beside the model's",
+        )
+    return _composed(open_model(prepare, info["prepare"], trusted=trusted, verifier=verifier, pipeline=pipeline), model)
 
 
 def environment() -> dict[str, Any]:
@@ -167,34 +320,58 @@ def _store(
 ) -> dict[str, Any]:
     info: dict[str, Any] = {"format": format, "digest": put_blob_file(store, path), "bytes": path.stat().st_size}
     if signer is not None:
-        if not pipeline:
-            raise ValueError("a model is signed as that of a pipeline: pass its name")
-        info["signature"] = signer.sign(info, pipeline=pipeline, key=key)
+        info["signature"] = signer.sign(info, pipeline=_named(pipeline), key=key)
     return info
+
+
+def _named(pipeline: str) -> str:
+    if not pipeline:
+        raise ValueError("a model is signed as that of a pipeline: pass its name")
+    return pipeline
 
 
 def _check_info(info: dict[str, Any], verifier: Verifier, max_bytes: int) -> None:
     """Check what a record says about its model, before a byte of it is fetched."""
-    _check_format(info.get("format"))
+    _check_format(info.get("format"), (FORMAT, *PICKLES, PACK))
+    if info["format"] == PACK:
+        _check_packed(info, verifier, max_bytes)
     if info["format"] in PICKLES and not verifier.allow_pickle:
         raise UntrustedArtifact(
             f"the model is in the format {info['format']!r}, which can run code when it is loaded",
             hint="store it as skops, or set [mlops] allow_pickle: then it is loaded if a trusted key signed it",
         )
-    try:
-        layout.blob(info["digest"])
-    except (KeyError, TypeError, ValueError) as e:
-        raise UntrustedArtifact("the model's record names no sha256 of its file", hint=_RECORD_HINT) from e
+    _check_digest(info, "digest", "its file")
     size = info.get("bytes")
     if isinstance(size, bool) or not isinstance(size, int):
         raise UntrustedArtifact("the model's record does not say how large its file is", hint=_RECORD_HINT)
     _check_size(size, max_bytes)
 
 
-def _check_format(format: Any) -> None:
-    if format not in (FORMAT, *PICKLES):
+def _check_packed(info: dict[str, Any], verifier: Verifier, max_bytes: int) -> None:
+    """Check where a record says that its model lies, and what goes before it."""
+    _check_digest(info, "pack", "its pack")
+    entry, prepare = info.get("entry"), info.get("prepare", "")
+    if isinstance(entry, bool) or not isinstance(entry, int) or entry < 0:
+        raise UntrustedArtifact("the model's record does not say which entry of its pack it is", hint=_RECORD_HINT)
+    if prepare is None:
+        return
+    if not isinstance(prepare, dict):
+        raise UntrustedArtifact("the model's record does not say which preparation goes before it", hint=_RECORD_HINT)
+    _check_format(prepare.get("format"), (FORMAT,))
+    _check_info(prepare, verifier, max_bytes)
+
+
+def _check_digest(info: dict[str, Any], name: str, of: str) -> None:
+    try:
+        layout.blob(info[name])
+    except (KeyError, TypeError, ValueError) as e:
+        raise UntrustedArtifact(f"the model's record names no sha256 of {of}", hint=_RECORD_HINT) from e
+
+
+def _check_format(format: Any, known: tuple[str, ...] = (FORMAT, *PICKLES)) -> None:
+    if format not in known:
         raise UntrustedArtifact(
-            f"the model is in the format {format!r}; this version knows {', '.join((FORMAT, *PICKLES))}",
+            f"the model is in the format {format!r}; this version knows {', '.join(known)}",
             hint="upgrade airflow-mlops, or train again",
         )
 
@@ -224,6 +401,6 @@ def _load(
     trusted: Sequence[str],
     max_bytes: int,
 ) -> Any:
-    if info["format"] == FORMAT:
+    if info["format"] in (FORMAT, PACK):
         return load_model(path, trusted=trusted, max_bytes=max_bytes)
     return load_signed(path, info["format"], signed_by=signed_by, allowed=(verifier or Verifier()).allow_pickle)

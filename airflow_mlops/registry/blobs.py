@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from airflow_mlops.exceptions import ObjectNotFound, StoreError
+from airflow_mlops.exceptions import CorruptObject, ObjectNotFound, StoreError, UntrustedArtifact
 from airflow_mlops.registry.reachable import digest_of
 from airflow_mlops.registry.salvage import unreadable
 from airflow_mlops.store import layout, trash
@@ -31,6 +31,7 @@ class Blobs:
         self._store, self._deep = store, deep
         self._sound: set[bytes] = set()
         self._wrong: dict[bytes, str] = {}
+        self._packs: dict[str, list[tuple[str, str, int]] | None] = {}
         self.objects = self.bytes = 0
 
     def wrong(self, digest: str) -> str:
@@ -50,6 +51,31 @@ class Blobs:
         except ValueError:
             return {}
         return body if isinstance(body, dict) else {}
+
+    def unpacked(self, digest: str, key: str | None, entry: Any, model: Any, size: Any) -> str:
+        """What is wrong with a model in a sound pack; empty: nothing, or the contents are not looked at."""
+        if not self._deep:
+            return ""
+        if digest not in self._packs:
+            self._packs[digest] = self._contents(digest)
+        models = self._packs[digest]
+        if models is None:
+            return "is damaged: it cannot be read as a pack"
+        if isinstance(entry, bool) or not isinstance(entry, int) or not 0 <= entry < len(models):
+            return f"has {len(models):,} models, and no entry {entry!r}"
+        if models[entry] != (key, model, size):
+            return f"has another model in its entry {entry}"
+        return ""
+
+    def _contents(self, digest: str) -> list[tuple[str, str, int]] | None:
+        """Key, sha256 and size of each model in a pack; None where it is none."""
+        from airflow_mlops.registry.packs import PackReader
+
+        try:
+            models = PackReader(self._store).models(digest)
+            return [(key, hashlib.sha256(data).hexdigest(), len(data)) for key, data in models]
+        except (CorruptObject, UntrustedArtifact):
+            return None
 
     def page(self, digest: str) -> bool:
         """Whether there is a report or bundle of that name."""

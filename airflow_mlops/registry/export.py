@@ -9,14 +9,14 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow_mlops.exceptions import ConfigError, ObjectNotFound
-from airflow_mlops.registry.artifacts import fetch_model_file
+from airflow_mlops.registry.artifacts import FORMAT, PACK, fetch_model_file
 from airflow_mlops.registry.provenance import bare
 from airflow_mlops.registry.signing import Verifier
 from airflow_mlops.registry.version import Version, model_name
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import get_blob, readable_json
 
-_ENDINGS = {"pickle": "pkl"}
+_ENDINGS = {"pickle": "pkl", PACK: FORMAT}
 _CARDS = {"markdown": "card.md", "html": "card.html"}
 
 
@@ -57,7 +57,8 @@ def card_of(version: Version) -> dict[str, str]:
 def export_version(store: Store, version: Version, folder: Path, *, verifier: Verifier | None = None) -> Path:
     """Write ``folder/<pipeline>-v<number>``: ``model.skops`` (or ``.joblib``, ``.pkl``), ``record.json``, the card.
 
-    The model's size, digest and signature are verified; nothing is loaded. The folder appears whole or not at all.
+    The model's size, digest and signature are verified; nothing is loaded. The folder appears whole or not at all. Of a
+    fleet's model ``prepare.skops`` is what goes before it: ``predict(x)`` is ``model.predict(prepare.transform(x))``.
 
     :param folder: made if it is not there.
     :return: the folder of the version.
@@ -79,6 +80,10 @@ def export_version(store: Store, version: Version, folder: Path, *, verifier: Ve
         fetch_model_file(
             store, info, made / f"model.{ending}", verifier=verifier, pipeline=version.pipeline, key=version.key
         )
+        if info.get("format") == PACK and info["prepare"]:
+            fetch_model_file(
+                store, info["prepare"], made / f"prepare.{FORMAT}", verifier=verifier, pipeline=version.pipeline
+            )
         record = readable_json(told(version))
         (made / "record.json").write_text(record + "\n", "utf-8")
         for kind, digest in card_of(version).items():

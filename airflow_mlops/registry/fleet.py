@@ -78,8 +78,66 @@ class FleetWrites(RegistryReads):
             return taken, left
 
         more = {"reason": reason, "by": by, "window": window.to_dict() if isinstance(window, Window) else window}
+        return self._those_that_fit("promote", items, more, op_id)
+
+    def annotate_many(self, notes: dict[str, tuple[int, str, dict[str, Any]]], *, op_id: str) -> dict[str, Version]:
+        """Attach a note to a version of each model, in one commit.
+
+        :param notes: ``(version, kind, note)`` by model key, as :meth:`annotate` takes them.
+        :raises VersionNotFound: when a version does not exist; then nothing is noted.
+        """
+        if not notes:
+            return {}
+
+        def items(state: State) -> tuple[list[Item], list[Item]]:
+            taken: list[Item] = []
+            for key in _keys(notes):
+                version, kind, note = notes[key]
+                self.rules.exists(state, version, key)
+                taken.append({"key": key, "version": version, "kind": kind, "note": note})
+            return taken, []
+
+        return self._versions(self._batch("annotate", items, {}, op_id))
+
+    def retire_many(
+        self, champions: dict[str, int], *, op_id: str, reason: str, by: str | None = None
+    ) -> dict[str, Version | PromotionConflict]:
+        """Retire the champions of models whose keys have vanished, each if it is still the expected one, in one commit.
+
+        Such a model has no champion any more, no challenger, and none to roll back to; it serves again when another
+        of its versions is promoted.
+
+        :param champions: the champion that is to be retired, by model key.
+        :returns: by model key the retired version, or why it was left out, as :meth:`promote_many` does.
+        :raises VersionNotFound: when a version does not exist; then none is retired.
+        """
+        if not champions:
+            return {}
+
+        def items(state: State) -> tuple[list[Item], list[Item]]:
+            taken: list[Item] = []
+            left: list[Item] = []
+            for key in _keys(champions):
+                expected = champions[key]
+                model = self.rules.exists(state, expected, key)
+                item = {"key": key, "version": expected, "expected": expected}
+                if model.champion == expected:
+                    taken.append(item)
+                else:
+                    retired = "retired" in state.row(model, expected).more
+                    left.append(item | {"champion": model.champion, "retired": retired})
+            if not taken:
+                raise _NothingToCommit(left)
+            return taken, left
+
+        return self._those_that_fit("retire", items, {"reason": reason, "by": by}, op_id)
+
+    def _those_that_fit(
+        self, action: str, items: Callable[[State], tuple[list[Item], list[Item]]], more: dict[str, Any], op_id: str
+    ) -> dict[str, Version | PromotionConflict]:
+        """Commit the items that fit the state; return their versions, and why the others were left out."""
         try:
-            entry = self._batch("promote", items, more, op_id)
+            entry = self._batch(action, items, more, op_id)
         except _NothingToCommit as e:
             return {item["key"]: self._left_out(item) for item in e.conflicts}
         done: dict[str, Version | PromotionConflict] = {**self._versions(entry)}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 from airflow_mlops.exceptions import TrainingError, UntrustedArtifact
 from airflow_mlops.registry.reproducible import rewrite
@@ -88,48 +90,105 @@ def dump_model(model: Any, path: str | Path) -> None:
     :raises TrainingError: when it holds something that cannot be written, or found again by its name (a lambda).
     """
     path = Path(path)
+    try:
+        with _saving(model), path.open("w+b") as file:
+            _dump(model, file)
+    except TrainingError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def dump_bytes(model: Any) -> bytes:
+    """Return what :func:`dump_model` writes, for many small estimators.
+
+    :raises TrainingError: as :func:`dump_model`.
+    """
+    with _saving(model):
+        buffer = io.BytesIO()
+        _dump(model, buffer)
+        return buffer.getvalue()
+
+
+@contextmanager
+def _saving(model: Any) -> Iterator[None]:
     name = f"{type(model).__module__}.{type(model).__qualname__}"
     try:
-        buffer = io.BytesIO()
-        skops.io.dump(model, buffer)
-        rewrite(buffer, path)
-        own = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)
-    except Exception as e:
-        path.unlink(missing_ok=True)
-        raise TrainingError(f"the model {name} cannot be saved: {e}", hint=_SAVE_HINT) from e
-    # skops writes lambdas and inner functions by a name under which no process will find them.
-    lost = sorted(t for t in own if not _importable(t))
-    if lost:
-        path.unlink()
+        yield
+    except _Lost as e:
         raise TrainingError(
-            f"the model {name} cannot be saved: {', '.join(lost)} cannot be imported by that name", hint=_SAVE_HINT
-        )
+            f"the model {name} cannot be saved: {e} cannot be imported by that name", hint=_SAVE_HINT
+        ) from None
+    except Exception as e:
+        raise TrainingError(f"the model {name} cannot be saved: {e}", hint=_SAVE_HINT) from e
 
 
-def load_model(path: str | Path, *, trusted: Sequence[str] = (), max_bytes: int = MAX_BYTES) -> Any:
+class _Lost(Exception):
+    """Names under which nothing can be found again."""
+
+
+def _dump(model: Any, target: IO[bytes]) -> None:
+    buffer = io.BytesIO()
+    skops.io.dump(model, buffer)
+    kind = _kind(rewrite(buffer, target))
+    if kind in _SOUND:
+        return
+    own = set(skops.io.get_untrusted_types(file=cast("Path", target))) - set(TRUSTED_TYPES)
+    # skops writes lambdas and inner functions by a name under which no process will find them.
+    if lost := sorted(t for t in own if not _importable(t)):
+        raise _Lost(", ".join(lost))
+    while len(_SOUND) >= _MOST_SOUND:
+        _SOUND.pop(next(iter(_SOUND)), None)
+    _SOUND[kind] = None
+
+
+_MOST_SOUND = 256
+_SOUND: dict[bytes, None] = {}
+"""What kinds of models were found to hold nothing but types that can be imported."""
+
+_VALUES = re.compile(rb'"content":"(?:[^"\\]|\\.)*"|"__id__":\d+')
+
+
+def _kind(schema: bytes) -> bytes:
+    """What models have in common that consist of the same types in the same places: their schemas without values."""
+    # Of a random generator a value names a type.
+    bare = schema if b'"RandomGeneratorNode"' in schema else _VALUES.sub(b"", schema)
+    return hashlib.sha256(bare).digest()
+
+
+def load_model(
+    source: str | Path | bytes | BinaryIO, *, trusted: Sequence[str] = (), max_bytes: int = MAX_BYTES
+) -> Any:
     """Load an estimator from a skops file; nothing of it is built before its size and every type in it were checked.
 
+    :param source: path, or the file's bytes, or an open file.
     :param trusted: dotted names of further types to build, from ``[mlops] trusted_types``.
     :param max_bytes: the most the file may unpack to.
     :raises UntrustedArtifact: when the file is too large, damaged, or holds a type that is not trusted.
     """
-    path = Path(path)
-    _check_archive(path, max_bytes)
+    name, file = _opened(source)
+    _check_archive(name, file, max_bytes)
     allowed = {*TRUSTED_TYPES, *trusted}
     try:
-        unknown = untrusted_types(path)
+        unknown = untrusted_types(file)
     except Exception as e:
-        raise UntrustedArtifact(f"the model file {path} cannot be read: {e}", hint=_DAMAGED_HINT) from e
+        raise UntrustedArtifact(f"{name} cannot be read: {e}", hint=_DAMAGED_HINT) from e
     refused = sorted(set(unknown) - allowed)
     if refused:
         raise UntrustedArtifact(
-            f"the model file {path} holds {len(refused)} type(s) that are not trusted: {', '.join(refused)}",
+            f"{name} holds {len(refused)} type(s) that are not trusted: {', '.join(refused)}",
             hint=f"if you know them, add them to [mlops] trusted_types (comma-separated): {','.join(refused)}",
         )
     try:
-        return skops.io.load(path, trusted=unknown)
+        return skops.io.load(file, trusted=unknown)
     except Exception as e:
-        raise _not_loaded(path, e) from e
+        raise _not_loaded(name, e) from e
+
+
+def _opened(source: str | Path | bytes | BinaryIO) -> tuple[str, Any]:
+    """What messages call a model file, and what zipfile and skops take."""
+    if isinstance(source, (str, Path)):
+        return f"the model file {source}", Path(source)
+    return "the model file", io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def load_signed(path: Path, format: str, *, signed_by: str | None, allowed: bool) -> Any:
@@ -152,7 +211,7 @@ def load_signed(path: Path, format: str, *, signed_by: str | None, allowed: bool
         with path.open("rb") as file:
             return pickle.load(file)  # noqa: S301 - signed by a trusted key
     except Exception as e:
-        raise _not_loaded(path, e) from e
+        raise _not_loaded(f"the model file {path}", e) from e
 
 
 def foreign_types(path: str | Path) -> list[str]:
@@ -160,14 +219,15 @@ def foreign_types(path: str | Path) -> list[str]:
     return sorted(set(untrusted_types(path)) - set(TRUSTED_TYPES))
 
 
-def untrusted_types(path: str | Path) -> list[str]:
+def untrusted_types(path: str | Path | BinaryIO) -> list[str]:
     """Types in a model file that skops does not trust by itself."""
-    return sorted(set(skops.io.get_untrusted_types(file=Path(path))))
+    file = Path(path) if isinstance(path, str) else path
+    return sorted(set(skops.io.get_untrusted_types(file=cast("Path", file))))
 
 
-def _not_loaded(path: Path, error: Exception) -> UntrustedArtifact:
+def _not_loaded(name: str, error: Exception) -> UntrustedArtifact:
     return UntrustedArtifact(
-        f"the model file {path} cannot be loaded with this environment: {type(error).__name__}: {error}",
+        f"{name} cannot be loaded with this environment: {type(error).__name__}: {error}",
         hint=_LOAD_HINT,
     )
 
@@ -177,28 +237,27 @@ def _importable(dotted: str) -> bool:
     return hasattr(sys.modules.get(module), attribute)
 
 
-def _check_archive(path: Path, max_bytes: int) -> None:
+def _check_archive(name: str, file: Path | BinaryIO, max_bytes: int) -> None:
     """Refuse a zip bomb by what its directory announces (zipfile never unpacks more), and names skops does not write.
 
     :raises UntrustedArtifact: it is too large, no zip, or an entry is there twice or lies in a folder.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             items = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as e:
-        raise UntrustedArtifact(f"the model file {path} cannot be read: {e}", hint=_DAMAGED_HINT) from e
+        raise UntrustedArtifact(f"{name} cannot be read: {e}", hint=_DAMAGED_HINT) from e
     size = sum(item.file_size for item in items)
     if size > max_bytes:
+        packed = file.stat().st_size if isinstance(file, Path) else file.seek(0, io.SEEK_END)
         raise UntrustedArtifact(
-            f"the model file {path} ({path.stat().st_size:,} bytes) would unpack to {size:,} bytes; "
-            f"the limit is {max_bytes:,}",
+            f"{name} ({packed:,} bytes) would unpack to {size:,} bytes; the limit is {max_bytes:,}",
             hint="train a smaller model (fewer or shallower trees)",
         )
     names = [item.filename for item in items]
-    strange = [name for name in names if not _ENTRY.fullmatch(name)]
+    strange = [entry for entry in names if not _ENTRY.fullmatch(entry)]
     if strange or len(set(names)) < len(names):
         raise UntrustedArtifact(
-            f"the model file {path} cannot be read: "
-            + (f"it has the entry {strange[0]!r}" if strange else "an entry is there twice"),
+            f"{name} cannot be read: " + (f"it has the entry {strange[0]!r}" if strange else "an entry is there twice"),
             hint=_DAMAGED_HINT,
         )

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_mlops.exceptions import ObjectNotFound, StoreError
+from airflow_mlops.exceptions import CorruptObject, ObjectNotFound, StoreError
 from airflow_mlops.registry.blobs import Blobs
-from airflow_mlops.registry.entry import unsealed
+from airflow_mlops.registry.entry import Entry, unsealed
 from airflow_mlops.registry.findings import Finding, Report, Severity
-from airflow_mlops.registry.items import expanded
+from airflow_mlops.registry.items import Items, whole
 from airflow_mlops.registry.reachable import COLLECTED, digest_of
 from airflow_mlops.registry.records import stored_pipelines
 from airflow_mlops.registry.references import Referenced, digest_in, references
 from airflow_mlops.registry.released import capture_pointers, released_captures, released_snapshots
 from airflow_mlops.registry.salvage import Fold, Salvaged, fold, salvage, unreadable
+from airflow_mlops.registry.shared import Shared
 from airflow_mlops.registry.version import model_name
 from airflow_mlops.store import layout, trash
 from airflow_mlops.store.base import Store
@@ -30,6 +31,7 @@ _KNOWN = re.compile(
     r"|names/[^/]+\.json|index\.json"
 )
 _MOST_STRAYS = 20
+_MOST_USERS = 3  # of a damaged object, that are told one by one
 
 
 def check(store: Store, pipelines: Sequence[str] | None = None, *, deep: bool = True, repair: bool = False) -> Report:
@@ -57,6 +59,7 @@ class _Pipeline:
 
     def __init__(self, store: Store, name: str, blobs: Blobs, report: Report, repair: bool) -> None:
         self.store, self.name, self.blobs, self.report, self.repair = store, name, blobs, report, repair
+        self.shared = Shared(store)
 
     def check(self) -> None:
         """Check its logs, versions, captures, checks and schema."""
@@ -68,8 +71,8 @@ class _Pipeline:
         ledger = salvage(self.store, layout.ledger_prefix(self.name))
         self._log(ledger, None, "retrain ledger", "no training can be asked for")
         self._holdouts()
-        whole = [*expanded(self.store, (e for e in entries if e.seq not in wrong))]
-        released = released_snapshots(whole) | released_captures(self.store, self.name, whole)
+        changes = [*self._changes(e for e in entries if e.seq not in wrong)]
+        released = released_snapshots(changes) | released_captures(self.store, self.name, changes)
         broken = self._versions(state, released)
         self._captures(released)
         self._records()
@@ -80,6 +83,15 @@ class _Pipeline:
     ) -> None:
         """Add a finding."""
         self.report.findings.append(Finding(severity, key, what, sound, do, repaired))
+
+    def _changes(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """What entries say of each model; a record whose shared part is damaged is told later, and stays as it is."""
+        items = Items(self.store)
+        for change in (change for entry in entries for change in items.expand(entry)):
+            try:
+                yield whole(self.shared, change)
+            except CorruptObject:
+                yield change
 
     # --- logs ------------------------------------------------------------------------------------
 
@@ -129,18 +141,50 @@ class _Pipeline:
 
     def _versions(self, state: Fold, released: set[bytes]) -> set[tuple[str | None, int]]:
         """Check what versions name; return those whose model cannot be loaded."""
-        named = {model: [*references(self.store, known, released)] for model, known in state.versions.items()}
-        bad = {model: [(ref, wrong) for ref in refs if (wrong := self._wrong(ref))] for model, refs in named.items()}
+        bad = {
+            model: [
+                (ref, wrong)
+                for ref in references(self.store, self.shared, known, released)
+                if (wrong := self._wrong(ref))
+            ]
+            for model, known in state.versions.items()
+        }
         broken = {model for model, refs in bad.items() if any(ref.role == "model" for ref, _ in refs)}
+        users: dict[tuple[str, str, str], list[tuple[str | None, int]]] = {}
         for model, refs in bad.items():
             for ref, wrong in refs:
-                self._reference(state, model, ref, wrong, broken)
+                users.setdefault((ref.digest, ref.what, wrong), []).append(model)
+        for model, refs in bad.items():
+            for ref, wrong in refs:
+                of = users[ref.digest, ref.what, wrong]
+                if len(of) <= _MOST_USERS:
+                    self._reference(state, model, ref, wrong, broken)
+                elif model == of[0]:
+                    self._shared_by_many(state, of, ref, wrong, broken)
         return broken
 
     def _wrong(self, ref: Referenced) -> str:
         if ref.page:
             return "" if self.blobs.page(ref.digest) else "is missing"
-        return self.blobs.wrong(ref.digest)
+        return self.blobs.wrong(ref.digest) or (self.blobs.unpacked(ref.digest, *ref.packed) if ref.packed else "")
+
+    def _shared_by_many(
+        self, state: Fold, of: list[tuple[str | None, int]], ref: Referenced, wrong: str, broken: set[Any]
+    ) -> None:
+        """One finding for an object that many models of a fleet need."""
+        some = ", ".join(f"{model_name(self.name, key)} v{number}" for key, number in of[:_MOST_USERS])
+        serving = sum(state.champions.get(key) == number for key, number in of)
+        who = f"{some} and {len(of) - _MOST_USERS:,} more"
+        where = layout.blob(ref.digest) if not ref.page else f"{ref.page}…/{ref.digest}"
+        if wrong == Blobs.IN_TRASH:
+            do = "nothing: the next reader, or garbage collection, restores it"
+            return self.add("derived", where, f"The {ref.what} of {who} is in the trash.", "its copy there", do)
+        what = f"The {ref.what} of {who} {wrong}; {serving:,} of them are champions."
+        if ref.page:
+            return self.add("note", where, what, "the versions", "nothing, or run the step that wrote it again")
+        sound = len(state.versions) - len(broken)
+        do = f"{_BACKUP}, or {ref.again}"
+        return self.add("damage", where, what, f"{sound:,} other versions can be loaded" if sound else "", do)
 
     def _reference(
         self, state: Fold, model: tuple[str | None, int], ref: Referenced, wrong: str, broken: set[Any]

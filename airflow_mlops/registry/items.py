@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
 from airflow_mlops.registry.entry import Entry
+from airflow_mlops.registry.shared import Shared
 from airflow_mlops.store.base import Store
-from airflow_mlops.store.content import get_json, put_json
+from airflow_mlops.store.content import get_blob, put_json
 
 BATCH = "batch"
-_KEPT = 4
+_KEPT = 16 << 20  # bytes of JSON
 
 Item = dict[str, Any]
 
@@ -22,7 +25,8 @@ class Items:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._kept: dict[str, dict[str, dict[str, Item]]] = {}
+        self._kept: dict[str, tuple[int, dict[str, dict[str, Item]]]] = {}
+        self._size = 0
         self._lock = threading.Lock()
 
     def put(self, items: list[Item], conflicts: list[Item]) -> str:
@@ -53,10 +57,15 @@ class Items:
         if entry.type != BATCH:
             yield entry
             return
-        common = {k: v for k, v in entry.payload.items() if k not in ("action", "items", "count")}
         for key, item in self.get(entry).items():
-            payload = common | {k: v for k, v in item.items() if k != "key"}
-            yield Entry(**vars(entry) | {"type": entry.payload["action"], "key": key, "payload": payload})
+            yield _change(entry, key, item)
+
+    def of(self, entry: Entry, key: str | None) -> Entry:
+        """Return what an entry says of one model, as if that had been committed alone.
+
+        :raises CorruptObject: when items are missing or damaged.
+        """
+        return entry if entry.type != BATCH else _change(entry, key, self.get(entry)[key or ""])
 
     def _batch(self, entry: Entry) -> dict[str, dict[str, Item]]:
         digest = entry.payload["items"]
@@ -71,18 +80,43 @@ class Items:
     def _read(self, digest: str) -> dict[str, dict[str, Item]]:
         with self._lock:
             if digest in self._kept:
-                return self._kept[digest]
-        body = get_json(self._store, digest)
+                return self._kept[digest][1]
+        raw = get_blob(self._store, digest)
+        body = json.loads(raw)
         batch = {part: {item["key"]: item for item in body[part]} for part in ("items", "conflicts")}
         with self._lock:
-            while len(self._kept) >= _KEPT:
-                del self._kept[next(iter(self._kept))]
-            self._kept[digest] = batch
+            if digest not in self._kept:
+                self._kept[digest] = len(raw), batch
+                self._size += len(raw)
+            while self._size > _KEPT and len(self._kept) > 1:
+                self._size -= self._kept.pop(next(iter(self._kept)))[0]
         return batch
 
 
 def expanded(store: Store, entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Yield entries with every batch replaced by its items, oldest first."""
-    items = Items(store)
+    """Yield entries with every batch replaced by its items, and every record whole, oldest first; read-only.
+
+    :raises CorruptObject: when items, or what records share, are missing or damaged.
+    """
+    items, shared = Items(store), Shared(store)
     for entry in entries:
-        yield from items.expand(entry)
+        for change in items.expand(entry):
+            yield whole(shared, change)
+
+
+def whole(shared: Shared, change: Entry) -> Entry:
+    """Return a registration with its record whole; any other entry as it is.
+
+    :raises CorruptObject: when what its record shares with others is missing or damaged.
+    """
+    if change.type != "register":
+        return change
+    own = change.payload["record"]
+    record = shared.whole(own)
+    return change if record is own else replace(change, payload=change.payload | {"record": record})
+
+
+def _change(entry: Entry, key: str | None, item: Item) -> Entry:
+    payload = {k: v for k, v in entry.payload.items() if k not in ("action", "items", "count")}
+    payload |= {k: v for k, v in item.items() if k != "key"}
+    return replace(entry, type=entry.payload["action"], key=key, payload=payload)

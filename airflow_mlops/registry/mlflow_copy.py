@@ -222,6 +222,10 @@ class Mirror:
         info = version.record.get("model") or {}
         # A plain file without MLmodel: MLflow itself never loads it, and so never as pickle.
         files = {"model": (info.get("digest"), {f"model/model.{info.get('format')}": info.get("digest")})}
+        if info.get("format") == "pack":
+            # Of a fleet's model the pack it lies in, with what goes before it.
+            names = {"model/models.parquet": info["pack"], "model/prepare.skops": (info["prepare"] or {}).get("digest")}
+            files["model"] = info["digest"], {name: digest for name, digest in names.items() if digest}
         if cards := version.notes.get("card"):
             digests = {"model_card.md": cards[-1]["markdown"], "model_card.html": cards[-1]["html"]}
             files["card"] = cards[-1]["html"], digests

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from airflow_mlops.registry.entry import Entry
-from airflow_mlops.registry.items import BATCH, Items
+from airflow_mlops.registry.items import Items
 from airflow_mlops.registry.log import Log
 from airflow_mlops.registry.rollout import Rollout, rollout_of
 from airflow_mlops.registry.rules import Rules
+from airflow_mlops.registry.shared import Shared
 from airflow_mlops.registry.state import Model, Row, State
 from airflow_mlops.registry.version import Notes, Share, Version
 
@@ -21,6 +22,7 @@ class RegistryReads:
     pipeline: str
     log: Log[State]
     items: Items
+    shared: Shared
     rules: Rules
 
     def get(self, version: int, key: str | None = None) -> Version:
@@ -150,7 +152,7 @@ class RegistryReads:
             row.number,
             row.key,
             lambda: self._record(row),
-            (lambda: self._notes(seqs)) if seqs else None,
+            (lambda: self._notes(row.key, seqs)) if seqs else None,
             row.at,
             more.get("promoted"),
             state.status(model, row),
@@ -160,17 +162,14 @@ class RegistryReads:
         )
 
     def _record(self, row: Row) -> Any:
-        entry = self.log.read(row.seq)
-        if entry.type == BATCH:
-            # The batch is kept for its other models.
-            return copy.deepcopy(self.items.get(entry)[row.key or ""]["record"])
-        return entry.payload["record"]
+        # A copy: the batch is kept for its other models, and what they share too.
+        return self.shared.own_copy(self.items.of(self.log.read(row.seq), row.key).payload["record"])
 
-    def _notes(self, seqs: Iterable[int]) -> Notes:
+    def _notes(self, key: str | None, seqs: Iterable[int]) -> Notes:
         notes: Notes = {}
         for entry in (self.log.read(seq) for seq in seqs):
-            kind, note = _note(entry)
-            notes.setdefault(kind, []).append(note)
+            kind, note = _note(self.items.of(entry, key))
+            notes.setdefault(kind, []).append(copy.deepcopy(note))
         return notes
 
 

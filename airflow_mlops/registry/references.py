@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
 from airflow_mlops.registry.released import snapshot_of
 from airflow_mlops.registry.salvage import Known
+from airflow_mlops.registry.shared import Shared, shared_digest
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import get_json
 
@@ -21,6 +23,7 @@ class Referenced:
     :param what: in words.
     :param again: how to get it again.
     :param page: prefix of a report or bundle, which the version can do without; empty: it is a blob.
+    :param packed: of a pack, which model of it is named: key, entry, digest and bytes.
     """
 
     role: str
@@ -28,17 +31,20 @@ class Referenced:
     what: str
     again: str = "run the training again"
     page: str = ""
+    packed: tuple[str | None, Any, Any, Any] | None = None
 
 
-def references(store: Store, known: Known, released: set[bytes]) -> Iterator[Referenced]:
+def references(store: Store, shared: Shared, known: Known, released: set[bytes]) -> Iterator[Referenced]:
     """Yield what a version names.
 
     :param released: snapshots (32 bytes each) whose rows retention gave up: only their manifests count.
     """
     record = known.record
-    model = record.get("model")
-    if digest := digest_in(model, "digest"):
-        yield Referenced("model", digest, "model")
+    if digest := shared_digest(record):
+        yield Referenced("model", digest, "shared part of the record")
+        with suppress(CorruptObject):  # told as that part's damage
+            record = shared.whole(record)
+    yield from _model(known.key, record.get("model"))
     if snapshot := snapshot_of(record):
         yield Referenced("snapshot", snapshot, "list of contents of the snapshot")
         if bytes.fromhex(snapshot) not in released:
@@ -64,6 +70,16 @@ def references(store: Store, known: Known, released: set[bytes]) -> Iterator[Ref
             yield Referenced("page", digest, f"report ({kind})", page="reports/")
         if digest := digest_in(note, "bundle"):
             yield Referenced("page", digest, "handover bundle", page="handover/")
+
+
+def _model(key: str | None, model: Any) -> Iterator[Referenced]:
+    if digest := digest_in(model, "pack"):
+        packed = (key, model.get("entry"), model.get("digest"), model.get("bytes"))
+        yield Referenced("model", digest, "pack with the model", packed=packed)
+        if digest := digest_in(model.get("prepare"), "digest"):
+            yield Referenced("model", digest, "preparation of the data before the model")
+    elif digest := digest_in(model, "digest"):
+        yield Referenced("model", digest, "model")
 
 
 def _parts(store: Store, snapshot: str) -> Iterator[Referenced]:

@@ -12,6 +12,7 @@ from airflow_mlops.registry.items import Items
 from airflow_mlops.registry.log import Log
 from airflow_mlops.registry.rollout import Rollout, Step
 from airflow_mlops.registry.rules import Rules
+from airflow_mlops.registry.shared import Shared
 from airflow_mlops.registry.state import State
 from airflow_mlops.registry.version import Share, Version
 from airflow_mlops.store import layout
@@ -40,6 +41,7 @@ class Registry(FleetWrites):
         self.store = store
         self.pipeline = pipeline
         self.items = Items(store)
+        self.shared = Shared(store)
         self.rules = Rules(pipeline, store.uri)
         self.log: Log[State] = Log(store, prefix, memory=State(store, prefix, self.items), first=self._announce)
 

@@ -104,8 +104,8 @@ def _snapshots(
         if any(_model(e) in needed for e in left):
             done.kept += 1
             continue
-        for entry in left:
-            _note(registry, _model(entry), "snapshot", digest, entry.payload["record"]["snapshot"].get("window"), age)
+        window = left[0].payload["record"]["snapshot"].get("window")
+        _note_snapshot(registry, [_model(e) for e in left], digest, window, age)
         done.snapshots.append(digest)
 
 
@@ -126,6 +126,25 @@ def _captures(
         if _still(store, key, pointer):
             store.delete(key)
             done.captures.append(key)
+
+
+def _note_snapshot(
+    registry: Registry, models: list[_Model], digest: str, window: dict[str, Any] | None, age: timedelta
+) -> None:
+    """One commit for each model without a key, and one for a version of each of the models of a fleet."""
+    rounds: list[dict[str, int]] = []
+    for key, number in models:
+        if key is None:
+            _note(registry, (key, number), "snapshot", digest, window, age)
+            continue
+        free = next((round for round in rounds if key not in round), None)
+        if free is None:
+            rounds.append(free := {})
+        free[key] = number
+    note = {"what": "snapshot", "digest": digest, "window": window, "older_than": _days(age)}
+    for numbers in rounds:
+        operation = op_id(RETENTION, "snapshot", registry.pipeline, sorted(numbers.items()), digest)
+        registry.annotate_many({key: (number, RETENTION, note) for key, number in numbers.items()}, op_id=operation)
 
 
 def _note(

@@ -33,10 +33,14 @@ _NEW_KEY = "make one with `airflow mlops keys new`"
 def statement(info: dict[str, Any], *, pipeline: str | None, key: str | None = None) -> bytes:
     """Return the bytes that are signed: which file it is, how it is to be read, and whose model it is.
 
-    :param info: model info of a version's record, with ``digest``, ``format`` and ``bytes``.
+    :param info: model info of a version's record, with ``digest``, ``format`` and ``bytes``; of a model in a pack
+        also ``prepare`` (its own info, or None): which preparation goes before the model is signed with it. In which
+        pack it lies is not said.
     :param key: the model's key within a fleet.
     """
     said = {name: info[name] for name in ("digest", "format", "bytes")}
+    if info["format"] == "pack":
+        said["prepare"] = info["prepare"] and info["prepare"]["digest"]
     return _DOMAIN + canonical_json({**said, "pipeline": pipeline, "key": key})
 
 

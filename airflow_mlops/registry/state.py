@@ -87,7 +87,11 @@ class Model:
             self.rollout = self.challenger = None
 
     def retire(self, number: int) -> None:
-        """Never return to a version, nor try it."""
+        """Never return to a version, nor try it; without its champion a model has nothing to return to or to try."""
+        if number == self.champion:
+            self.champion = self.challenger = self.rollout = None
+            self.before = []
+            return
         if self.rollout is not None and self.rollout["version"] == number:
             self.end_rollout()
         self.challenger = None if self.challenger == number else self.challenger

@@ -15,7 +15,7 @@ from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.registry import Registry, log, op_id
 from airflow_mlops.registry.fsck import check
 from airflow_mlops.registry.gc import collect
-from airflow_mlops.store import LocalStore, Store, get_blob, layout, put_blob, put_blob_file, trash
+from airflow_mlops.store import LocalStore, Store, get_blob, layout, put_blob, put_blob_file, put_json, trash
 from tests.chaos.rows import Row
 
 KEYS = [f"k{i}" for i in range(5)]
@@ -55,6 +55,14 @@ def lived(store: Store) -> None:
     store.move(model, trash.removal(model, _ago(5)))
 
 
+def serving(store: Store) -> None:
+    """A fleet that serves, but for one key; its records share a part."""
+    lived(store)
+    fleet, of = Registry(store, "fleet"), put_json(store, {"snapshot": {"rows": 5}})
+    fleet.register_many({key: {"of": of, "x": key} for key in KEYS}, op_id=op_id("many", "shared"))
+    fleet.promote_many(dict.fromkeys(KEYS[:3], (1, None)), op_id=op_id("serve"), reason="gates")
+
+
 def long(store: Store) -> None:
     """A log whose next entry is written with a pack and a checkpoint."""
     registry = Registry(store, "churn")
@@ -92,7 +100,9 @@ def small_packs() -> Iterator[None]:
         log._PACK, log._CHECKPOINT = real
 
 
-BASES: dict[str, Callable[[Store], None]] = {"empty": lambda store: None, "lived": lived, "long": long}
+BASES: dict[str, Callable[[Store], None]] = {
+    "empty": lambda store: None, "lived": lived, "serving": serving, "long": long,
+}  # fmt: skip
 
 
 # --- what is done --------------------------------------------------------------------------------
@@ -131,6 +141,18 @@ def _promote_many(store: Store, file: Path) -> Any:
     return {key: getattr(version, "number", None) for key, version in done.items()}
 
 
+def _annotate_many(store: Store, file: Path) -> Any:
+    notes: dict[str, tuple[int, str, dict[str, Any]]] = {key: (1, "gates", {"verdict": "passed"}) for key in KEYS}
+    done = Registry(store, "fleet").annotate_many(notes, op_id=op_id("note many"))
+    return {key: version.number for key, version in done.items()}
+
+
+def _retire_many(store: Store, file: Path) -> Any:
+    gone = dict.fromkeys(["k0", "k1", "k3"], 1)
+    done = Registry(store, "fleet").retire_many(gone, op_id=op_id("gone"), reason="vanished")
+    return {key: getattr(version, "number", None) for key, version in done.items()}
+
+
 def _checkpoint(store: Store, file: Path) -> Any:
     return Registry(store, "churn").tag(1, "last", 1, op_id=op_id("last")).number
 
@@ -158,6 +180,8 @@ OPERATIONS = [
     Operation("retire", "lived", _retire),
     Operation("register_many", "lived", _register_many),
     Operation("promote_many", "lived", _promote_many),
+    Operation("annotate_many", "lived", _annotate_many),
+    Operation("retire_many", "serving", _retire_many),
     Operation("checkpoint", "long", _checkpoint),
     Operation("gc", "lived", _collect),
 ]

@@ -185,6 +185,15 @@ class One:
         self.challenger = None if self.challenger == number else self.challenger
         return number
 
+    def vanish(self, number: int) -> int:
+        version = self.need(number)
+        if number != self.champion:
+            raise Refused
+        version["retired"] = True
+        version["notes"].setdefault("retirement", []).append(None)
+        self.line, self.challenger = [], None
+        return number
+
     def challenge(self, number: int) -> int:
         if self.need(number)["retired"]:
             raise Refused
@@ -213,7 +222,7 @@ class Op:
     def call(self, registry: Registry) -> Any:
         """Do it; return numbers as in ``result``."""
         more = {"op_id": self.id} | ({} if self.name.endswith("_many") else {"key": self.key})
-        if self.name in ("promote", "promote_many", "rollback", "retire"):
+        if self.name in ("promote", "promote_many", "rollback", "retire", "retire_many"):
             more["reason"] = "r"
         found = getattr(registry, "set_challenger" if self.name == "challenge" else self.name)(
             *self.args.get("args", ()), **self.args.get("more", {}), **more
@@ -227,13 +236,18 @@ class Op:
         args = self.args.get("args", ())
         if self.name == "register_many":
             return {k: models.setdefault(k, One()).register(r) for k, r in args[0].items()}
-        if self.name == "promote_many":
-            for k, (number, _) in args[0].items():
+        if self.name == "annotate_many":
+            for k, (number, _, _) in args[0].items():
+                models.get(k, One()).need(number)
+            return {k: models[k].annotate(*said) for k, said in args[0].items()}
+        if self.name in ("promote_many", "retire_many"):
+            todo = {k: said if isinstance(said, tuple) else (said,) for k, said in args[0].items()}
+            for k, (number, *_) in todo.items():
                 models.get(k, One()).need(number)
             done = {}
-            for k, (number, expected) in args[0].items():
+            for k, said in todo.items():
                 try:
-                    done[k] = models[k].promote(number, expected)
+                    done[k] = models[k].promote(*said) if self.name == "promote_many" else models[k].vanish(*said)
                 except Refused:
                     done[k] = None
             if not any(done.values()):
@@ -342,8 +356,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: set(self.models) - {None})
     @rule(data=st.data(), who=st.integers(0, 2), fault=faults)
     def promote_shard(self, data: st.DataObject, who: int, fault: tuple[int, str, int]) -> None:
-        known = [k for k in KEYS[1:] if k in self.models]
-        keys = data.draw(st.lists(st.sampled_from(known), unique=True, min_size=1))
+        keys = self.shard(data)
         expected = st.sampled_from(["now", None, 1])
         promotions = {}
         for k in keys:
@@ -353,6 +366,27 @@ class Machine(RuleBasedStateMachine):
                 data.draw(st.integers(1, newest)), self.models[k].champion if then == "now" else then,
             )  # fmt: skip
         self.run(self.new("promote_many", None, {"args": [promotions]}), who, fault)
+
+    @precondition(lambda self: set(self.models) - {None})
+    @rule(data=st.data(), who=st.integers(0, 2), fault=faults)
+    def annotate_shard(self, data: st.DataObject, who: int, fault: tuple[int, str, int]) -> None:
+        said = {
+            k: (data.draw(st.integers(1, len(self.models[k].versions) + 1)), data.draw(st.sampled_from("gh")), {"v": k})
+            for k in self.shard(data)
+        }
+        self.run(self.new("annotate_many", None, {"args": [said]}), who, fault)
+
+    @precondition(lambda self: set(self.models) - {None})
+    @rule(data=st.data(), who=st.integers(0, 2), fault=faults)
+    def retire_shard(self, data: st.DataObject, who: int, fault: tuple[int, str, int]) -> None:
+        """Keys that vanish; some have no champion, or another one."""
+        stale = data.draw(st.booleans())
+        gone = {k: 1 if stale else self.models[k].champion or 1 for k in self.shard(data)}
+        self.run(self.new("retire_many", None, {"args": [gone]}), who, fault)
+
+    def shard(self, data: st.DataObject) -> list[str]:
+        known = [k for k in KEYS[1:] if k in self.models]
+        return data.draw(st.lists(st.sampled_from(known), unique=True, min_size=1))
 
     @precondition(lambda self: self.ops)
     @rule(data=st.data(), who=st.integers(0, 2), fault=faults)
@@ -424,7 +458,7 @@ class Machine(RuleBasedStateMachine):
         self.absorb()
         if not op.committed:
             # Nothing could be promoted: every key is reported, and nothing is written.
-            assert op.name == "promote_many"
+            assert op.name in ("promote_many", "retire_many")
             assert not any(result.values())
             with pytest.raises(Refused):
                 op.on(copy.deepcopy(self.models))
