@@ -91,6 +91,12 @@ class TrainingError(MLOpsError):
     """The estimator, callable or command did not produce a usable model."""
 
 
+class TrainingUnavailable(TrainingError):
+    """Where training runs has no room or does not answer now; a retry may help, and never trains twice."""
+
+    retryable = True
+
+
 class EvaluationError(MLOpsError):
     """A metric or gate cannot be computed on this holdout."""
 

@@ -24,6 +24,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.operators.data",
                     "airflow_mlops.operators.validation",
                     "airflow_mlops.operators.training",
+                    "airflow_mlops.operators.sagemaker",
                     "airflow_mlops.operators.evaluation",
                     "airflow_mlops.operators.experiment",
                     "airflow_mlops.operators.promotion",
@@ -57,6 +58,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.triggers.data",
                     "airflow_mlops.triggers.registry",
                     "airflow_mlops.triggers.commits",
+                    "airflow_mlops.triggers.sagemaker",
                 ],
             }
         ],

@@ -15,7 +15,7 @@ from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.yaml_source import Source
 
 # Keys that exist in the design and are not built; they are not in the models.
-PLANNED = frozenset({"fleet", "endpoint", "edge"} | {"isolation", "sagemaker"})
+PLANNED = frozenset({"fleet", "endpoint", "edge"} | {"isolation"})
 # Read before the rest of the file (layers.py), and so not in the models.
 TOP = ("extends", "environments")
 
@@ -23,7 +23,8 @@ TOP = ("extends", "environments")
 _STAND_INS: dict[str, Any] = {
     "pipeline": "x", "data": {"source": "x", "target": "x"}, "train": {"estimator": "a.b"},
     "target": "x", "conn_id": "x", "query": "x", "callable": "a:b", "space": {"x": [1]}, "source": "x",
-    "join_on": "x", "class": "a.b", "api": "x", "environments": {"x": {"branch": "y", "api": "x"}},
+    "join_on": "x", "class": "a.b", "api": "x", "image": "x", "role": "x",
+    "environments": {"x": {"branch": "y", "api": "x"}},
 }  # fmt: skip
 
 _WANTED = {
@@ -37,7 +38,7 @@ _LIMITS = {
     "less_than_equal": ("must be at most", "le"),
 }
 
-_DURATIONS = {"window", "fresh_within", "timeout", "delay", "max_age", "cooldown", "block", "budget"}
+_DURATIONS = {"window", "fresh_within", "timeout", "delay", "max_age", "cooldown", "block", "budget", "max_runtime"}
 
 Path = tuple[Any, ...]
 M = TypeVar("M", bound=BaseModel)

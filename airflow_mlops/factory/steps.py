@@ -39,9 +39,14 @@ def _validate(c: StepContext, task_id: str) -> BaseOperator:
 
 
 def _fit(c: StepContext, task_id: str) -> BaseOperator:
+    arguments = {"task_id": task_id, "snapshot": c.output("validate.expectations"), **training_arguments(c)}
+    if c.config.train.sagemaker is not None:
+        from airflow_mlops.operators.sagemaker import SageMakerTrainOperator
+
+        return SageMakerTrainOperator(**arguments)
     from airflow_mlops.operators.training import TrainOperator
 
-    return TrainOperator(task_id=task_id, snapshot=c.output("validate.expectations"), **training_arguments(c))
+    return TrainOperator(**arguments)
 
 
 def _score(c: StepContext, task_id: str) -> BaseOperator:

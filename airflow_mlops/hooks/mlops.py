@@ -85,6 +85,11 @@ class MLOpsHook(BaseHook):
         return self._settings["data_root"]
 
     @property
+    def aws_conn_id(self) -> str:
+        """The AWS connection of the store and the data."""
+        return self._settings["aws_conn_id"]
+
+    @property
     def store_uri(self) -> str:
         """Where models, snapshots and reports are kept."""
         return self._settings["store"]
@@ -114,6 +119,11 @@ class MLOpsHook(BaseHook):
         if not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"[mlops] price_per_hour is {text!r}", hint="write a number, such as 0.42")
         return {"price_per_hour": value, "currency": option("currency")}
+
+    @property
+    def currency(self) -> str:
+        """What prices are in; empty where it is not set."""
+        return option("currency")
 
     @property
     def trusted_types(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 
 from airflow_mlops.config.models import Data, Features, Train, length
 from airflow_mlops.ml.data import Snapshot
-from airflow_mlops.ml.features import apply_features, infer_schema
+from airflow_mlops.ml.features import FeatureSchema, apply_features, infer_schema
 from airflow_mlops.ml.seen import seen
 from airflow_mlops.ml.splitting import recent, split_mask
 from airflow_mlops.ml.training import train
@@ -49,6 +50,59 @@ def _scripts(command: str | None, folder: Path | None) -> list[str]:
     return [str(path) for path in paths if path.is_file()]
 
 
+@dataclass(frozen=True)
+class TrainingPart:
+    """The rows that a candidate learns from, after feature code.
+
+    :param held_out: how many rows it does not see.
+    """
+
+    rows: pd.DataFrame
+    held_out: int
+    schema: FeatureSchema
+
+
+def training_part(
+    store: Store,
+    snapshot_ref: dict[str, Any],
+    *,
+    data: Data,
+    train_config: Train,
+    features: Features | None,
+    allowed_imports: Sequence[str],
+    log: Log,
+) -> TrainingPart:
+    """Read a snapshot, leave out the holdout, and find the features: the same for the same arguments.
+
+    :raises DataError: the snapshot cannot be used; its children say why.
+    """
+    frame = Snapshot.load(store, snapshot_ref).to_pandas(store)
+    holdout = split_mask(frame, data, train_config.seed)
+    source_columns = [str(c) for c in frame.columns]
+    frame = featured(frame, data, features.callable if features else None, allowed_imports)
+    part = frame[~holdout]
+    if newest := length(train_config.window):
+        part = part[recent(part, data, newest)]
+    schema = infer_schema(part, data, source_columns=source_columns)
+    log("%s rows for training, %s held out", f"{len(part):,}", f"{holdout.sum():,}")
+    return TrainingPart(part, int(holdout.sum()), schema)
+
+
+def made_from(data: Data, train_config: Train, features: Features | None, folder: Path | None = None) -> dict[str, Any]:
+    """``config``, ``config_hash`` and ``code`` of a version's record; code that is not imported yet is not in it."""
+    settings = {
+        "data": data.model_dump(mode="json", exclude={"resources"}),
+        "train": train_config.model_dump(mode="json", exclude={"resources"}),
+        "features": features.model_dump(mode="json") if features else None,
+    }
+    sources = _sources(features.callable if features else None, train_config.callable)
+    return {
+        "config": settings,
+        "config_hash": config_hash(settings),
+        "code": code_version([*sources, *_scripts(train_config.command, folder)]),
+    }
+
+
 def train_candidate(
     store: Store,
     snapshot_ref: dict[str, Any],
@@ -67,26 +121,28 @@ def train_candidate(
     signer: Signer | None = None,
     pipeline: str = "",
     key: str | None = None,
+    model_file: Path | None = None,
 ) -> dict[str, Any]:
     """Train on the training part of a snapshot, store the model, and return the version's record.
 
+    :param model_file: the model file of a job that was trained elsewhere on the same part.
     :param signer: signs the model as that of ``pipeline``, and of ``key`` within a fleet.
     :raises DataError: the snapshot cannot be used; its children say why.
     :raises TrainingError: no usable model came of it.
     """
-    frame = Snapshot.load(store, snapshot_ref).to_pandas(store)
-    holdout = split_mask(frame, data, train_config.seed)
-    source_columns = [str(c) for c in frame.columns]
-    frame = featured(frame, data, features.callable if features else None, allowed_imports)
-    part = frame[~holdout]
-    if newest := length(train_config.window):
-        part = part[recent(part, data, newest)]
-    schema = infer_schema(part, data, source_columns=source_columns)
-    log("%s rows for training, %s held out", f"{len(part):,}", f"{holdout.sum():,}")
+    part = training_part(
+        store,
+        snapshot_ref,
+        data=data,
+        train_config=train_config,
+        features=features,
+        allowed_imports=allowed_imports,
+        log=log,
+    )
     trained = train(
-        part,
-        part[data.target],
-        schema,
+        part.rows,
+        part.rows[data.target],
+        part.schema,
         train_config,
         task,
         metrics,
@@ -97,29 +153,18 @@ def train_candidate(
         timeout=timeout,
         function=function,
         cwd=folder,
+        model_file=model_file,
     )
-    settings = {
-        "data": data.model_dump(mode="json", exclude={"resources"}),
-        "train": train_config.model_dump(mode="json", exclude={"resources"}),
-        "features": features.model_dump(mode="json") if features else None,
-    }
     return {
         "model": store_model(store, trained.model, signer=signer, pipeline=pipeline, key=key),
         "schema": trained.schema.to_dict(),
         "task": trained.task,
         "snapshot": snapshot_ref,
-        "rows": {"train": len(part), "holdout": int(holdout.sum())},
-        "seen": seen(part, trained.schema),
-        "config": settings,
-        "config_hash": config_hash(settings),
-        "code": code_version(
-            [
-                *_sources(features.callable if features else None, train_config.callable),
-                *_scripts(train_config.command, folder),
-            ]
-        ),
+        "rows": {"train": len(part.rows), "holdout": part.held_out},
+        "seen": seen(part.rows, trained.schema),
+        **made_from(data, train_config, features, folder),
         "seed": train_config.seed,
-        "estimator": train_config.estimator or train_config.callable or train_config.command,
+        "estimator": train_config.made_by,
         "params": trained.params,
         "trials": put_json(store, trained.trials) if trained.trials else None,
         "seconds": round(trained.seconds, 3),

@@ -302,7 +302,8 @@ def cost(costs: Sequence[Mapping[str, Any]]) -> Section:
         f"{sums['peak_mb']:,.0f} MB in one process"
         + (f"; {' and '.join(sums['money'])} by the clock and the configured price." if priced else "."),
         "Processor time counts all cores and the processes a step started. Memory is the largest resident set of one "
-        "process since it began (MB: a million bytes). Steps after this card was made are not in it.",
+        "process since it began (MB: a million bytes). Of a job on SageMaker the billed time alone is known. Steps "
+        "after this card was made are not in it.",
     ]
     rows = tuple(
         (
@@ -332,6 +333,7 @@ def lineage(record: dict[str, Any]) -> Section:
         *((f"Code {path}", digest) for path, digest in sorted((code.get("files") or {}).items())),
         ("Seed", str(record["seed"]) if record.get("seed") is not None else None),
         ("Training time", f"{record['seconds']:.1f} s" if record.get("seconds") is not None else None),
+        *((f"Training job: {what.replace('_', ' ')}", value) for what, value in (record.get("job") or {}).items()),
         ("Run", f"{run['dag_id']} {run['run_id']}" if run else None),
         ("Python", environment.get("python")),
         ("Platform", environment.get("platform")),

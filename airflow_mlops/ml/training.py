@@ -1,4 +1,4 @@
-"""Make a candidate: a scikit-learn estimator by name, a callable, or a script by command line."""
+"""Make a candidate: a scikit-learn estimator by name, a callable, a script by command line, or a job elsewhere."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ from airflow_mlops.registry.artifacts import dump_model, load_model
 
 Log = Callable[[str], None]
 _MOST_CLASSES = 200
+ELSEWHERE = (
+    "run the pipeline in Airflow; to try it here, give another environment a `train` of its own "
+    "(`sagemaker: null` beside an `estimator`, `callable` or `command`)"
+)
+"""What to do where a SageMaker job cannot be started."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ def train(
     timeout: float | None = None,
     cwd: Path | None = None,
     function: Callable[..., Any] | None = None,
+    model_file: Path | None = None,
 ) -> Trained:
     """Fit a candidate on the training part.
 
@@ -84,6 +90,7 @@ def train(
     :param timeout: seconds after which a command is stopped; None: never.
     :param cwd: where a command runs; default: the current folder.
     :param function: the code that ``config.callable`` names, where it is at hand.
+    :param model_file: what ``config.sagemaker`` left for these rows; only its job makes it.
     :raises TargetError: missing, infinite or single-valued labels.
     :raises TrainingError: whatever keeps a model from being made, with the part of ``train`` to change.
     :raises CodeNotAllowed: for code outside ``allowed_imports``.
@@ -91,7 +98,7 @@ def train(
     """
     say = log or logging.getLogger(__name__).info
     seed = config.seed if seed is None else seed
-    y = _checked_labels(y, schema.target)
+    y = checked_labels(y, schema.target)
     features = schema.check(frame, error=TrainingError)
     say(f"Training on {len(features):,} rows and {len(schema.features)} columns, seed {seed}")
     for name, why in schema.excluded:
@@ -118,15 +125,19 @@ def train(
         elif config.callable:
             code: Any = function or resolve(config.callable, allowed_imports)
             model = _call(code, config, features, y, seed, schema.private)
-        else:
+        elif config.command:
             with tempfile.TemporaryDirectory(prefix="mlops-train-") as folder:
                 path = run_command(
-                    str(config.command), features, y.rename(schema.target), seed, Path(folder), say, timeout, cwd
+                    config.command, features, y.rename(schema.target), seed, Path(folder), say, timeout, cwd
                 )
                 model = load_model(path, trusted=trusted_types)
+        elif model_file:
+            model = load_model(model_file, trusted=trusted_types)
+        else:
+            raise TrainingError("train.sagemaker trains on SageMaker, not in this process", hint=ELSEWHERE)
     seconds = time.monotonic() - started
     if not config.estimator:
-        made_by = f"the model of {config.callable or 'train.command'}"
+        made_by = f"the model of {config.callable or ('train.command' if config.command else 'train.sagemaker')}"
         kind = _task_of(model, task, made_by)
         y = _fit_for(kind, y, schema.target, made_by)
         schema = _schema_of(model, schema, features, made_by)
@@ -148,7 +159,11 @@ def _warned(kind: str, message: str, private: Collection[str]) -> str:
     return f"{kind}: {'left out, as it may quote data.private' if private else ' '.join(message.split())}"
 
 
-def _checked_labels(y: pd.Series, target: str) -> pd.Series:
+def checked_labels(y: pd.Series, target: str) -> pd.Series:
+    """The labels in types that estimators know.
+
+    :raises TargetError: missing, infinite or single-valued labels.
+    """
     missing = int(y.isna().sum())
     if missing:
         raise TargetError(

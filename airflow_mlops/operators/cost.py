@@ -34,9 +34,16 @@ def cost_so_far(context: Context) -> dict[str, float]:
     return meter.read()
 
 
-def push_cost(context: Context, meter: Meter) -> None:
-    """Leave the task's cost for those that come after it."""
-    context["ti"].xcom_push(key=XCOM_KEY, value=_cost(context, meter))
+def push_cost(context: Context, meter: Meter, before: Mapping[str, float] | None = None) -> None:
+    """Leave the task's cost for those that come after it.
+
+    :param before: what :func:`cost_so_far` told before the task gave its slot away to wait.
+    """
+    cost = _cost(context, meter)
+    if before:
+        summed = {name: round(cost[name] + before[name], 3) for name in ("wall_seconds", "cpu_seconds")}
+        cost |= {**summed, "peak_mb": max(cost["peak_mb"], before["peak_mb"])}
+    context["ti"].xcom_push(key=XCOM_KEY, value=cost)
 
 
 def _cost(context: Context, meter: Meter) -> dict[str, Any]:

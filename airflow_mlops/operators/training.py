@@ -12,6 +12,8 @@ from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_mlops.registry.registry import Version
+
 
 class TrainOperator(MLOpsOperator):
     """Fit a candidate on the training part of a snapshot and register it as a new model version.
@@ -74,15 +76,13 @@ class TrainOperator(MLOpsOperator):
         from airflow_mlops.ml.command import check_command
         from airflow_mlops.ml.gates import check_gates
 
-        folder = Path(self.folder) if self.folder else None
-        check_gates(self.evaluate, folder)
+        check_gates(self.evaluate, self._folder)
         train, features, facts = self._settled(context)
         check_command(train.command, allowed=self.hook.allow_commands)
-        store, registry, signer = self.hook.store(), self.hook.registry(self.pipeline), self.hook.signer()
+        signer = self.hook.signer()
         self.hook.verifier().check_signer(signer)
-        ti = context["ti"]
         record = train_candidate(
-            store,
+            self.hook.store(),
             self.snapshot,
             data=self.data,
             train_config=train,
@@ -93,19 +93,38 @@ class TrainOperator(MLOpsOperator):
             trusted_types=self.hook.trusted_types,
             log=self.log.info,
             function=self._function(),
-            folder=folder,
-            timeout=self.execution_timeout.total_seconds() if self.execution_timeout else None,
+            folder=self._folder,
+            timeout=self._timeout,
             signer=signer,
             pipeline=self.pipeline,
         )
-        run = {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay, "rehearsal": not scope.promote}
-        record |= {"about": self.about, "run": run, **facts}
-        record["code"] |= _delivered(folder, context)
+        return self._register(scope, context, record | facts)
+
+    @property
+    def _folder(self) -> Path | None:
+        return Path(self.folder) if self.folder else None
+
+    @property
+    def _timeout(self) -> float | None:
+        return self.execution_timeout.total_seconds() if self.execution_timeout else None
+
+    def _registration(self, context: Context, record: Mapping[str, Any]) -> str:
+        """Id of the operation that registers what was made of this data by this configuration and code."""
         inputs = record["snapshot"]["fingerprint"], record["config_hash"], sorted(record["code"]["files"].values())
-        operation = self.operation(context, "register", *inputs)
-        version = registry.register(record, op_id=operation)
+        return self.operation(context, "register", *inputs)
+
+    def _register(self, scope: RunScope, context: Context, record: dict[str, Any]) -> dict[str, Any]:
+        """Make a version of what was trained; what the task returns."""
+        ti, registry = context["ti"], self.hook.registry(self.pipeline)
+        run = {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay, "rehearsal": not scope.promote}
+        record |= {"about": self.about, "run": run}
+        record["code"] |= _delivered(self._folder, context)
+        version = registry.register(record, op_id=self._registration(context, record))
         self.log.info("Registered %s version %d", self.pipeline, version.number)
         self.hook.mirror(registry, version.number, "register")
+        return self._result(version)
+
+    def _result(self, version: Version) -> dict[str, Any]:
         return {
             "pipeline": self.pipeline,
             "version": version.number,

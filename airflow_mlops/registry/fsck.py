@@ -300,7 +300,7 @@ def _others(store: Store, blobs: Blobs, report: Report) -> None:
                     what = f"A blob that no version needs {wrong}."
                     report.findings.append(Finding("note", found.key, what, "", "nothing, or delete it"))
     for key in store.list(""):
-        if not key.startswith((*COLLECTED, trash.PREFIX)) and not _KNOWN.fullmatch(key):
+        if not key.startswith((*COLLECTED, trash.PREFIX)) and not _KNOWN.fullmatch(key) and not layout.is_of_job(key):
             _stray(key, report)
     left = store.sweep(datetime.now(UTC), dry_run=True)
     if left:

@@ -10,19 +10,22 @@ the store, by whomever, sleeps for longer than what the task leaves of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
 from airflow_mlops.registry.reachable import COLLECTED, digest_of, reachable
-from airflow_mlops.store import trash
+from airflow_mlops.store import layout, trash
 from airflow_mlops.store.base import Stat, Store
 
 GRACE = timedelta(hours=48)
 """Longer than any task takes."""
 REPORTS = timedelta(days=90)
 """How long a report is kept that no record names: Airflow's tasks may still link to it."""
+JOBS = timedelta(days=30)
+"""How long what a training job elsewhere reads and writes is kept where its task never came back; none takes longer."""
 
 _EXAMPLES = 3
 
@@ -51,8 +54,8 @@ class Report:
     """What a collection did, or would do (``dry_run``).
 
     ``trashed``, ``deleted`` and ``restored`` count by kind: ``blobs``, ``reports``, ``handover``; ``deleted``
-    also ``leftovers`` of killed writers. ``kept`` are the objects that records name, ``young`` those that none
-    names yet.
+    also ``jobs`` that nobody came back to and ``leftovers`` of killed writers. ``kept`` are the objects that records
+    name, ``young`` those that none names yet.
     """
 
     dry_run: bool
@@ -131,6 +134,13 @@ def collect(
                 report.kept += 1
             elif _old(store, found, limits[prefix], report) and _trash(store, found, now, dry_run):
                 _count(report.trashed, found.key, found)
+    for key in [key for key in store.list(layout.pipelines_prefix()) if layout.is_of_job(key)]:
+        with suppress(ObjectNotFound):  # its task came back
+            found = store.stat(key)
+            if found.modified < now - max(grace, JOBS):
+                if not dry_run:
+                    store.delete(key)
+                report.deleted.setdefault("jobs", Count()).add(found)
     for left in store.sweep(now - grace, dry_run=dry_run):
         report.deleted.setdefault("leftovers", Count()).add(left)
     return report

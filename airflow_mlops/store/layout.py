@@ -15,6 +15,7 @@
     pipelines/<pipeline>/checks/<window>.<check>.json  the newest result of a monitoring check
     pipelines/<pipeline>/rehearsal/…                 captures and checks of replays that do not promote
     pipelines/<pipeline>/experiments/<sha256>/plan.json, result.json, trials/<rung>.<number>.json  one experiment
+    pipelines/<pipeline>/jobs/<job>/input/train.parquet, output/…  what a training job elsewhere reads and writes
     reports/<dag_id>/<sha256>.html                   readable reports, grouped by the DAG that may show them
     handover/<dag_id>/<sha256>.zip                   handover bundles, grouped likewise
     bundles/<project>/<sha256>.zip                   bundles of a project that its delivery has built
@@ -27,6 +28,7 @@ import re
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_JOB = re.compile(r"pipelines/[^/]+/jobs/[^/]+/.+")
 
 
 def _name(value: str) -> str:
@@ -164,6 +166,26 @@ def trials_prefix(pipeline: str, experiment: str) -> str:
 def trial(pipeline: str, experiment: str, rung: int, number: int) -> str:
     """Key of the record of one trial on one rung, both from 1."""
     return f"{trials_prefix(pipeline, experiment)}{rung:02d}.{number:05d}.json"
+
+
+def jobs_prefix(pipeline: str) -> str:
+    """Prefix of what training jobs elsewhere read and write; what follows is a job's name and ``/``."""
+    return f"pipelines/{_name(pipeline)}/jobs/"
+
+
+def job_input(pipeline: str, job: str) -> str:
+    """Key of the training part that a job reads."""
+    return f"{jobs_prefix(pipeline)}{_name(job)}/input/train.parquet"
+
+
+def job_output(pipeline: str, job: str) -> str:
+    """Key of the archive with a job's model, as SageMaker names it."""
+    return f"{jobs_prefix(pipeline)}{_name(job)}/output/model.tar.gz"
+
+
+def is_of_job(key: str) -> bool:
+    """Whether a training job elsewhere reads or writes this object."""
+    return bool(_JOB.fullmatch(key))
 
 
 def report(dag_id: str, digest: str) -> str:

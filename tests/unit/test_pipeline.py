@@ -27,6 +27,7 @@ from airflow_mlops.exceptions import (
     DataNotFound,
     RegistryError,
     SchemaSkew,
+    TrainingError,
     ValidationFailed,
     WindowError,
 )
@@ -411,3 +412,9 @@ def test_lines_are_never_wider_than_80_and_lose_nothing(name: str, told: list[st
 
 def test_the_pipeline_says_what_it_is() -> None:
     assert repr(Pipeline(load_text(SMALL))) == "<Pipeline parts, level 0>"
+
+
+def test_a_job_elsewhere_is_not_run_here_and_says_so(pipeline: Callable[..., Pipeline]) -> None:
+    text = SMALL.replace("estimator: sklearn.linear_model.LogisticRegression", "sagemaker: {image: i, role: r}")
+    with pytest.raises(TrainingError, match=r"(?s)trains on SageMaker, not in this process.*in Airflow"):
+        pipeline(text).run(say=lambda text: None)

@@ -16,7 +16,7 @@ from airflow_mlops.config.models.experiment import Candidate, EarlyStop, Experim
 from airflow_mlops.config.models.monitor import Drift, Labels, Monitor, Performance, Retrain, Skew, System
 from airflow_mlops.config.models.notify import Event, Notifier, Notify
 from airflow_mlops.config.models.pipeline import PipelineConfig
-from airflow_mlops.config.models.train import Search, Train
+from airflow_mlops.config.models.train import SageMaker, Search, Train
 
 __all__ = [
     "Approve",
@@ -45,6 +45,7 @@ __all__ = [
     "Resources",
     "Retention",
     "Retrain",
+    "SageMaker",
     "Search",
     "Serving",
     "Skew",

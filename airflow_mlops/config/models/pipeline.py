@@ -121,6 +121,8 @@ class PipelineConfig(Model):
                 "`evaluate.block` cannot be a duration with `split.by: group`: its groups are the blocks": blocked
                 and self.data.split.by == "group",
                 **private,
+                "`experiment` tries its variants in tasks here, and `train.sagemaker` trains elsewhere: give one of "
+                "them": self.experiment is not None and self.train.sagemaker is not None,
                 "`train.window` needs `data.timestamp`": self.train.window is not None and self.data.timestamp is None,
                 "`experiment.candidates` with a `window` need `data.timestamp`": bool(old)
                 and self.data.timestamp is None,

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictInt, StrictStr, model_validator
+from pydantic import Field, StrictInt, StrictStr, field_validator, model_validator
 
 from airflow_mlops.config.models.base import Model, Resources
-from airflow_mlops.config.types import CallablePath, DottedPath, PositiveDuration, refuse
+from airflow_mlops.config.types import CallablePath, DottedPath, Number, PositiveDuration, refuse
+from airflow_mlops.window import parse_duration
+
+SET_HERE = (
+    "TrainingJobName", "AlgorithmSpecification", "HyperParameters", "InputDataConfig", "OutputDataConfig",
+    "ResourceConfig", "RoleArn", "StoppingCondition",
+)  # fmt: skip
+"""Fields of SageMaker's CreateTrainingJob that follow from the rest of the file."""
+
+RESERVED = ("seed", "target")
+"""Hyperparameters that every job gets."""
+
+_LONGEST_JOB = timedelta(days=28)  # of SageMaker's own limits, as the two below
+_MOST_HYPERPARAMETERS = 100
+_LONGEST_NAME, _LONGEST_VALUE = 256, 2500
 
 
 class Search(Model):
@@ -20,11 +36,69 @@ class Search(Model):
     space: Annotated[dict[StrictStr, list[Any]], Field(min_length=1)] = Field(description="parameter: [values]")
 
 
+class SageMaker(Model):
+    """A training job on Amazon SageMaker, in a container of one's own."""
+
+    image: Annotated[StrictStr, Field(min_length=1, max_length=255)] = Field(
+        description="Address of the container's image. It gets /opt/ml/input/data/train/train.parquet and the "
+        "hyperparameters, and writes model.skops to /opt/ml/model."
+    )
+    role: Annotated[StrictStr, Field(min_length=1)] = Field(
+        description="IAM role of the job, its name or ARN: reads and writes below the store."
+    )
+    instance_type: Annotated[StrictStr, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")] = Field(
+        "ml.m5.large", description="What it runs on."
+    )
+    volume_gb: Annotated[StrictInt, Field(ge=1)] = Field(30, description="Disk of the instance.")
+    max_runtime: PositiveDuration = Field("1d", description="SageMaker stops a job that trains longer; at most 28d.")
+    conn_id: StrictStr | None = Field(None, description="AWS connection; default: the store's.")
+    price_per_hour: Annotated[Number, Field(ge=0)] | None = Field(
+        None, description="What an hour of the instance costs, in [mlops] currency: for the cost of a version."
+    )
+    request: dict[StrictStr, Any] = Field(
+        default_factory=dict, description="Further fields of CreateTrainingJob, such as VpcConfig and Tags."
+    )
+
+    @field_validator("max_runtime")
+    @classmethod
+    def _within_limits(cls, value: str) -> str:
+        if parse_duration(value) > _LONGEST_JOB:
+            raise ValueError("SageMaker trains no job longer than 28d")
+        return value
+
+    @field_validator("request")
+    @classmethod
+    def _not_set_here(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := [name for name in value if name in SET_HERE]:
+            raise ValueError(f"{taken[0]} follows from the other keys and is not set here")
+        return value
+
+
+def hyperparameters(params: dict[str, Any]) -> dict[str, str]:
+    """The parameters as SageMaker takes them: all text, what is none as JSON."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in params.items()}
+
+
+def _limits(params: dict[str, Any]) -> dict[str, bool]:
+    told = hyperparameters(params)
+    return {
+        "`params` of a SageMaker job need no seed and target: it gets them": any(name in told for name in RESERVED),
+        f"`params` of a SageMaker job are {_MOST_HYPERPARAMETERS - len(RESERVED)} at most": (
+            len(told) > _MOST_HYPERPARAMETERS - len(RESERVED)
+        ),
+        f"`params` of a SageMaker job: names have {_LONGEST_NAME} characters at most, values {_LONGEST_VALUE}": (
+            any(len(name) > _LONGEST_NAME or len(value) > _LONGEST_VALUE for name, value in told.items())
+        ),
+    }
+
+
 class Train(Model):
-    """How the candidate is made: exactly one of estimator, callable, command."""
+    """How the candidate is made: exactly one of estimator, callable, command, sagemaker."""
 
     estimator: DottedPath | None = Field(None, description="Any scikit-learn estimator by its dotted name.")
-    params: dict[StrictStr, Any] = Field(default_factory=dict, description="Arguments of the estimator or callable.")
+    params: dict[StrictStr, Any] = Field(
+        default_factory=dict, description="Arguments of the estimator or callable, hyperparameters of the job."
+    )
     search: Search | None = Field(None, description="Hyperparameter search.")
     seed: Annotated[StrictInt, Field(ge=0, lt=2**32)] = Field(7, description="Seeds split, search and estimator.")
     callable: CallablePath | None = Field(
@@ -36,6 +110,7 @@ class Train(Model):
             "A script, unchanged; {train}, {model_dir} and {seed} are replaced. It writes model.skops to {model_dir}."
         ),
     )
+    sagemaker: SageMaker | None = Field(None, description="A training job on Amazon SageMaker; the store is on S3.")
     window: PositiveDuration | None = Field(
         None,
         description="Train on the latest rows of the training part only, so much before the newest one: 60d; needs "
@@ -45,14 +120,21 @@ class Train(Model):
 
     @model_validator(mode="after")
     def _one_way(self) -> Train:
-        given = sum(x is not None for x in (self.estimator, self.callable, self.command))
+        given = sum(x is not None for x in (self.estimator, self.callable, self.command, self.sagemaker))
         refuse(
             {
-                "give exactly one of `estimator`, `callable` and `command`": given != 1,
+                "give exactly one of `estimator`, `callable`, `command` and `sagemaker`": given != 1,
                 "`search` needs `estimator`": self.search is not None and self.estimator is None,
                 "`params` are for `estimator` and `callable`; write a command's arguments into it": (
                     self.command is not None and bool(self.params)
                 ),
+                **(_limits(self.params) if self.sagemaker is not None else {}),
             }
         )
         return self
+
+    @property
+    def made_by(self) -> str:
+        """What makes the model, as the record of a version says it."""
+        image = f"SageMaker: {self.sagemaker.image}" if self.sagemaker is not None else ""
+        return self.estimator or self.callable or self.command or image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -202,9 +203,12 @@ HEAVY = ("pandas", "numpy", "sklearn", "scipy", "great_expectations", "evidently
 
 
 def test_parsing_imports_nothing_heavy(tmp_path: Path) -> None:
-    folder = _write(tmp_path, churn=LEVEL_0, flights=LEVEL_1)
+    job = "train: {sagemaker: {image: i, role: r}}\n"
+    elsewhere = re.sub(r"(?m)^train:.*\n", job, LEVEL_0.replace("churn", "cloud"))
+    assert job in elsewhere
+    folder = _write(tmp_path, churn=LEVEL_0, flights=LEVEL_1, cloud=elsewhere)
     code = (
-        f"import sys; from airflow_mlops import load_dags; assert len(load_dags({str(folder)!r})) == 7;"
+        f"import sys; from airflow_mlops import load_dags; assert len(load_dags({str(folder)!r})) == 10;"
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})

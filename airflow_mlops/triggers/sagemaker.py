@@ -1,0 +1,54 @@
+"""Fires when a training job on Amazon SageMaker has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.triggers.base import PollingTrigger
+
+if TYPE_CHECKING:
+    from airflow_mlops.hooks.sagemaker import TrainingJobs
+
+RUNNING = ("InProgress", "Stopping")
+
+
+class TrainingJobTrigger(PollingTrigger):
+    """Waits for a training job, however it ends; a task that a person stops while it waits stops its job.
+
+    The event: ``{"version": the job's status, "job": its name}``. Not the provider's own trigger: that needs
+    aiobotocore, which holds boto3 and botocore at versions of its own.
+
+    :param job: the job's name.
+    :param conn_id: the AWS connection.
+    """
+
+    def __init__(self, job: str, conn_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.conn_id = conn_id
+
+    def arguments(self) -> dict[str, Any]:
+        """Return ``job`` and ``conn_id``."""
+        return {"job": self.job, "conn_id": self.conn_id}
+
+    @cached_property
+    def _jobs(self) -> TrainingJobs:
+        from airflow_mlops.hooks.sagemaker import TrainingJobs
+
+        return TrainingJobs(self.conn_id)
+
+    def look(self) -> dict[str, Any] | None:
+        """Ask SageMaker how the job stands."""
+        found = self._jobs.find(self.job)
+        return {"version": found["TrainingJobStatus"], "job": self.job} if found else None
+
+    def is_news(self, found: dict[str, Any]) -> bool:
+        """Whether the job has ended."""
+        return found["version"] not in RUNNING
+
+    async def on_kill(self) -> None:
+        """Stop the job: nobody waits for it any more."""
+        self.log.info("Stopping the SageMaker job %s", self.job)
+        await asyncio.to_thread(lambda: self._jobs.stop(self.job))
