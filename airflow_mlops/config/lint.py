@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from airflow_mlops.config import blocks
+from airflow_mlops.config import blocks, pods
 from airflow_mlops.config import columns as columns_of
 from airflow_mlops.config.behaviours import read_behaviours, unknown_columns
 from airflow_mlops.config.folder import PROJECT_FILE, extended, is_project_file, pipeline_files, root_of, text_of
@@ -146,6 +146,7 @@ class _Lint:
         if judged is not None:
             _behaviours(source, judged, file.path.parent, known)
             blocks.check(source, judged)
+            pods.check(source)
         return source
 
     def users(self, file: _File) -> list[Path]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, get_parsing_context
 
 from airflow_mlops.config.models import PipelineConfig, Resources, length
+from airflow_mlops.factory import executors
 from airflow_mlops.factory.assets import PipelineAssets
 
 
@@ -45,6 +46,11 @@ def airflow_resources(*layers: Resources | None) -> dict[str, Any]:
         if layer is not None:
             merged |= layer.model_dump(exclude_none=True)
     timeout = merged.pop("timeout", None)
+    # Where a task starts, its executor has done its part.
+    if not get_parsing_context().dag_id:
+        executors.check(merged.get("executor"))
+        if "pod_override" in merged.get("executor_config", ()):
+            merged["executor_config"] |= {"pod_override": executors.pod(merged["executor_config"]["pod_override"])}
     return merged | ({"execution_timeout": length(timeout)} if timeout else {})
 
 
