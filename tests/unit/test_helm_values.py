@@ -1,7 +1,7 @@
 """docs/helm-values.yaml has no key that Airflow's chart does not know, and its values fit the package.
 
-The names are copied by hand from the chart's documentation, 1.19 to 1.22; True stands for whatever Kubernetes or Airflow
-takes there. The chart's own schema is not in this repository.
+The names are copied by hand from the chart's documentation, 1.19 to 1.22; True stands for whatever Kubernetes or
+Airflow takes there. The chart's own schema is not in this repository.
 """
 
 from __future__ import annotations
