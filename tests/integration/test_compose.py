@@ -75,6 +75,7 @@ def test_all_parts_are_there() -> None:
     parts = {"postgres", "redis", "s3", "migrate", "prepare", "api-server", "scheduler", "dag-processor", "triggerer"}
     assert parts | {"worker", "mlflow"} <= set(SERVICES)
     assert SERVICES["mlflow"]["profiles"] == ["mlflow"]
+    assert SERVICES["worker-ml"]["profiles"] == ["ml"]
     assert COMPOSE["services"]["worker"]["environment"]["AIRFLOW__MLOPS__STORE"].startswith("s3://")
 
 
@@ -99,6 +100,7 @@ def test_every_lasting_airflow_process_is_started() -> None:
         ("dag-processor",),
         ("triggerer",),
         ("celery", "worker"),
+        ("celery", "worker", "--queues", "ml", "--concurrency", "1"),
         ("db", "migrate"),
     }
     assert started == wanted
