@@ -147,6 +147,10 @@ def _config(config: dict[str, Any]) -> Branch:
     if config["hash"] is None:
         return Branch("config", _NONE)
     below = [_leaf(f"made by {config['estimator']}, seed {config['seed']}")]
+    if job := config.get("job"):
+        from airflow_mlops.registry.provenance import job_text
+
+        below.append(_leaf(job_text(job)))
     if config["features"]:
         below.append(_leaf(f"features by {config['features']}"))
     set_ = {k: v for k, v in sorted(config["params"].items()) if v is not None}

@@ -53,6 +53,13 @@ def delivered_text(delivered: dict[str, Any]) -> str:
     return f"commit {str(delivered.get('commit'))[:12]} of {delivered.get('project')}, {', '.join(parts)}"
 
 
+def job_text(job: dict[str, Any]) -> str:
+    """Say which job elsewhere trained a model, and for how long."""
+    billed = job.get("billed_seconds")
+    took = f", {billed:,} s billed" if billed is not None else ""
+    return f"trained by the SageMaker job {job.get('name')} on {job.get('instance_type')}{took}"
+
+
 def lineage(store: Store, version: Version) -> dict[str, Any]:
     """Tell a version's way as plain JSON: data, config, code, environment, metrics, verdicts, approvals, deployments.
 
@@ -88,6 +95,7 @@ def lineage(store: Store, version: Version) -> dict[str, Any]:
             "params": record.get("params") or {},
             "seed": record.get("seed"),
             "trials": record.get("trials"),
+            "job": record.get("job"),
         },
         "code": record.get("code") or {},
         "environment": info.get("environment") or {},

@@ -11,7 +11,7 @@ from airflow_mlops.plugins.api.live import run_link
 from airflow_mlops.plugins.api.models import Edge, Lineage, Node, ReportLink, Reports
 from airflow_mlops.plugins.api.one import One
 from airflow_mlops.plugins.api.rows import days, report_link
-from airflow_mlops.registry.provenance import delivered_text
+from airflow_mlops.registry.provenance import delivered_text, job_text
 from airflow_mlops.registry.provenance import lineage as provenance
 from airflow_mlops.registry.version import Version
 from airflow_mlops.store import layout
@@ -76,7 +76,8 @@ def _before(told: dict[str, Any], one: One) -> Iterator[Node]:
     if config["hash"]:
         params = [f"{k} = {v}" for k, v in sorted(config["params"].items()) if v is not None][:_PARAMS]
         features = f"features by {config['features']}" if config["features"] else ""
-        lines = [f"made by {config['estimator']}, seed {config['seed']}", features, *params]
+        job = job_text(config["job"]) if config.get("job") else ""
+        lines = [f"made by {config['estimator']}, seed {config['seed']}", job, features, *params]
         yield _node("config", "config", f"Config {str(config['hash'])[:_SHORT]}", lines)
     if environment:
         packages = [f"{name} {v}" for name, v in (environment.get("packages") or {}).items() if v]

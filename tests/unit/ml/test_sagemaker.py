@@ -17,11 +17,14 @@ from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_mlops.cli import lineage as cli_lineage
 from airflow_mlops.config.loader import load_text
 from airflow_mlops.config.models import PipelineConfig, Train
 from airflow_mlops.exceptions import ConfigError, TrainingError, TrainingUnavailable
+from airflow_mlops.ml import card_sections
 from airflow_mlops.ml.sagemaker import check_ended, job_facts, job_request, job_stem, unpack_model
 from airflow_mlops.registry.gc import collect
+from airflow_mlops.registry.provenance import job_text
 from airflow_mlops.store import LocalStore, layout
 
 CREATE = botocore.session.get_session().get_service_model("sagemaker").operation_model("CreateTrainingJob").input_shape
@@ -210,3 +213,13 @@ def test_what_nobody_came_back_to_is_collected(tmp_path: Path) -> None:
     assert store.exists(key)
     collect(store, now=now + timedelta(days=31))
     assert not store.exists(key)
+
+
+def test_card_and_lineage_tell_the_job() -> None:
+    job = {"arn": "arn", "name": "churn-1", "instance_type": "ml.m5.large", "billed_seconds": 1234}
+    rows = dict(row[:2] for row in card_sections.lineage({"job": job}).rows)
+    assert rows["Training job: billed seconds"] == "1,234"
+    said = "trained by the SageMaker job churn-1 on ml.m5.large, 1,234 s billed"
+    assert job_text(job) == said
+    config = {"hash": "c" * 64, "estimator": "SageMaker: i", "seed": 7, "features": None, "params": {}, "job": job}
+    assert [branch.text for branch in cli_lineage._config(config).below][1] == said
