@@ -33,6 +33,8 @@ OTHERS = "all others"
 SAMPLE_ROWS = 100_000
 """Rows of the window that are looked at, evenly spaced; a drawing needs no more."""
 _REFERENCE = b"airflow_mlops.reference"
+_BATCH = 20_000  # rows
+_BUFFER = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,6 @@ def spread(store: Store, pipeline: str, window: Window, column: str, *, private:
         # Predictions were kept for the holdout alone.
         before = before.drop_null()
     now = _column(store, manifest["file"], column)[0]
-    if len(now) > SAMPLE_ROWS:
-        now = now.take(pa.array(np.arange(SAMPLE_ROWS) * len(now) // SAMPLE_ROWS))
     bins = _numbers(before, now) if kind == "number" else _categories(before, now, kind)
     return Spread(
         column=column,
@@ -131,17 +131,36 @@ def _reference(store: Store, version: Version, column: str) -> tuple[pa.ChunkedA
 
 
 def _column(store: Store, digest: str, column: str) -> tuple[Any, dict[bytes, bytes]]:
-    """One column of a Parquet blob, verified (``None``: it has none), and the file's metadata."""
+    """One column of a Parquet blob, verified (``None``: it has none), and the file's metadata.
+
+    Of more than :data:`SAMPLE_ROWS` rows that many, evenly spaced; the others are let go of batch by batch.
+    """
     with tempfile.TemporaryDirectory(prefix="mlops-column-") as folder:
         path = Path(folder, "rows.parquet")
         get_blob_file(store, digest, path)
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            # Through a buffer: a row group's whole part of the column would be in memory otherwise.
+            with pq.ParquetFile(path, page_checksum_verification=True, buffer_size=_BUFFER) as parquet:
                 known = parquet.schema_arrow
-                found = parquet.read([column]).column(column) if column in known.names else None
+                found = _sampled(parquet, column) if column in known.names else None
                 return found, dict(known.metadata or {})
         except (OSError, pa.ArrowException) as e:
             raise CorruptObject(f"{digest} cannot be read: {e}", hint="score this window, or train, again") from e
+
+
+def _sampled(parquet: pq.ParquetFile, column: str) -> pa.ChunkedArray:
+    """Evenly spaced rows of a column, at most :data:`SAMPLE_ROWS`."""
+    rows, begin = parquet.metadata.num_rows, 0
+    wanted = np.arange(min(rows, SAMPLE_ROWS)) * rows // min(rows, SAMPLE_ROWS) if rows else np.arange(0)
+    chosen = []
+    # Group by group: a reader of all groups keeps something of each until it has come to the end.
+    for group in range(parquet.num_row_groups):
+        for batch in parquet.iter_batches(_BATCH, row_groups=[group], columns=[column]):
+            here = wanted[np.searchsorted(wanted, begin) : np.searchsorted(wanted, begin + batch.num_rows)]
+            # A copy of the rows: the batch is not kept alive by them.
+            chosen.append(batch.column(0).take(pa.array(here - begin)))
+            begin += batch.num_rows
+    return pa.chunked_array(chosen, parquet.schema_arrow.field(column).type)
 
 
 def _missing(values: pa.ChunkedArray) -> float:
@@ -189,7 +208,8 @@ def _categories(before: pa.ChunkedArray, now: pa.ChunkedArray, kind: str) -> lis
 
 def _shares(values: pa.ChunkedArray, kind: str) -> dict[str, float]:
     counts: Counter[str] = Counter()
-    for found in pc.value_counts(values.drop_null()).to_pylist():
-        counts[label(found["values"], boolean=kind == "boolean")] += found["counts"]
+    found = pc.value_counts(values.drop_null())
+    for value, n in zip(found.field("values"), found.field("counts"), strict=True):
+        counts[label(value.as_py(), boolean=kind == "boolean")] += n.as_py()
     total = counts.total()
     return {name: n / total for name, n in counts.items()}

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import CorruptObject, DataNotFound, ObjectNotFound
@@ -19,6 +21,7 @@ from airflow_mlops.ml.prediction import CaptureWriter
 from airflow_mlops.ml.reference import make_reference, store_reference
 from airflow_mlops.registry import Registry
 from airflow_mlops.store import LocalStore, layout
+from airflow_mlops.store.content import put_blob_file
 from airflow_mlops.window import Window
 
 WINDOW = Window.of("2026-01-01", "2026-02-01")
@@ -131,3 +134,37 @@ def test_neither_pandas_nor_scikit_learn_is_loaded() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from airflow_mlops.ml.distributions import SAMPLE_ROWS, _column
+from airflow_mlops.store import LocalStore
+import pyarrow as pa
+values, _ = _column(LocalStore(Path(sys.argv[1])), sys.argv[2], "town")
+print(pa.default_memory_pool().max_memory() / (1 << 20))
+assert len(values) == SAMPLE_ROWS, len(values)
+# Evenly spaced: each group of rows is as long as any other, and begins with its own number.
+groups = [text[:2] for text in values.to_pylist()]
+assert {groups.count(g) for g in set(groups)} == {SAMPLE_ROWS // len(set(groups))}
+print(len(set(groups)))
+"""
+
+
+def test_a_long_column_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    rows, groups = 100_000, 25
+    names = pa.array([f" of a town with a long name, number {n:060d}" for n in range(rows)])
+    path = tmp_path / "rows.parquet"
+    with pq.ParquetWriter(path, pa.schema({"town": pa.string()}), write_page_checksum=True) as writer:
+        for group in range(groups):
+            town = pc.binary_join_element_wise(pa.scalar(f"{group:02d}"), names, "")
+            writer.write_table(pa.table({"town": town}))
+    size = rows * groups * len(names[0].as_py()) / (1 << 20)  # megabytes of the whole column
+    digest = put_blob_file(LocalStore(tmp_path / "store"), path)
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "store"), digest]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    peak = float(done.stdout.split()[0])
+    assert size > 200
+    assert peak < size / 4, f"{peak} MB of Arrow's memory"
+    assert (done.returncode, done.stdout.split()[1:]) == (0, [str(groups)]), done.stderr
