@@ -156,7 +156,9 @@ def unpack_model(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> 
     others: list[str] = []
     try:
         # As a stream: nothing is sought, so that every byte that is unpacked is counted.
-        with gzip.open(archive) as raw, _opened(raw, max_bytes) as tar:
+        with gzip.open(archive) as raw:
+            counted = _Counted(raw, max_bytes)
+            tar = _opened(counted)
             for member in tar:
                 if member.name.removeprefix("./") != MODEL_FILE:
                     others.append(member.name)
@@ -168,6 +170,9 @@ def unpack_model(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> 
                 found = folder / MODEL_FILE
                 with found.open("wb") as file:
                     shutil.copyfileobj(content, file)
+            # What tells that nothing was cut off or changed stands at the end, which tar does not read.
+            while counted.read(1 << 16):
+                pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as e:
         raise TrainingError(f"the job's {archive.name} cannot be read: {e}", hint=_ANEW) from e
     if found is None:
@@ -180,8 +185,7 @@ _ANEW = "clear the task to train anew"
 _LEAVE = f"end the container's program with skops.io.dump(model, '/opt/ml/model/{MODEL_FILE}')"
 
 
-def _opened(raw: gzip.GzipFile, most: int) -> tarfile.TarFile:
-    counted: Any = _Counted(raw, most)
+def _opened(counted: Any) -> tarfile.TarFile:
     return tarfile.open(fileobj=counted, mode="r|")
 
 
