@@ -14,7 +14,7 @@ from airflow_mlops.registry.reachable import digest_of
 from airflow_mlops.registry.salvage import unreadable
 from airflow_mlops.store import layout, trash
 from airflow_mlops.store.base import Store
-from airflow_mlops.store.content import file_digest
+from airflow_mlops.store.content import file_digest, unpacked
 
 _SMALL = 4 << 20
 
@@ -47,7 +47,7 @@ class Blobs:
     def json(self, digest: str) -> dict[str, Any]:
         """Content of a sound blob; empty where it is no JSON object."""
         try:
-            body = json.loads(self._store.get(layout.blob(digest)))
+            body = json.loads(unpacked(self._store.get(layout.blob(digest))))
         except ValueError:
             return {}
         return body if isinstance(body, dict) else {}

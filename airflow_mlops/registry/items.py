@@ -12,7 +12,7 @@ from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
 from airflow_mlops.registry.entry import Entry
 from airflow_mlops.registry.shared import Shared
 from airflow_mlops.store.base import Store
-from airflow_mlops.store.content import get_blob, put_json
+from airflow_mlops.store.content import get_text, put_json
 
 BATCH = "batch"
 _KEPT = 16 << 20  # bytes of JSON
@@ -34,7 +34,7 @@ class Items:
 
         :raises CorruptObject: when an earlier attempt left it, and it was damaged since: nothing may name it.
         """
-        digest = put_json(self._store, {"items": items, "conflicts": conflicts})
+        digest = put_json(self._store, {"items": items, "conflicts": conflicts}, packed=True)
         self._read(digest)
         return digest
 
@@ -81,7 +81,7 @@ class Items:
         with self._lock:
             if digest in self._kept:
                 return self._kept[digest][1]
-        raw = get_blob(self._store, digest)
+        raw = get_text(self._store, digest)
         body = json.loads(raw)
         batch = {part: {item["key"]: item for item in body[part]} for part in ("items", "conflicts")}
         with self._lock:

@@ -296,7 +296,7 @@ class Log(Generic[S]):
         except (StoreError, UnusablePage) as e:
             _logger.warning("could not pack entries of the log %s: %s", self._chain.where, e)
         try:
-            if memory.weight >= _CHECKPOINT and (digest := memory.save(mend=self._distrust)) is not None:
+            if memory.due(_CHECKPOINT) and (digest := memory.save(mend=self._distrust)) is not None:
                 self._checkpoint = {"digest": digest, "seq": memory.seq, "checksum": memory.checksum}
                 self._distrust = False
             self._chain.write_head(memory.seq, memory.checksum, self._packs, self._checkpoint)

@@ -33,6 +33,9 @@ class Memory(Protocol[S_co]):
     def find(self, op_id: str) -> int | None:
         """The seq of an operation's entry."""
 
+    def due(self, least: int) -> bool:
+        """Whether a checkpoint is due, of which there is none for less than ``least``."""
+
     def checksum_of(self, seq: int) -> str:
         """The checksum of an entry taken in."""
 
@@ -79,6 +82,10 @@ class Whole(Generic[S]):
     def find(self, op_id: str) -> int | None:
         """The seq of an operation's entry."""
         return self._by_op.get(op_id)
+
+    def due(self, least: int) -> bool:
+        """Never."""
+        return False
 
     def checksum_of(self, seq: int) -> str:
         """The checksum of an entry."""

@@ -1,18 +1,18 @@
-"""A table of JSON rows in content-addressed blobs of 1,000 rows each, read when a row is asked for."""
+"""A table of JSON rows in content-addressed blobs of 250 rows each, read when a row is asked for."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
 from airflow_mlops.registry.parallel import parallel
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
-from airflow_mlops.store.content import canonical_json, get_json, put_blob
+from airflow_mlops.store.content import get_json, packed_json, put_blob
 
-ROWS = 1000
+ROWS = 250
 
 
 class UnusablePage(Exception):
@@ -64,24 +64,15 @@ class Pages:
         """Say that row ``place`` was changed."""
         self._stored[place // ROWS] = None
 
-    def save(self, *, known: Iterable[str] = (), mend: bool = False) -> list[str]:
+    def save(self, *, mend: bool = False) -> list[str]:
         """Store the pages that are new or changed, and return the digests of all.
 
-        :param known: digests of pages that need no writing.
         :param mend: write over a page that is already there: it may be damaged.
         """
         for number, digest in enumerate(self._stored):
             if digest is None:
-                self._stored[number] = self._save(canonical_json(self._read[number]), known, mend)
+                self._stored[number] = write_page(self._store, self._read[number], (), mend)
         return [digest for digest in self._stored if digest is not None]
-
-    def _save(self, data: bytes, known: Iterable[str], mend: bool) -> str:
-        digest = hashlib.sha256(data).hexdigest()
-        if mend:
-            self._store.put(layout.blob(digest), data)
-        elif digest not in known:
-            put_blob(self._store, data)
-        return digest
 
     def _page(self, number: int) -> list[Any]:
         if number not in self._read:
@@ -89,12 +80,33 @@ class Pages:
         return self._read[number]
 
     def _fetch(self, number: int) -> list[Any]:
-        digest = self._stored[number]
-        expected = min(ROWS, self._length - number * ROWS)
-        try:
-            rows = get_json(self._store, digest or "")
-        except (ObjectNotFound, CorruptObject, ValueError, TypeError) as e:
-            raise UnusablePage(f"page {digest} of a checkpoint cannot be read") from e
-        if not isinstance(rows, list) or len(rows) != expected:
-            raise UnusablePage(f"page {digest} of a checkpoint does not hold {expected} rows")
-        return rows
+        return read_page(self._store, self._stored[number], min(ROWS, self._length - number * ROWS))
+
+
+def read_page(store: Store, digest: str | None, expected: int) -> list[Any]:
+    """Return the rows of a stored page.
+
+    :raises UnusablePage: when it is missing or damaged, or there are not as many as expected.
+    """
+    try:
+        rows = get_json(store, digest or "")
+    except (ObjectNotFound, CorruptObject, ValueError, TypeError) as e:
+        raise UnusablePage(f"page {digest} of a checkpoint cannot be read") from e
+    if not isinstance(rows, list) or len(rows) != expected:
+        raise UnusablePage(f"page {digest} of a checkpoint does not hold {expected} rows")
+    return rows
+
+
+def write_page(store: Store, rows: list[Any], known: Container[str | None], mend: bool) -> str:
+    """Store a page and return its digest.
+
+    :param known: digests of pages that need no writing.
+    :param mend: write over a page that is already there: it may be damaged.
+    """
+    data = packed_json(rows)
+    digest = hashlib.sha256(data).hexdigest()
+    if mend:
+        store.put(layout.blob(digest), data)
+    elif digest not in known:
+        put_blob(store, data)
+    return digest

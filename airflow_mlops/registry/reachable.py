@@ -21,7 +21,7 @@ from airflow_mlops.registry.records import stored_pipelines
 from airflow_mlops.registry.released import released_captures, released_snapshots
 from airflow_mlops.store import layout, trash
 from airflow_mlops.store.base import Store
-from airflow_mlops.store.content import canonical_json
+from airflow_mlops.store.content import canonical_json, unpacked
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ COLLECTED = ("blobs/", "reports/", "handover/")
 _RUN = re.compile(rb"[0-9a-f]{64,}")
 _ENTRY = re.compile(r"pipelines/[^/]+/(log|ledger)/\d{10}\.json")
 _NAME = re.compile(r"([0-9a-f]{64})(\.[a-z]+)?")
-# How files begin that name no object: Parquet, zip (skops, bundles), NumPy, gzip.
-_OPAQUE = (b"PAR1", b"PK\x03\x04", b"\x93NUMPY", b"\x1f\x8b")
+# How files begin that name no object: Parquet, zip (skops, bundles), NumPy.
+_OPAQUE = (b"PAR1", b"PK\x03\x04", b"\x93NUMPY")
 _CHUNK = 256
 
 
@@ -114,8 +114,16 @@ def _content(store: Store, digest: bytes) -> bytes:
             raw = store.get(place)
             if hashlib.sha256(raw).digest() != digest:
                 raise CorruptObject(f"the object {place!r} in {store.uri} is damaged: its sha256 is not its name")
-            return raw
+            return _text(raw)
     return b""  # it was there a moment ago: somebody deletes by hand
+
+
+def _text(raw: bytes) -> bytes:
+    """What a blob says; a compressed file that is no JSON of this package names nothing."""
+    try:
+        return unpacked(raw)
+    except ValueError:
+        return b""
 
 
 def _places(store: Store, key: str) -> Iterator[str]:

@@ -9,10 +9,11 @@ from typing import Any
 from airflow_mlops.registry.entry import Entry
 from airflow_mlops.registry.items import Items
 from airflow_mlops.registry.log import Log
+from airflow_mlops.registry.models import Model
 from airflow_mlops.registry.rollout import Rollout, rollout_of
 from airflow_mlops.registry.rules import Rules
 from airflow_mlops.registry.shared import Shared
-from airflow_mlops.registry.state import Model, Row, State
+from airflow_mlops.registry.state import Row, State
 from airflow_mlops.registry.version import Notes, Share, Version
 
 

@@ -80,8 +80,8 @@ def _needed(registry: Registry) -> set[_Model]:
     """Versions that serve, are tried, or would serve after a rollback."""
     return registry.log.view(
         lambda state: {
-            (key, number)
-            for key, model in state.models.items()
+            (model.key, number)
+            for model in state.models.values()
             for number in (model.champion, model.challenger, *model.before[-1:])
             if number is not None
         }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airflow_mlops.exceptions import PromotionConflict, RegistryError, VersionNotFound
+from airflow_mlops.registry.models import Model
 from airflow_mlops.registry.rollout import Rollout, rollout_of
-from airflow_mlops.registry.state import Model, State
+from airflow_mlops.registry.state import State
 from airflow_mlops.registry.version import model_name
 
 

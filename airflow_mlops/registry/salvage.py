@@ -10,8 +10,8 @@ from typing import Any
 from airflow_mlops.exceptions import CorruptObject, ObjectNotFound, StoreError
 from airflow_mlops.registry.entry import Entry, unsealed
 from airflow_mlops.registry.items import Items
+from airflow_mlops.registry.models import Model as Aliases
 from airflow_mlops.registry.parallel import parallel
-from airflow_mlops.registry.state import Model as Aliases
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import get_json
@@ -141,7 +141,8 @@ def _checkpoint(store: Store, digest: str) -> Iterator[str]:
     yield digest
     try:
         root = get_json(store, digest)
-        for table in ("models", "versions", "entries"):
+        yield from (digest for _, _, digest in root["models"]["pages"])
+        for table in ("versions", "entries"):
             yield from root[table]["pages"]
     except (CorruptObject, ObjectNotFound, ValueError, TypeError, KeyError):
         return

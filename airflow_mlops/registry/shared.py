@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
 from airflow_mlops.store.base import Store
-from airflow_mlops.store.content import get_blob
+from airflow_mlops.store.content import get_text
 
 OF = "of"
 
@@ -55,7 +55,7 @@ class Shared:
             if digest in self._kept:
                 return self._kept[digest]
         try:
-            raw = get_blob(self._store, digest)
+            raw = get_text(self._store, digest)
             body = json.loads(raw)
             if not isinstance(body, dict):
                 raise ValueError("it is no JSON object")

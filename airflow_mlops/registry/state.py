@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_mlops.exceptions import CorruptObject, ObjectNotFound, RegistryError
 from airflow_mlops.registry.entry import Entry
 from airflow_mlops.registry.items import BATCH, Items
+from airflow_mlops.registry.models import Model, Models
 from airflow_mlops.registry.pages import Pages, UnusablePage
-from airflow_mlops.registry.rollout import begun, moved
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import get_json, put_json
 
+_FORMAT = 2
 _METRICS = 8
+_SPARED, _UNSPARED = 32, 500  # of how many models one item that a reader takes in; the most of them
 _TYPES = ("register", "annotate", "promote", "rollback", "retire", "tag", "challenger", "rollout")
 
 
@@ -35,76 +37,6 @@ class Row:
     more: dict[str, Any]
 
 
-@dataclass
-class Model:
-    """Versions and aliases of one model key.
-
-    :param places: rows of its versions in the table of all, by number.
-    :param before: former champions that a rollback would return to, the latest last.
-    :param rollout: what :func:`~airflow_mlops.registry.rollout.rollout_of` takes, while one is under way.
-    """
-
-    key: str | None
-    places: list[int] = field(default_factory=list)
-    champion: int | None = None
-    challenger: int | None = None
-    before: list[int] = field(default_factory=list)
-    rollout: dict[str, Any] | None = None
-
-    def crown(self, number: int) -> None:
-        """Make a version the champion."""
-        if self.champion not in (None, number):
-            self.before.append(self.champion)
-        self.champion = number
-        self.challenger = None if self.challenger == number else self.challenger
-        self.end_rollout()
-
-    def step_back(self, number: int) -> None:
-        """Make ``number``, the last of ``before``, the champion again."""
-        while self.before and self.before.pop() != number:
-            pass
-        self.champion = number
-        self.challenger = None if self.challenger == number else self.challenger
-        self.end_rollout()
-
-    def try_out(self, number: int) -> None:
-        """Make a version the challenger; one that rolls out stays it."""
-        if self.rollout is None:
-            self.challenger = number
-
-    def roll(self, seq: int, payload: dict[str, Any]) -> None:
-        """Begin a rollout, take it a step further, or end it."""
-        if payload["kind"] == "begin":
-            self.rollout, self.challenger = begun(seq, payload), payload["version"]
-        elif self.rollout is not None and (kept := moved(self.rollout, payload)) is not None:
-            self.rollout = kept
-        else:
-            self.end_rollout()
-
-    def end_rollout(self) -> None:
-        """Free the challenger that was rolled out: it was judged against a champion that is none any more, or fell."""
-        if self.rollout is not None:
-            self.rollout = self.challenger = None
-
-    def retire(self, number: int) -> None:
-        """Never return to a version, nor try it; without its champion a model has nothing to return to or to try."""
-        if number == self.champion:
-            self.champion = self.challenger = self.rollout = None
-            self.before = []
-            return
-        if self.rollout is not None and self.rollout["version"] == number:
-            self.end_rollout()
-        self.challenger = None if self.challenger == number else self.challenger
-        kept: list[int] = []
-        for n in self.before:
-            if n != number and (not kept or kept[-1] != n):
-                kept.append(n)
-        # Without the one between them, a champion could stand before itself.
-        while kept and kept[-1] == self.champion:
-            kept.pop()
-        self.before = kept
-
-
 class State:
     """The fold of a registry's log; a :class:`~airflow_mlops.registry.memory.Memory`."""
 
@@ -116,10 +48,9 @@ class State:
         """Go back to before the first entry."""
         self.seq, self.checksum, self.weight = 0, "", 0
         self.at, self.action = "", ""
-        self.models: dict[str | None, Model] = {}
+        self.models = Models(self._store)
         self._versions = Pages(self._store)  # key, number, seq, at, more
         self._entries = Pages(self._store)  # op id, checksum
-        self._stored_models: list[str] = []
         self._by_op: dict[str, int] = {}
         self._all_ops = True
 
@@ -167,6 +98,13 @@ class State:
             seq = self._by_op.get(op_id)
         return seq
 
+    def due(self, least: int) -> bool:
+        """Whether a checkpoint is due: it spares readers work, and writes again what has changed since the last.
+
+        :param least: entries, or items of batches, that are too few for one; of many models more are.
+        """
+        return self.weight >= max(least, min(len(self.models) // _SPARED, _UNSPARED))
+
     def checksum_of(self, seq: int) -> str:
         """The checksum of an entry taken in."""
         checksum: str = self._entries[seq - 1][1]
@@ -210,11 +148,12 @@ class State:
     def _apply(self, e: Entry) -> None:
         number = e.payload["version"]
         if e.type == "register":
-            model = self.models.setdefault(e.key, Model(e.key))
+            model = self.models.make(e.key)
             model.places.append(len(self._versions))
             self._versions.append([e.key, number, e.seq, e.at, _summary(e.payload["record"])])
             return
-        model = self.models[e.key]
+        # A note or a tag changes the version alone.
+        model = self.models.peek(e.key) if e.type in ("annotate", "tag") else self.models.change(e.key)
         if e.type == "challenger":
             model.try_out(number)
             return
@@ -257,23 +196,18 @@ class State:
 
     def save(self, *, mend: bool = False) -> str:
         """Store a checkpoint and return its digest."""
-        models = Pages(self._store)
-        for m in self.models.values():
-            row: list[Any] = [m.key, m.places, m.champion, m.challenger, m.before]
-            models.append([*row, m.rollout] if m.rollout is not None else row)
-        self._stored_models = models.save(known=self._stored_models, mend=mend)
         root = {
-            "format": 1,
+            "format": _FORMAT,
             "log": self._prefix,
             "seq": self.seq,
             "checksum": self.checksum,
             "at": self.at,
             "action": self.action,
-            "models": {"rows": len(models), "pages": self._stored_models},
+            "models": {"rows": len(self.models), "pages": self.models.save(mend=mend)},
             "versions": {"rows": len(self._versions), "pages": self._versions.save(mend=mend)},
             "entries": {"rows": len(self._entries), "pages": self._entries.save(mend=mend)},
         }
-        digest = put_json(self._store, root)
+        digest = put_json(self._store, root, packed=True)
         self.weight = 0
         return digest
 
@@ -284,20 +218,20 @@ class State:
         """
         try:
             root = get_json(self._store, digest)
-            if [root[k] for k in ("format", "log", "seq", "checksum")] != [1, self._prefix, seq, checksum]:
+            if [root[k] for k in ("format", "log", "seq", "checksum")] != [_FORMAT, self._prefix, seq, checksum]:
                 raise ValueError("it stands for something else")
-            models, versions, entries = (
-                Pages(self._store, root[table]["pages"], root[table]["rows"])
-                for table in ("models", "versions", "entries")
+            models = Models(self._store, root["models"]["pages"])
+            versions, entries = (
+                Pages(self._store, root[table]["pages"], root[table]["rows"]) for table in ("versions", "entries")
             )
-            found = {row[0]: Model(*row) for row in models.rows()}
+            if len(models) != root["models"]["rows"]:
+                raise ValueError("its models are not all there")
             at, action = root["at"], root["action"]
         except (ObjectNotFound, CorruptObject, ValueError, TypeError, KeyError) as e:
             raise UnusablePage(f"the checkpoint {digest} cannot be used: {e}") from e
         self.clear()
         self.seq, self.checksum, self.at, self.action = seq, checksum, at, action
-        self.models, self._versions, self._entries = found, versions, entries
-        self._stored_models = root["models"]["pages"]
+        self.models, self._versions, self._entries = models, versions, entries
         self._all_ops = False
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import uuid
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,12 @@ from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.trash import recovering
 
+PACKED = b"\x1f\x8b"
+"""How compressed JSON begins."""
+
 _ATTEMPTS = 5
+_GZIP = 31
+_LONG, _MOST = 1000, 1 << 30  # bytes of JSON: what is compressed, and what is unpacked at most
 _UNUSUAL = re.compile(r"[^\n -~]")
 
 
@@ -101,14 +107,58 @@ def get_blob_file(store: Store, digest: str, path: Path) -> None:
         tmp.unlink(missing_ok=True)
 
 
-def put_json(store: Store, obj: Any) -> str:
-    """Store ``obj`` as canonical JSON and return the blob's sha256; NaN is refused with ValueError."""
-    return put_blob(store, canonical_json(obj))
+def put_json(store: Store, obj: Any, *, packed: bool = False) -> str:
+    """Store ``obj`` as canonical JSON and return the blob's sha256; NaN is refused with ValueError.
+
+    :param packed: compress it where it is long; readers need not know.
+    """
+    return put_blob(store, packed_json(obj) if packed else canonical_json(obj))
 
 
 def get_json(store: Store, digest: str) -> Any:
     """Return the object stored by :func:`put_json`, verified."""
-    return json.loads(get_blob(store, digest))
+    return json.loads(get_text(store, digest))
+
+
+def get_text(store: Store, digest: str) -> bytes:
+    """Return the JSON stored by :func:`put_json`, verified.
+
+    :raises CorruptObject: when it cannot be unpacked.
+    """
+    raw = get_blob(store, digest)
+    try:
+        return unpacked(raw)
+    except ValueError as e:
+        raise CorruptObject(
+            f"the object {layout.blob(digest)!r} in {store.uri} cannot be unpacked: {e}",
+            hint="restore the store from a backup: it was not written by this package",
+        ) from e
+
+
+def packed_json(obj: Any) -> bytes:
+    """Return ``obj`` as canonical JSON, compressed by gzip where it is long."""
+    data = canonical_json(obj)
+    if len(data) < _LONG:
+        return data
+    packer = zlib.compressobj(6, zlib.DEFLATED, _GZIP)  # its header names no time
+    return packer.compress(data) + packer.flush()
+
+
+def unpacked(raw: bytes) -> bytes:
+    """Return the JSON that :func:`packed_json` packed; other bytes as they are.
+
+    :raises ValueError: they are damaged, or too many.
+    """
+    if not raw.startswith(PACKED):
+        return raw
+    packer = zlib.decompressobj(_GZIP)
+    try:
+        data = packer.decompress(raw, _MOST)
+    except zlib.error as e:
+        raise ValueError(str(e)) from e
+    if not packer.eof or packer.unused_data:
+        raise ValueError(f"it does not end where it should, or has more than {_MOST:,} bytes")
+    return data
 
 
 def file_digest(path: Path) -> str:

@@ -297,6 +297,8 @@ class Machine(RuleBasedStateMachine):
         self.patch.setattr("airflow_mlops.registry.log._PACK", 4)
         self.patch.setattr("airflow_mlops.registry.log._AHEAD", 3)
         self.patch.setattr("airflow_mlops.registry.pages.ROWS", 4)
+        self.patch.setattr("airflow_mlops.registry.models.KEYS", 1)
+        self.patch.setattr("airflow_mlops.store.content._LONG", 200)
         self.store = Stormy()
         self.models: dict[str | None, One] = {}
         self.ops: dict[str, Op] = {}
