@@ -138,24 +138,18 @@ class SageMakerTrainOperator(TrainOperator):
         from airflow_mlops.triggers.sagemaker import TrainingJobTrigger
 
         self.defer(
-            trigger=TrainingJobTrigger(name, self._conn_id, once=True, poll_interval=self.poll_interval),
+            trigger=TrainingJobTrigger(name, self._conn_id, operation, once=True, poll_interval=self.poll_interval),
             method_name="execute_complete",
-            kwargs={"job": name, "operation": operation, "cost": cost_so_far(context)},
+            # `dag.test()` loses it: what matters is told by the event.
+            kwargs={"cost": cost_so_far(context)},
         )
 
     def execute_complete(
-        self,
-        context: Context,
-        event: Any = None,
-        job: str = "",
-        operation: str = "",
-        cost: Mapping[str, float] | None = None,
+        self, context: Context, event: Any = None, cost: Mapping[str, float] | None = None
     ) -> dict[str, Any]:
         """Register the model of a job that has ended, or say why there is none.
 
-        :param event: of the trigger; what it says is asked of SageMaker again.
-        :param job: the job's name.
-        :param operation: id of the operation that registers its model.
+        :param event: of the trigger; how the job stands is asked of SageMaker again.
         :param cost: of the task before it waited.
         :raises TrainingUnavailable: SageMaker could not be asked, or had no room; the next try finds the same job.
         """
@@ -163,8 +157,11 @@ class SageMakerTrainOperator(TrainOperator):
             scope, meter = run_scope(context, self.history), start_meter(context)
             if not isinstance(event, dict) or event.get("status") != "ok":
                 said = event.get("message") if isinstance(event, dict) else event
-                raise TrainingUnavailable(f"waiting for the SageMaker job {job} broke off: {said}")
-            if (registered := self._registered(operation)) is not None:
+                raise TrainingUnavailable(
+                    f"waiting for the SageMaker job broke off: {said}", hint="the next try waits on"
+                )
+            job = str(event["job"])
+            if (registered := self._registered(event["operation"])) is not None:
                 return registered
             self._running = job
             found = self._jobs.find(job)

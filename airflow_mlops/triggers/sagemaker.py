@@ -17,21 +17,23 @@ RUNNING = ("InProgress", "Stopping")
 class TrainingJobTrigger(PollingTrigger):
     """Waits for a training job, however it ends; a task that a person stops while it waits stops its job.
 
-    The event: ``{"version": the job's status, "job": its name}``. Not the provider's own trigger: that needs
-    aiobotocore, which holds boto3 and botocore at versions of its own.
+    The event: ``{"version": the job's status, "job": its name, "operation"}``. Not the provider's own trigger: that
+    needs aiobotocore, which holds boto3 and botocore at versions of its own.
 
     :param job: the job's name.
     :param conn_id: the AWS connection.
+    :param operation: id of the operation that registers its model; told again in the event.
     """
 
-    def __init__(self, job: str, conn_id: str, **kwargs: Any) -> None:
+    def __init__(self, job: str, conn_id: str, operation: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.job = job
         self.conn_id = conn_id
+        self.operation = operation
 
     def arguments(self) -> dict[str, Any]:
-        """Return ``job`` and ``conn_id``."""
-        return {"job": self.job, "conn_id": self.conn_id}
+        """Return ``job``, ``conn_id`` and ``operation``."""
+        return {"job": self.job, "conn_id": self.conn_id, "operation": self.operation}
 
     @cached_property
     def _jobs(self) -> TrainingJobs:
@@ -42,7 +44,8 @@ class TrainingJobTrigger(PollingTrigger):
     def look(self) -> dict[str, Any] | None:
         """Ask SageMaker how the job stands."""
         found = self._jobs.find(self.job)
-        return {"version": found["TrainingJobStatus"], "job": self.job} if found else None
+        told = {"job": self.job, "operation": self.operation}
+        return {"version": found["TrainingJobStatus"], **told} if found else None
 
     def is_news(self, found: dict[str, Any]) -> bool:
         """Whether the job has ended."""

@@ -6,10 +6,13 @@ import asyncio
 import functools
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,7 +235,7 @@ def test_a_reply_that_was_lost_is_no_second_job(sagemaker, connect, snapshot, mo
 
     submit(task)
     monkeypatch.setattr(TrainingJobs, "find", blind)
-    assert submit(operator(snapshot)).kwargs["job"] == sagemaker.created[0]
+    assert submit(operator(snapshot)).trigger.job == sagemaker.created[0]
     assert len(sagemaker.jobs) == 1
 
 
@@ -340,3 +343,57 @@ def test_moto_trains_at_once(connect, snapshot, s3_endpoint, s3_client, s3_bucke
     leave(s3_client, s3_bucket, job, model_file)
     assert task.execute(context(task))["version"] == 1
     assert len(there.list_training_jobs(NameContains=job["TrainingJobName"][:-2])["TrainingJobSummaries"]) == 1
+
+
+DAG = """
+import os, subprocess, sys
+subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+from airflow.sdk import DAG
+from airflow_mlops.operators.data import SnapshotOperator
+from airflow_mlops.operators.sagemaker import SageMakerTrainOperator
+DATA = {"source": "people.csv", "target": "target", "id": "id"}
+with DAG("people__train", schedule=None) as dag:
+    snapshot = SnapshotOperator(task_id="snapshot", pipeline="people", data=DATA)
+    fit = SageMakerTrainOperator(
+        task_id="fit", pipeline="people", snapshot=snapshot.output, data=DATA, poll_interval=0.1,
+        train={"sagemaker": {"image": "registry/trainer:1", "role": "arn:aws:iam::123456789012:role/trainer"}},
+    )
+DagBundlesManager().sync_bundles_to_db()
+bag = DagBag(os.devnull, bundle_path=None, bundle_name="dags-folder")
+bag.bag_dag(dag)
+sync_bag_to_db(bag, "dags-folder", None)
+run = dag.test()
+print("ended:", run.state, *sorted(f"{ti.task_id}={ti.state}" for ti in run.get_task_instances()))
+"""
+
+
+def test_airflow_defers_the_task_and_resumes_it(
+    sagemaker, connect, snapshot, s3_client, s3_bucket, s3_store, model_file, tmp_path
+) -> None:
+    connect(sagemaker.url)
+    (tmp_path / "dag.py").write_text(DAG)
+
+    def train() -> None:
+        while not sagemaker.created or sagemaker.created[0] not in sagemaker.jobs:
+            time.sleep(0.05)
+        (job,) = sagemaker.jobs.values()
+        # Seen to run by the task and by the trigger.
+        while [name for name, _ in sagemaker.asked].count("DescribeTrainingJob") < 4:
+            time.sleep(0.05)
+        leave(s3_client, s3_bucket, job, model_file)
+        sagemaker.end(job["TrainingJobName"])
+
+    there = threading.Thread(target=train, daemon=True)
+    there.start()
+    env = os.environ | {"AIRFLOW_HOME": str(tmp_path / "home"), "AIRFLOW__MLOPS__DATA_ROOT": str(tmp_path)}
+    env |= {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "dag.py")], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    assert "ended: success fit=success snapshot=success" in done.stdout, (done.stdout + done.stderr)[-3000:]
+    there.join(10)
+    version = Registry(s3_store, "people").get(1)
+    assert version.record["job"]["name"] == sagemaker.created[0]
+    assert len(sagemaker.created) == 1
