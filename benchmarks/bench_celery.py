@@ -168,7 +168,7 @@ def main() -> int:
                             print(f"{workers} worker(s): {seconds:6.1f} s, a task {fit:.1f} s", flush=True)
     one, two = (statistics.median(took[n]) for n in (1, 2))
     ratio = one / two
-    print(f"\n{args.tasks} trainings, load of the machine before: {load:.2f}")
+    print(f"\n{args.tasks} trainings; load of the machine {load:.2f} before, {os.getloadavg()[0]:.2f} at the end")
     print(f"one worker {one:.1f} s, two workers {two:.1f} s: {ratio:.2f} times as fast (target: at least {TARGET})")
     return 0 if ratio >= TARGET else 1
 
