@@ -1,6 +1,6 @@
 """Two Celery workers against one: the same training tasks, each worker on a core of its own.
 
-    python benchmarks/bench_celery.py [--tasks 12] [--trees 150] [--repeat 2]
+    python benchmarks/bench_celery.py [--tasks 12] [--trees 400] [--repeat 2]
 
 Airflow's services of docker-compose.yml, PostgreSQL and Redis run as processes on this machine; the store is a folder.
 A snapshot is trained on by so many mapped tasks, one seed each, in workers that take one task at a time and are held
@@ -63,6 +63,8 @@ class Cluster(ComposeAirflow):
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": "1",
             # A worker that took a second task would keep it from one that is free.
             "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1",
+            # Airflow's own value: the scheduler shares the workers' cores.
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "1",
             "OMP_NUM_THREADS": "1",
         }
 
@@ -125,7 +127,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--tasks", type=int, default=12)
-    parser.add_argument("--trees", type=int, default=150)
+    parser.add_argument("--trees", type=int, default=400)
     parser.add_argument("--repeat", type=int, default=2)
     args = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
