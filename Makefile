@@ -66,9 +66,8 @@ $(UI_KIT): $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[ui]'
 	@touch $@
 
-ui: $(UI_KIT)  ## The MLOps pages in Chromium against a live Airflow, and their rights under FAB; pictures in .demo-ui-pictures
+ui: $(UI_KIT)  ## The MLOps pages in Chromium against a live Airflow; pictures in .demo-ui-pictures
 	@$(CLEAN_ENV) $(BIN)/python -u -m tests.ui.pages
-	@$(CLEAN_ENV) $(BIN)/python -u -m tests.ui.fab_rights
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Who sees which pipeline under FAB's auth manager: ``python -m tests.ui.fab_rights``.
 
-Needs the extra ``ui``. One line for each user, and exit code
+Needs FAB's provider. One line for each user and one for the routes, and exit code
 1 when one sees more or less than they may.
 """
 
@@ -46,10 +46,12 @@ def main() -> int:
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
         }
         _build(Path(folder, "store"))
-        found = _ask()
+        client = _client()
+        found, open_routes = _ask(client), _open(client)
     for user, expected in EXPECTED.items():
         print(f"{user:10} {'as it should be' if found[user] == expected else f'{found[user]} instead of {expected}'}")
-    return int(found != EXPECTED)
+    print(f"{'routes':10} {open_routes or 'as it should be'}")
+    return int(found != EXPECTED or bool(open_routes))
 
 
 def _build(store: Path) -> None:
@@ -82,15 +84,44 @@ def _build(store: Path) -> None:
             manager.add_user(user, user, user, f"{user}@example.org", role, password=user)
 
 
-def _ask() -> dict[str, tuple[int, list[str], int, bool, int]]:
+def _client() -> Any:
     from airflow.api_fastapi.app import cached_app
     from fastapi.testclient import TestClient
 
-    client = TestClient(cached_app(), raise_server_exceptions=False)
+    return TestClient(cached_app(), raise_server_exceptions=False)
+
+
+def _sign_in(client: Any, user: str) -> dict[str, str]:
+    signed_in = client.post("/auth/token", json={"username": user, "password": user}).json()
+    return {"Authorization": f"Bearer {signed_in['access_token']}"}
+
+
+def _open(client: Any) -> list[str]:
+    """Routes that answer whom they should not: nobody, who may not see plugin pages, who may not read the pipeline."""
+    from airflow_mlops.plugins.api.app import create_api
+
+    nobody: dict[str, str] = {}
+    asked = ((nobody, 401), (_sign_in(client, "noplugins"), 403), (_sign_in(client, "viewer"), 403))
+    limited, found = _sign_in(client, "limited"), []
+    paths = sorted(getattr(route, "path", "") for route in create_api().routes)
+    if not {"/fleet", "/runs/{dag_id}"} <= {*paths}:
+        return ["the routes are not found"]
+    for path in paths:
+        url = "/mlops/api" + path.format(pipeline="hidden", dag_id="hidden__train")
+        query = {"run_id": "q1", "window": "w", "column": "c"}
+        for headers, status in asked:
+            answer = client.get(url, headers=headers, params=query)
+            if answer.status_code != status:
+                found.append(f"{url}: {answer.status_code} instead of {status}")
+        if "{" in path and client.get(url, headers=limited, params=query).status_code != 404:
+            found.append(f"{url}: not 404 for who may not read it")
+    return found
+
+
+def _ask(client: Any) -> dict[str, tuple[int, list[str], int, bool, int]]:
     found = {}
     for user in EXPECTED:
-        signed_in = client.post("/auth/token", json={"username": user, "password": user}).json()
-        headers = {"Authorization": f"Bearer {signed_in['access_token']}"}
+        headers = _sign_in(client, user)
         fleet = client.get("/mlops/api/fleet", headers=headers)
         rows: list[dict[str, Any]] = fleet.json().get("rows", [])
         churn = next((r for r in rows if r["pipeline"] == "churn"), None)
@@ -109,5 +140,5 @@ if __name__ == "__main__":
     try:
         version("apache-airflow-providers-fab")
     except PackageNotFoundError:
-        sys.exit("FAB's auth manager is missing: say `make ui`, or pip install apache-airflow-providers-fab")
+        sys.exit("FAB's auth manager is missing: say `make install`, or pip install apache-airflow-providers-fab")
     sys.exit(main())
