@@ -112,6 +112,11 @@ def fleet_on_desk_and_phone_in_both_themes(w: World) -> str:
                 row.wait_for()
                 want("v" in row.inner_text(), f"{pipeline} names no version")
             want("dark" in page.evaluate("document.documentElement.className") or theme == "light", "not dark")
+            wide = page.evaluate("""() => [...document.querySelectorAll('li[data-pipeline]')].flatMap((card) =>
+              [...card.querySelectorAll('*')]
+                .filter((part) => part.getBoundingClientRect().right > card.getBoundingClientRect().right - 4)
+                .map((part) => part.textContent))""")
+            want(not wide, f"over the border of its card: {wide}")
             w.picture(f"fleet-{screen}-{theme}")
     took = []
     for path, shown in (("plugin/mlops", f'[data-pipeline="{FLIGHTS}"]'), ("dags", f'a[href$="{FLIGHTS}__train"]')):
@@ -124,17 +129,55 @@ def fleet_on_desk_and_phone_in_both_themes(w: World) -> str:
 @check
 def fleet_by_keyboard(w: World) -> None:
     page = w.open("plugin/mlops")
-    page.get_by_role("searchbox", name="Search pipelines").press_sequentially("breast")
+    box = page.get_by_role("searchbox", name="Search pipelines")
+    # Slower than the page waits before it asks: each letter comes while an answer is on its way.
+    box.click()
+    page.keyboard.type("breast_cancer", delay=350)
+    want(box.input_value() == "breast_cancer", f"typed breast_cancer, there is {box.input_value()}")
+    want(box.evaluate("box => box === document.activeElement"), "the search has lost the focus")
     page.locator(f'[data-pipeline="{FLIGHTS}"]').wait_for(state="detached")
-    want("search=breast" in page.url, "the search is not in the address")
+    page.wait_for_url("**search=breast_cancer")
     page.get_by_role("searchbox", name="Search pipelines").fill("nothing like this")
     page.get_by_role("button", name="Clear search and filters").press("Enter")
     page.locator(f'[data-pipeline="{FLIGHTS}"]').wait_for()
     head = page.get_by_role("columnheader", name="Pipeline")
     head.get_by_role("button").press("Enter")
     page.wait_for_url("**sort=pipeline**")
+    first = "name => document.querySelector('tr[data-pipeline]').dataset.pipeline === name"
+    page.wait_for_function(first, arg=CANCER)
     want(head.get_attribute("aria-sort") == "ascending", "the order is not told to who cannot see it")
-    page.wait_for_function("document.querySelector('tr[data-pipeline]').dataset.pipeline === 'breast_cancer'")
+    page.keyboard.press("Enter")  # the head has kept the focus
+    page.wait_for_function(first, arg=FLIGHTS)
+    want(head.get_attribute("aria-sort") == "descending", "the other order is not told")
+
+
+@check
+def the_first_sort_keeps_the_focus(w: World) -> None:
+    page = w.open("plugin/mlops")
+    button = page.get_by_role("columnheader", name="Level").get_by_role("button")
+    button.press("Enter")
+    page.wait_for_url("**sort=level**")
+    page.wait_for_timeout(1_500)
+    want(button.evaluate("button => button === document.activeElement"), "the head has lost the focus")
+
+
+@check
+def a_page_in_the_background_is_read_once_and_again_when_it_is_seen(w: World) -> None:
+    page = w.sign_in("admin")
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.url) if "/mlops/api/fleet" in r.url else None)
+    page.clock.install()
+    page.add_init_script("Object.defineProperty(document, 'visibilityState', {get: () => window.seen ?? 'hidden'})")
+    w.open("plugin/mlops", page=page)
+    page.locator(f'[data-pipeline="{FLIGHTS}"]').wait_for(timeout=15_000)
+    page.wait_for_timeout(1_000)
+    first = len(asked)
+    page.clock.fast_forward(61_000)
+    page.wait_for_timeout(1_000)
+    want(len(asked) == first, "nobody looks, and it is read again")
+    page.evaluate("window.seen = 'visible'; document.dispatchEvent(new Event('visibilitychange'))")
+    wait_until(page, lambda: len(asked) > first, 10)
+    page.context.close()
 
 
 @check
@@ -181,7 +224,10 @@ def sections_of_a_pipeline(w: World) -> None:
                 time.sleep(1)  # drawn step by step
             wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             want(wide < 2, f"{section} is {wide} px wider than the {screen}'s window")
-            page.get_by_role("tab", name="Timeline").evaluate("tab => tab.scrollIntoView()")
+            tab = page.get_by_role("tab", selected=True).and_(page.locator("[aria-controls*=content]")).first
+            left, right = tab.evaluate("tab => [tab.getBoundingClientRect().left, tab.getBoundingClientRect().right]")
+            want(left >= 0 and right <= SCREENS[screen][0], f"the tab of {section} is out of sight at {left}..{right}")
+            tab.evaluate("tab => tab.scrollIntoView({inline: 'nearest'})")
             w.picture(f"{section}-{screen}-{theme}")
 
 
@@ -241,7 +287,7 @@ def times_follow_airflows_zone(w: World) -> None:
 def numbers_times_and_graphs_are_laid_out_right(w: World) -> None:
     said = w.open("plugin/mlops").evaluate("""async () => {
       const of = (name) => import(new URL(`mlops/static/${name}.js`, document.baseURI));
-      const [f, lineage] = [await of("format"), await of("lineage")];
+      const [f, lineage, drift] = [await of("format"), await of("lineage"), await of("drift")];
       const day = (start, end) => f.windowText({start, end}, "Europe/Berlin");
       const nodes = ["source", "code", "data", "model"].map((id) => ({id}));
       const pairs = [["source", "data"], ["data", "model"], ["code", "model"], ["model", "gone"]];
@@ -257,6 +303,10 @@ def numbers_times_and_graphs_are_laid_out_right(w: World) -> None:
         nothing: [f.moment(null, "UTC"), f.ago("no time"), f.effort(NaN)],
         columns: lineage.columns(nodes, edges).map((c) => c.map((n) => n.id)),
         loop: lineage.columns([{id: "a"}, {id: "b"}], loop).flat().length,
+        // Effects in units of their own: a missing rate of 0.03 is an alarm, a distance of 0.3 is none.
+        steps: [[0.1, 0.33], [0.3, 0.33], [0.4, 0.33], [0.03, 0.02, true], [0.05, 0.02, true], [9, null], [1, null, true]]
+          .map(([effect, threshold, drifted = false]) => drift.step({effect, threshold, drifted})),
+        sentences: ["performance drop", "roc_auc fell", "v2 was trained"].map(f.sentence),
       };
     }""")
     want(
@@ -270,6 +320,8 @@ def numbers_times_and_graphs_are_laid_out_right(w: World) -> None:
             "nothing": ["–", "–", "–"],
             "columns": [["source"], ["code", "data"], ["model"]],
             "loop": 2,
+            "steps": [0, 1, 2, 3, 4, 0, 3],
+            "sentences": ["Performance drop", "roc_auc fell", "v2 was trained"],
         },
         str(said),
     )

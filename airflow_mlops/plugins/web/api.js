@@ -80,7 +80,7 @@ const readers = new Set();
 export const readAgain = () => readers.forEach((reload) => reload());
 
 /**
- * Reads `path` now, again every `every(data)` ms while the page is seen, and when `reload` is called.
+ * Reads `path` now, again every `every(data)` ms while the page is seen (or as soon as it is), and when `reload` is called.
  * What was read stays while it is read again or fails again: {data, problem, loading, reload}.
  */
 export function useData(path, every = () => 30_000) {
@@ -92,25 +92,30 @@ export function useData(path, every = () => 30_000) {
     if (!path) return undefined;
     const stop = new AbortController();
     let timer;
+    let due = false;
     const read = async () => {
       let wait = 30_000;
-      if (document.visibilityState === "visible") {
-        setState((old) => (old.path === path ? { ...old, loading: true } : { path, data: seen.get(path) ?? null, problem: null, loading: true }));
-        try {
-          const data = await get(path, stop.signal);
-          keep(path, data);
-          setState({ path, data, problem: null, loading: false });
-          wait = pace.current(data);
-        } catch (problem) {
-          if (stop.signal.aborted) return;
-          // Of another address there is nothing to keep.
-          setState((old) => ({ path, data: old.path === path ? old.data : null, problem, loading: false }));
-        }
+      due = false;
+      setState((old) => (old.path === path ? { ...old, loading: true } : { path, data: seen.get(path) ?? null, problem: null, loading: true }));
+      try {
+        const data = await get(path, stop.signal);
+        keep(path, data);
+        setState({ path, data, problem: null, loading: false });
+        wait = pace.current(data);
+      } catch (problem) {
+        if (stop.signal.aborted) return;
+        // Of another address there is nothing to keep.
+        setState((old) => ({ path, data: old.path === path ? old.data : null, problem, loading: false }));
       }
-      if (wait) timer = setTimeout(read, wait);
+      if (wait) timer = setTimeout(again, wait);
     };
+    // Nobody looks at a page in the background: it is read when somebody does.
+    const again = () => (document.visibilityState === "visible" ? read() : (due = true));
+    const look = () => due && again();
+    document.addEventListener("visibilitychange", look);
     read();
     return () => {
+      document.removeEventListener("visibilitychange", look);
       stop.abort();
       clearTimeout(timer);
     };

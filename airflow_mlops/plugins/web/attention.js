@@ -1,7 +1,7 @@
 // The card on Airflow's home: which models need somebody, and why.
 import { C, html } from "./host.js";
 import { address, useData } from "./api.js";
-import { count } from "./format.js";
+import { count, sentence } from "./format.js";
 import { AttentionWord, Go, Panel, Small } from "./parts.js";
 import { Read } from "./states.js";
 
@@ -11,7 +11,7 @@ function Line({ row }) {
   return html`<${C.Flex} as="li" columnGap=${3} rowGap=${1} align="baseline" py=${2} borderTopWidth="1px" wrap="wrap">
     <${C.Box} minW="24"><${AttentionWord} level=${row.attention.level} /><//>
     <${Go} to=${row.link} fontWeight="medium" fontSize="sm" minW="40">${row.pipeline}<//>
-    <${Go} to=${row.attention.link} color="fg" fontSize="sm" flex="1" minW="14rem">${row.attention.reason}<//>
+    <${Go} to=${row.attention.link} color="fg" fontSize="sm" flex="1" minW="14rem">${sentence(row.attention.reason)}<//>
   <//>`;
 }
 

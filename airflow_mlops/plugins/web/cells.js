@@ -1,6 +1,6 @@
 // How one property of a pipeline is shown; the fleet's table, its cards and the pipeline's head all use these.
 import { C, React, html } from "./host.js";
-import { effort, number } from "./format.js";
+import { effort, number, sentence } from "./format.js";
 import { AttentionWord, Go, Small, Time, Word } from "./parts.js";
 import { Spark } from "./spark.js";
 
@@ -9,7 +9,7 @@ const none = html`<${C.Text} as="span" color="fg.muted">–<//>`;
 export const Needs = ({ attention, inline = false }) => html`<${C.Flex} direction=${inline ? "row" : "column"} align=${inline ? "baseline" : "flex-start"} gap=${inline ? 3 : 1} wrap=${inline ? "wrap" : "nowrap"}>
   <${AttentionWord} level=${attention.level} />
   <${Go} to=${attention.link} color="fg" fontSize="sm" flex=${inline ? "1 1 16rem" : undefined} title=${attention.reason}>
-    <${C.Text} as="span" overflowWrap="anywhere" lineClamp=${3}>${attention.reason}<//>
+    <${C.Text} as="span" overflowWrap="anywhere" lineClamp=${3}>${sentence(attention.reason)}<//>
   <//>
 <//>`;
 
@@ -63,11 +63,11 @@ export function CheckCell({ check }) {
 export function TrendCell({ trend }) {
   if (!trend) return none;
   const colour = { bad: "fg.error", warning: "fg.warning" }[trend.tone];
-  return html`<${C.HStack} gap=${2} title=${trend.sentence}>
+  return html`<${C.Flex} columnGap=${2} wrap=${{ base: "wrap", md: "nowrap" }} align="center" title=${trend.sentence}>
     <${Spark} values=${trend.points.map((p) => p.value)} label=${trend.metric} colour=${colour} />
     <${C.Box}>
       <${C.Text} color=${colour} fontVariantNumeric="tabular-nums">${number(trend.value)}<//>
-      <${Small} whiteSpace="nowrap">${trend.metric}<//>
+      <${Small} maxW="10rem" overflowWrap="break-word">${trend.metric}<//>
     <//>
   <//>`;
 }

@@ -17,11 +17,23 @@ const TOKENS = {
   faint: "bg.emphasized",
 };
 
+// From calm to urgent; the brightness goes one way, so that it is told without seeing hues.
+const STEPS = {
+  light: ["gray.100", "blue.200", "blue.300", "orange.500", "red.800"],
+  dark: ["gray.800", "blue.800", "blue.500", "orange.500", "yellow.300"],
+};
+
+/** Five colours of a heat map, the calmest first. */
+export function useSteps() {
+  const theme = useTheme();
+  return React.useMemo(() => Object.values(colours({ ...STEPS[theme] })), [theme]);
+}
+
 /** Axes, tooltip and legend in the page's own colours. */
-const base = (paint) => ({
+const base = (paint, label) => ({
   animation: !matchMedia("(prefers-reduced-motion: reduce)").matches,
   textStyle: { color: paint.text, fontFamily: "inherit" },
-  aria: { enabled: true },
+  aria: { enabled: true, label: { description: label } },
   tooltip: {
     confine: true,
     backgroundColor: paint.panel,
@@ -60,7 +72,7 @@ export function Chart({ option, height = 280, label, onClick }) {
         chart.current = ec.init(box.current);
         chart.current.on("click", (event) => clicked.current?.(event));
         const paint = colours(TOKENS);
-        chart.current.setOption({ ...base(paint), ...option(paint) });
+        chart.current.setOption({ ...base(paint, label), ...option(paint) });
         watch = new ResizeObserver(() => chart.current?.resize());
         watch.observe(box.current);
       },

@@ -34,12 +34,21 @@ function Search({ value, onChange }) {
   const [text, setText] = React.useState(value);
   const tell = React.useRef(onChange);
   tell.current = onChange;
-  React.useEffect(() => setText(value), [value]);
+  // What it has asked for itself comes back as `value`, by when more may have been typed.
+  const told = React.useRef(value);
   React.useEffect(() => {
-    if (text === value) return undefined;
-    const timer = setTimeout(() => tell.current(text), 300);
+    if (value === told.current) return;
+    told.current = value;
+    setText(value);
+  }, [value]);
+  React.useEffect(() => {
+    if (text === told.current) return undefined;
+    const timer = setTimeout(() => {
+      told.current = text;
+      tell.current(text);
+    }, 300);
     return () => clearTimeout(timer);
-  }, [text, value]);
+  }, [text]);
   return html`<${C.Input} type="search" size="sm" maxW=${{ base: "100%", md: "20rem" }} placeholder="Search pipelines" aria-label="Search pipelines"
     value=${text} onChange=${(e) => setText(e.target.value)} />`;
 }

@@ -29,6 +29,9 @@ export function windowText({ start, end }, zone) {
   return `${from.slice(0, 16)} to ${to.slice(0, 16)}`;
 }
 
+/** When a window begins: "2026-01-01", with the hour where it is not midnight. */
+export const windowStart = (w, zone) => windowText(w, zone).split(" to ")[0];
+
 const UNITS = [
   ["y", 365 * 86400],
   ["mo", 30 * 86400],
@@ -84,6 +87,9 @@ export function effort(seconds) {
   if (seconds < 5400) return `${number(seconds / 60, 2)} min`;
   return `${number(seconds / 3600, 3)} h`;
 }
+
+/** A sentence as people begin one; a name of somebody's own stays as it is. */
+export const sentence = (text) => (/^[a-z]+[ ,:]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text);
 
 /** "1 pipeline", "3 pipelines" */
 export const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;

@@ -14,6 +14,7 @@ function Bar({ gate }) {
   const [a, b] = [x(low ?? value), x(high ?? value)];
   return html`<${C.Box} as="svg" viewBox="0 0 100 14" width="100%" maxW="14rem" height="14px" preserveAspectRatio="none" aria-hidden="true"
     color=${{ ok: "green.solid", warning: "orange.solid", bad: "red.solid" }[gate.tone] ?? "gray.solid"}>
+    <${C.Box} as="line" x1="0" x2="100" y1="7" y2="7" stroke="currentColor" color="border" strokeWidth="1" />
     <line x1=${a} x2=${b} y1="7" y2="7" stroke="currentColor" strokeWidth="3" opacity="0.5" />
     <rect x=${x(value) - 1} y="3" width="2" height="8" fill="currentColor" />
     <${C.Box} as="line" x1=${x(threshold)} x2=${x(threshold)} y1="0" y2="14" stroke="currentColor" color="fg" strokeWidth="1" strokeDasharray="2 2" vectorEffect="non-scaling-stroke" />
@@ -31,7 +32,7 @@ function numbers(gate) {
 export function Gates({ gates }) {
   return html`<${C.Box} as="ul" listStyleType="none">
     ${gates.map(
-      (gate, i) => html`<${C.Grid} as="li" key=${i} templateColumns="6.5rem minmax(0, 1fr)" gap=${2} py=${1.5} borderTopWidth=${i ? "1px" : 0} alignItems="start">
+      (gate, i) => html`<${C.Grid} as="li" key=${i} templateColumns=${{ base: "minmax(0, 1fr)", sm: "6.5rem minmax(0, 1fr)" }} gap=${2} py=${1.5} borderTopWidth=${i ? "1px" : 0} alignItems="start">
         <${C.Box}><${Word} tone=${gate.tone}>${gate.verdict}<//><//>
         <${C.Box} minW=${0}>
           <${C.Text} fontSize="sm" fontWeight="medium" overflowWrap="anywhere">${gate.name}<//>

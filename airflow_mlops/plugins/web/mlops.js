@@ -2,7 +2,7 @@
 //
 // All modules are named here, also those that only others use: the browser then asks for them at once, not for one
 // after the other. ECharts alone waits until a chart is shown.
-import { C, Router, html } from "./host.js";
+import { C, React, Router, html } from "./host.js";
 import "./api.js";
 import "./actions.js";
 import "./cells.js";
@@ -22,7 +22,7 @@ import Attention from "./attention.js";
 import Fleet from "./fleet.js";
 import Pipeline from "./pipeline.js";
 import Run from "./run.js";
-import { Guard } from "./states.js";
+import { Guard, Loading } from "./states.js";
 
 function Frame({ children }) {
   return html`<${Guard}>
@@ -32,8 +32,28 @@ function Frame({ children }) {
   <//>`;
 }
 
+let settled = false;
+
+/**
+ * Whether to draw. With its first change of address Airflow draws a page anew that it has just loaded, which would take
+ * the typed text, the focus or an open dialog with it: so the address changes once, to itself, before anything is drawn.
+ */
+function useSettled() {
+  const [ready, setReady] = React.useState(settled);
+  const navigate = Router.useNavigate();
+  const { pathname, search, hash, state } = Router.useLocation();
+  React.useEffect(() => {
+    if (settled) return;
+    settled = true;
+    navigate({ pathname, search, hash }, { replace: true, state });
+    setReady(true);
+  }, []);
+  return ready;
+}
+
 /** The navigation entry, the tab of a DAG and the tab of a run: three places, told apart by what they are given. */
 function MLOps({ dagId, runId }) {
+  if (!useSettled()) return html`<${Frame}><${Loading} rows=${8} /><//>`;
   if (runId) return html`<${Frame}><${Run} key=${runId} dagId=${dagId} runId=${runId} /><//>`;
   if (dagId) return html`<${Frame}><${Pipeline} key=${dagId} pipeline=${pipelineOf(dagId)} /><//>`;
   return html`<${Whole} />`;

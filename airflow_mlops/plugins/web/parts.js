@@ -51,7 +51,9 @@ export const wholeRunPath = (dagId, runId) => `plugin/mlops/runs/${encodeURIComp
 export function Span({ window: w, ...more }) {
   const zone = useZone();
   if (!w) return NONE;
-  return html`<${C.Text} as="span" whiteSpace="nowrap" title=${`${w.start} to before ${w.end}`} ...${more}>${windowText(w, zone)}<//>`;
+  // Broken between its ends, never inside of one.
+  const [from, to] = windowText(w, zone).split(" to ").map((end) => html`<${C.Box} as="span" whiteSpace="nowrap">${end}<//>`);
+  return html`<${C.Text} as="span" title=${`${w.start} to before ${w.end}`} ...${more}>${from} to ${to}<//>`;
 }
 
 /** Secondary text under a main one. */
@@ -132,7 +134,7 @@ export function Facts({ rows, ...more }) {
   return html`<${C.DataList.Root} orientation="horizontal" size="sm" gap=${2} ...${more}>
     ${said.map(
       ([name, value]) => html`<${C.DataList.Item} key=${name} alignItems="baseline">
-        <${C.DataList.ItemLabel} minW="32">${name}<//>
+        <${C.DataList.ItemLabel} minW=${{ base: "24", sm: "32" }}>${name}<//>
         <${C.DataList.ItemValue} overflowWrap="anywhere">${value}<//>
       <//>`,
     )}

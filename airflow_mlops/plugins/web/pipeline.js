@@ -29,7 +29,7 @@ function Tile({ name, children }) {
 }
 
 function Standing({ row }) {
-  return html`<${C.Flex} as="dl" wrap="wrap" columnGap=${9} rowGap=${3} mt=${4}>
+  return html`<${C.Box} as="dl" display=${{ base: "grid", sm: "flex" }} gridTemplateColumns="repeat(2, minmax(0, 1fr))" flexWrap="wrap" columnGap=${{ base: 3, sm: 9 }} rowGap=${3} mt=${4}>
     <${Tile} name="Champion"><${ChampionCell} row=${{ ...row, rollout: null }} /><//>
     ${row.challenger !== null && html`<${Tile} name="Challenger">v${row.challenger}<//>`}
     ${row.rollout &&
@@ -75,6 +75,7 @@ function Header({ data, reload, alone }) {
     <${Standing} row=${row} />
     <${C.Flex} gap=${4} mt=${4} wrap="wrap" fontSize="sm">
       ${alone ? html`<${Go} to="plugin/mlops">all pipelines<//>` : html`<${Go} to=${wholePath(row.pipeline)}>whole window<//>`}
+      <${C.Text} as="span" color="fg.muted">DAGs:<//>
       ${Object.entries(row.dags).map(([suffix, dag]) => html`<${Go} key=${dag} to=${`dags/${encodeURIComponent(dag)}`}>${DAG_NAMES[suffix] ?? suffix}<//>`)}
     <//>
     ${data.advice.length > 0 &&
@@ -92,6 +93,18 @@ function KeyChoice({ keys, value, onChange }) {
       ${keys.map((key) => html`<option key=${key} value=${key}>${key}</option>`)}
     <//>
     <${C.NativeSelect.Indicator} />
+  <//>`;
+}
+
+/** The sections' names; where they are wider than the window, the chosen one is in sight. */
+function Tabs({ section }) {
+  const list = React.useRef(null);
+  React.useEffect(() => {
+    const tab = list.current?.querySelector("[aria-selected=true]");
+    if (tab) list.current.scrollTo({ left: tab.offsetLeft - (list.current.clientWidth - tab.clientWidth) / 2 });
+  }, [section]);
+  return html`<${C.Tabs.List} ref=${list} overflowX="auto" flex="1" minW=${0}>
+    ${SECTIONS.map(([name, title]) => html`<${C.Tabs.Trigger} key=${name} value=${name} whiteSpace="nowrap" flexShrink=${0}>${title}<//>`)}
   <//>`;
 }
 
@@ -139,9 +152,7 @@ export default function Pipeline({ pipeline, alone = false }) {
         <${Header} data=${data} reload=${readAgain} alone=${alone} />
         <${C.Tabs.Root} value=${section} onValueChange=${(e) => go({ section: e.value })} mt=${4} lazyMount unmountOnExit>
           <${C.Flex} justify="space-between" align="flex-end" wrap="wrap" gap=${2}>
-            <${C.Tabs.List} overflowX="auto" flex="1" minW=${0}>
-              ${SECTIONS.map(([name, title]) => html`<${C.Tabs.Trigger} key=${name} value=${name} whiteSpace="nowrap" flexShrink=${0}>${title}<//>`)}
-            <//>
+            <${Tabs} section=${section} />
             <${KeyChoice} keys=${data.keys} value=${key} onChange=${(k) => go({ key: k })} />
           <//>
           ${SECTIONS.map(

@@ -8,7 +8,7 @@ import { Empty, Read } from "./states.js";
 
 export function Framed({ link, title }) {
   return html`<${C.Box} borderWidth="1px" borderRadius="md" overflow="hidden" bg="white">
-    <iframe src=${here(link).href} title=${title} sandbox="allow-scripts allow-same-origin" referrerPolicy="no-referrer" loading="lazy"
+    <iframe src=${here(link).href} title=${title} referrerPolicy="no-referrer" loading="lazy"
       style=${{ width: "100%", height: "70vh", minHeight: "24rem", border: 0, display: "block", colorScheme: "light" }} />
   <//>`;
 }
@@ -29,14 +29,14 @@ export function ReportList({ reports }) {
   const shown = reports.find((r) => r.link === open);
   const line = (r) => html`<${C.Flex} gap=${3} py=${1.5} wrap="wrap" align="baseline">
     <${C.Text} fontWeight="medium" minW="10rem">${r.name}<//>
-    <${C.Text} color="fg.muted" flex="1" minW="8rem">${r.about}${r.at && html`, made <${Time} at=${r.at} />`}<//>
+    <${C.Text} color="fg.muted" flex="1" minW="8rem">${r.about}${r.at && html`${r.about ? ", made " : "made "}<${Time} at=${r.at} />`}<//>
     <${C.Button} size="2xs" variant=${open === r.link ? "solid" : "outline"} aria-pressed=${open === r.link} onClick=${() => setOpen(open === r.link ? null : r.link)}>
       ${open === r.link ? "Hide" : "Show here"}
     <//>
     <${Go} to=${r.link}>Open in a tab<//>
   <//>`;
   return html`<${React.Fragment}>
-    <${C.Box} as="ul" listStyleType="none" fontSize="sm" mb=${3}>
+    <${C.Box} as="ul" listStyleType="none" fontSize="sm" mb=${shown ? 3 : 0}>
       ${kinds(reports).map(
         ([newest, older], i) => html`<${C.Box} as="li" key=${newest.link} borderTopWidth=${i ? "1px" : 0}>
           ${line(newest)}

@@ -15,7 +15,7 @@ function Checks({ checks }) {
   return html`<${Panel} title="Checks">
     <${C.Box} as="ul" listStyleType="none">
       ${checks.map(
-        (check, i) => html`<${C.Grid} as="li" key=${check.name} templateColumns="8rem minmax(0, 1fr)" gap=${2} py=${1.5} borderTopWidth=${i ? "1px" : 0}>
+        (check, i) => html`<${C.Grid} as="li" key=${check.name} templateColumns=${{ base: "minmax(0, 1fr)", sm: "8rem minmax(0, 1fr)" }} gap=${2} py=${1.5} borderTopWidth=${i ? "1px" : 0}>
           <${C.Box}><${C.Text} fontSize="sm" fontWeight="medium">${check.name}<//><${Word} tone=${check.tone}>${check.verdict}<//><//>
           <${C.Box} minW=${0}>
             <${C.Text} fontSize="sm" overflowWrap="anywhere">${check.sentence}<//>

@@ -78,7 +78,9 @@ export function Read({ of, what, rows, children }) {
     return of.problem ? html`<${Failed} ...${of} what=${what} />` : html`<${Loading} rows=${rows} label=${`Loading ${what}`} />`;
   }
   return html`<${React.Fragment}>
-    ${of.problem && html`<${Notice} status="warning" title="Shown as last read: it could not be read again">${of.problem.message}<//>`}
+    ${of.problem?.status === 401
+      ? html`<${Failed} ...${of} what=${what} />`
+      : of.problem && html`<${Notice} status="warning" title="Shown as last read: it could not be read again">${of.problem.message}<//>`}
     ${of.data.store_problem && html`<${Notice} status="warning" title="The model store does not answer">
       ${of.data.store_problem} What Airflow itself knows is shown.
     <//>`}

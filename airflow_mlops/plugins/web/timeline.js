@@ -1,6 +1,7 @@
 // What happened to a pipeline, the newest first: versions, verdicts, promotions, checks and requests, with reasons.
 import { C, React, html } from "./host.js";
 import { useData } from "./api.js";
+import { sentence } from "./format.js";
 import { Gates } from "./gates.js";
 import { Chips, Go, Pager, Small, Span, Time, palette } from "./parts.js";
 import { Empty, Read } from "./states.js";
@@ -29,7 +30,7 @@ function Entry({ event }) {
     <//>
     <${C.Timeline.Content} pb=${4} minW=${0}>
       <${C.Flex} gap=${2} wrap="wrap" align="baseline" justify="space-between">
-        <${C.Text} fontSize="sm" fontWeight="medium" overflowWrap="anywhere">${event.title}<//>
+        <${C.Text} fontSize="sm" fontWeight="medium" overflowWrap="anywhere">${sentence(event.title)}<//>
         <${Small}><${Time} at=${event.at} /><//>
       <//>
       ${event.sentence && html`<${C.Text} fontSize="sm" overflowWrap="anywhere">${event.sentence}<//>`}

@@ -68,11 +68,12 @@ def test_no_text_becomes_markup_and_nobody_else_is_asked(module: Path) -> None:
     for never in ("dangerouslySetInnerHTML", "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert never not in source
     assert not re.findall(r"https?://", source)
-    # Only the frame of reports shows what the store holds as a page. What is framed has no script, and the report in a
-    # frame without an origin (test_reports_app.py); without its own it would ask for the report without a session.
+    # What the store holds as a page is shown at its own address alone: a page without a script, and the report in a
+    # frame without an origin (test_reports_app.py).
     for frame in re.findall(r"<iframe.*?/>", source, re.DOTALL):
         assert module.name == "reports.js"
-        assert 'sandbox="allow-scripts allow-same-origin"' in frame
+        assert "src=${here(link).href}" in frame
+        assert "srcDoc" not in frame
 
 
 def test_the_libraries_of_others_are_as_published_and_carry_their_licences() -> None:
