@@ -70,7 +70,7 @@ def truth(
 
 
 def predict(
-    name: str, model: Any, frame: pd.DataFrame, *, ordered: tuple[Any, ...] | None, labels: bool
+    name: str, model: Any, frame: pd.DataFrame | np.ndarray, *, ordered: tuple[Any, ...] | None, labels: bool
 ) -> dict[str, np.ndarray]:
     """Ask one model; columns of shape (n,) as :class:`airflow_mlops.ml.evaluation.Evaluation` keeps them.
 
@@ -81,9 +81,15 @@ def predict(
         probabilities.
     """
 
+    def part(i: int) -> pd.DataFrame | np.ndarray:
+        return frame[i : i + _CHUNK] if isinstance(frame, np.ndarray) else frame.iloc[i : i + _CHUNK]
+
     def call(method: str) -> np.ndarray:
-        parts = [np.asarray(getattr(model, method)(frame.iloc[i : i + _CHUNK])) for i in range(0, len(frame), _CHUNK)]
-        values = np.concatenate(parts)
+        ask = getattr(model, method)
+        if len(frame) <= _CHUNK:
+            values = np.asarray(ask(frame))
+        else:
+            values = np.concatenate([np.asarray(ask(part(i))) for i in range(0, len(frame), _CHUNK)])
         if values.shape[0] != len(frame) or (method == "predict" and values.ndim != 1):
             raise EvaluationError(f"the {name}'s {method} returned shape {values.shape} for {len(frame)} rows")
         return values

@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import beta, norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit
+from scipy.stats import beta
 
 from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.influence import auc_components, influence
@@ -35,6 +35,8 @@ __all__ = ["Estimate", "auc_components", "estimate"]
 
 BOOTSTRAP_ROWS = 10_000
 BOOTSTRAP_DRAWS = 500
+_LEAST_P = 1e-12
+"""Below this a p-value is not told apart."""
 _MOST_SKEW = 2.0
 """A sum more skewed than this is known too badly for the correction to grow with it."""
 
@@ -84,11 +86,34 @@ class Estimate:
             return None
         # Quantiles of a studentised sum, Hall (1992): the side of the long tail is further away. The other side, which
         # would come nearer, stays: the skewness is an estimate itself.
-        quantile = float(student.ppf(confidence, self.dof))
-        skew = min(max(self.skew, -_MOST_SKEW), _MOST_SKEW)
-        more = (2 * float(norm.ppf(confidence)) ** 2 + 1) / 6
-        down, up = quantile + more * max(-skew, 0.0), quantile + more * max(skew, 0.0)
+        down, up = self._quantiles(confidence)
         return self.value - down * self.se, self.value + up * self.se
+
+    def _quantiles(self, confidence: float) -> tuple[float, float]:
+        """How many standard errors the lower and the upper bound are away."""
+        quantile = float(stdtrit(self.dof, confidence)) if math.isfinite(self.dof) else float(ndtri(confidence))
+        skew = min(max(self.skew, -_MOST_SKEW), _MOST_SKEW)
+        more = (2 * float(ndtri(confidence)) ** 2 + 1) / 6
+        return quantile + more * max(-skew, 0.0), quantile + more * max(skew, 0.0)
+
+    def p_value(self, limit: float) -> float:
+        """The smallest error probability at which the lower bound reaches ``limit``; 1 when it is unknown or above 0.5.
+
+        Of the hypothesis that the score or difference lies below ``limit``; for :meth:`bounds` turned around.
+        """
+        if self.value <= limit:
+            return 1.0
+
+        def short(error: float) -> float:
+            bounds = self.bounds(1 - error)
+            return bounds[0] - limit if bounds is not None else -1.0
+
+        if not short(0.5) >= 0:
+            return 1.0
+        if short(_LEAST_P) >= 0:
+            return _LEAST_P
+        # By the logarithm: what counts among thousands of tests are its small values.
+        return float(math.exp(brentq(lambda e: short(math.exp(e)), math.log(_LEAST_P), math.log(0.5), xtol=1e-6)))
 
 
 def clopper_pearson(right: int, rows: int, confidence: float) -> tuple[float, float]:
@@ -105,7 +130,7 @@ def tango(gained: int, lost: int, rows: int, confidence: float) -> tuple[float, 
 
     :param gained: rows that only the candidate got right; ``lost``: that only the champion did.
     """
-    value, wanted = (gained - lost) / rows, float(norm.ppf(confidence))
+    value, wanted = (gained - lost) / rows, float(ndtri(confidence))
 
     def score(delta: float, correction: float) -> float:
         linear = (2 * rows - gained + lost) * delta - gained - lost

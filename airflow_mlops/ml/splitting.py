@@ -23,30 +23,56 @@ def split_mask(frame: pd.DataFrame, data: Data, seed: int) -> np.ndarray[Any, np
 
     :raises DataError: for a missing column, null ids, times or groups, or a split that leaves one side empty.
     """
-    split = data.split
     if frame.empty:
         raise DataError("there are no rows to split")
-    if split.by == "time":
-        mask = _latest(frame, data)
-    elif split.by == "group":
-        column = _column(frame, split.column, "data.split.column")
-        codes, groups = pd.factorize(column)
-        drawn = draws(pd.Series(groups), seed)
+    return Splitter(frame, data, seed).mask(slice(None))
+
+
+class Splitter:
+    """Splits parts of one frame, each by itself as :func:`split_mask` would; what all need is computed once.
+
+    :raises DataError: for a missing column, null ids, times or groups.
+    """
+
+    def __init__(self, frame: pd.DataFrame, data: Data, seed: int) -> None:
+        self._by, self._test = data.split.by, data.split.test
+        if self._by == "time":
+            self._values: np.ndarray[Any, Any] = _times(frame, data)
+        elif self._by == "group":
+            self._column = data.split.column
+            self._codes, groups = pd.factorize(_column(frame, data.split.column, "data.split.column"))
+            self._values = draws(pd.Series(groups), seed)
+        else:
+            source = frame if data.id is None else _column(frame, data.id, "data.id")
+            self._values = draws(source, seed)
+
+    def mask(self, rows: slice) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return a boolean array, True where a row of the part ``rows`` belongs to its holdout.
+
+        :raises DataError: for a split that leaves one side empty.
+        """
+        if self._by == "time":
+            mask = _latest(self._values[rows], self._test)
+        elif self._by == "group":
+            mask = self._whole_groups(self._codes[rows])
+        else:
+            mask = self._values[rows] < self._test
+        if mask.all() or not mask.any():
+            raise DataError(
+                f"the split by {self._by} puts {int(mask.sum())} of {len(mask)} rows into the holdout",
+                hint="both sides need rows: bring more rows, or change data.split",
+            )
+        return mask
+
+    def _whole_groups(self, codes: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        present, places = np.unique(codes, return_inverse=True)
+        drawn = self._values[present]
         if len(drawn) < 2:
-            raise DataError(f"column {split.column!r} has one group only", hint="split by another column")
-        held = drawn < split.test
+            raise DataError(f"column {self._column!r} has one group only", hint="split by another column")
+        held = drawn < self._test
         # With few groups chance could leave a side empty: the smallest draw is held out, the largest never.
         held[drawn.argmin()], held[drawn.argmax()] = True, False
-        mask = held[codes]
-    else:
-        source = frame if data.id is None else _column(frame, data.id, "data.id")
-        mask = draws(source, seed) < split.test
-    if mask.all() or not mask.any():
-        raise DataError(
-            f"the split by {split.by} puts {int(mask.sum())} of {len(mask)} rows into the holdout",
-            hint="both sides need rows: bring more rows, or change data.split",
-        )
-    return mask
+        return held[places]
 
 
 def _column(frame: pd.DataFrame, name: str | None, key: str) -> pd.Series:
@@ -60,9 +86,8 @@ def _column(frame: pd.DataFrame, name: str | None, key: str) -> pd.Series:
     return column
 
 
-def _latest(frame: pd.DataFrame, data: Data) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    values = _times(frame, data)
-    held = min(max(round(len(values) * data.split.test), 1), len(values) - 1)
+def _latest(values: np.ndarray[Any, np.dtype[np.datetime64]], test: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    held = min(max(round(len(values) * test), 1), len(values) - 1)
     cut = np.partition(values, len(values) - held)[len(values) - held]
     mask = values >= cut
     return mask if not mask.all() else values > cut

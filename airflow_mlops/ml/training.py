@@ -110,7 +110,7 @@ def train(
         warnings.simplefilter("always")
         if config.estimator:
             estimator = build_estimator(config.estimator, config.params, allowed_imports, seed)
-            kind = _task_of(estimator, task, config.estimator)
+            kind = task_of(estimator, task, config.estimator)
             y = _fit_for(kind, y, schema.target, config.estimator)
             model = pipeline(schema, estimator)
             if config.search:
@@ -138,7 +138,7 @@ def train(
     seconds = time.monotonic() - started
     if not config.estimator:
         made_by = f"the model of {config.callable or ('train.command' if config.command else 'train.sagemaker')}"
-        kind = _task_of(model, task, made_by)
+        kind = task_of(model, task, made_by)
         y = _fit_for(kind, y, schema.target, made_by)
         schema = _schema_of(model, schema, features, made_by)
     if config.callable:
@@ -184,7 +184,12 @@ def checked_labels(y: pd.Series, target: str) -> pd.Series:
     return pd.Series(y.to_numpy(), index=y.index, name=y.name)
 
 
-def _task_of(model: Any, wanted: str | None, what: str) -> str:
+def task_of(model: Any, wanted: str | None, what: str) -> str:
+    """What an estimator is for: ``classification`` or ``regression``.
+
+    :param what: what a message calls it.
+    :raises TrainingError: it is for neither, cannot predict, or is not for the ``wanted`` task.
+    """
     if not hasattr(model, "predict"):
         raise TrainingError(
             f"{what} is of type {type(model).__name__}, which cannot predict",

@@ -112,6 +112,16 @@ class RegistryReads:
         """Return the model keys that have versions; ``[None]`` for a pipeline with one model."""
         return sorted(self.log.view(lambda state: [*state.models]), key=lambda k: k or "")
 
+    def champions(self, keys: Iterable[str | None] | None = None) -> dict[str | None, Version]:
+        """Return the versions that serve, by model key, as of one moment; of ``keys`` alone where they are given."""
+
+        def look(state: State) -> dict[str | None, Version]:
+            wanted = [*state.models] if keys is None else keys
+            found = {key: self._alias(state, key, state.model(key).champion) for key in wanted}
+            return {key: version for key, version in found.items() if version is not None}
+
+        return self.log.view(look)
+
     def history(self) -> list[dict[str, Any]]:
         """Return what every commit did, oldest first, as plain dicts with the same fields, for tables.
 
