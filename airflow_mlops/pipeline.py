@@ -125,6 +125,12 @@ class Pipeline:
                 f"{self.config.pipeline} trains no model: it is an experiment on {self._function}",
                 hint="run it with `airflow mlops experiment FILE`, or Pipeline.experiment()",
             )
+        if self.config.fleet is not None:
+            raise ConfigError(
+                f"{self.config.pipeline} is a fleet, which is trained in Airflow alone",
+                hint="to try its settings here, take `fleet` out of a copy of the file and name one key's rows as its "
+                "source",
+            )
         with ExitStack() as stack:
             run, made = self._local(
                 "train", stack, say, sample=sample, start=start, end=end, store=store, register=register,

@@ -37,6 +37,7 @@ ENVIRONMENT = Arg(
     default=None,
     help="Overlay of the file to put on top (default: the option environment of the section mlops)",
 )
+FLEET_STATUSES = ("passed", "no_baseline", "inconclusive", "rejected", "failed", "fallback", "retired")
 TABLE_OR_JSON = Arg(("--output",), choices=("table", "json"), default="table", help="(default: table)")
 TEXT_OR_JSON = Arg(("--output",), choices=("text", "json"), default="text", help="(default: text)")
 
@@ -341,6 +342,47 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                             ),
                             TABLE_OR_JSON,
                             module="monitor",
+                        ),
+                    ),
+                ),
+                GroupCommand(
+                    name="fleet",
+                    help="Pipelines with one model per key",
+                    subcommands=(
+                        _command(
+                            "status",
+                            "What the newest training of a fleet came to",
+                            "Counts of keys by what became of them, how the scores are spread, and the run.",
+                            PIPELINE,
+                            TEXT_OR_JSON,
+                            module="fleet",
+                        ),
+                        _command(
+                            "failures",
+                            "The keys without a new champion, each with its reason",
+                            "Of the newest training: keys that failed, were rejected, or whose rows did not decide.",
+                            PIPELINE,
+                            Arg(
+                                ("--status",),
+                                action="append",
+                                choices=FLEET_STATUSES,
+                                default=None,
+                                help="Keys of this status instead; can be given several times",
+                            ),
+                            Arg(
+                                ("--limit",), metavar="N", type=int, default=None, help="At most N keys (default: all)"
+                            ),
+                            TABLE_OR_JSON,
+                            module="fleet",
+                        ),
+                        _command(
+                            "show",
+                            "One key: who serves it, what its newest training came to, its versions",
+                            "A key whose name is not known is answered with the nearest ones.",
+                            PIPELINE,
+                            Arg(("key",), metavar="KEY", help="The key, such as LGA"),
+                            TEXT_OR_JSON,
+                            module="fleet",
                         ),
                     ),
                 ),

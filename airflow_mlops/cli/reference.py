@@ -23,6 +23,9 @@ MORE = {
     "bundle verify": "[How](../how-to/pipeline-ci.md#the-bundle).",
     "ci": "Stages, exit codes, what counts as changed and what is compared: [how](../how-to/pipeline-ci.md).",
     "describe": "Where values come from: [environments](../how-to/environments.md). Values of secrets are not shown.",
+    "fleet failures": "[How](../how-to/fleets.md#what-became-of-them).",
+    "fleet show": "[How](../how-to/fleets.md#what-became-of-them).",
+    "fleet status": "[How](../how-to/fleets.md#what-became-of-them).",
     "keys new": "What is signed, and what is refused then: [sign models](../how-to/sign-models.md).",
     "lint": "In an editor, before a commit and in CI: [how](../how-to/check-files.md).",
     "monitor history": "What holds a training back, and what counts as a confirmation: "

@@ -15,7 +15,7 @@ from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.yaml_source import Source
 
 # Keys that exist in the design and are not built; they are not in the models.
-PLANNED = frozenset({"fleet", "endpoint", "edge"} | {"isolation"})
+PLANNED = frozenset({"endpoint", "edge", "isolation"})
 # Read before the rest of the file (layers.py), and so not in the models.
 TOP = ("extends", "environments")
 

@@ -40,7 +40,24 @@ The gate report is linked from the task `evaluate.gates`, the data profile from 
 """
 
 
+FLEET_BODY = """\
+{% set gates = ti.xcom_pull(task_ids='evaluate.gates') %}\
+**PIPELINE**: {{ '{:,}'.format(gates.deliver) }} new models have passed their gates.
+
+| keys | |
+|---|---|
+{% for what, many in gates.counts.items() %}| {{ what | replace('_', ' ') }} | {{ '{:,}'.format(many) }} |
+{% endfor %}
+
+The gate report is linked from the task `evaluate.gates`.
+
+**Approve** makes them the champions of their keys. **Reject** leaves everything as it is.
+"""
+
+
 def _approval_body(config: PipelineConfig) -> str:
+    if config.fleet is not None:
+        return FLEET_BODY.replace("PIPELINE", config.pipeline)
     body = APPROVAL_BODY.replace("PIPELINE", config.pipeline)
     if len(config.rollout) == 1:
         return body
@@ -48,6 +65,13 @@ def _approval_body(config: PipelineConfig) -> str:
 
     begins = f"lets this version roll out ({path(config.rollout)}); the first one is champion at once."
     return body.replace("makes this version the champion.", begins)
+
+
+def _subject(config: PipelineConfig) -> str:
+    gates = "ti.xcom_pull(task_ids='evaluate.gates')"
+    if config.fleet is not None:
+        return f"Promote {{{{ {gates}['deliver'] }}}} models of {config.pipeline}?"
+    return f"Promote {config.pipeline} version {{{{ {gates}['version'] }}}}?"
 
 
 def ask(c: StepContext, task_id: str) -> BaseOperator:
@@ -60,7 +84,7 @@ def ask(c: StepContext, task_id: str) -> BaseOperator:
     # Not ApprovalOperator, which skips the promotion itself after a no: then nothing would record who said it.
     return HITLOperator(
         task_id=task_id,
-        subject=f"Promote {c.config.pipeline} version {{{{ ti.xcom_pull(task_ids='evaluate.gates')['version'] }}}}?",
+        subject=_subject(c.config),
         options=[YES, NO],
         body=_approval_body(c.config),
         assigned_users=[{"id": user, "name": user} for user in approve.by] or None,

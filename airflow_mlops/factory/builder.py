@@ -64,6 +64,10 @@ _FORM: dict[str, dict[str, Any]] = {
         "default": None, "type": ["null", "string"], "title": "Replay",
         "description": "Set by `airflow mlops backfill`.",
     },
+    "keys": {
+        "default": None, "type": ["null", "array"], "items": {"type": "string"}, "title": "Keys",
+        "description": "Train the models of these keys only. Empty: of all, or of those that the request names.",
+    },
     # Without a default: a change of the registry has to be said.
     "action": {
         "type": "string", "enum": ["promote", "rollback", "retire", "abort"], "title": "Action",

@@ -7,6 +7,7 @@ from airflow.sdk import BaseOperator, TriggerRule
 from airflow_mlops.config.models import PipelineConfig, Retrain
 from airflow_mlops.factory.approval import APPROVAL, ask
 from airflow_mlops.factory.experiment_steps import EXPERIMENT_STEPS
+from airflow_mlops.factory.fleet_steps import FLEET_STEPS, fleet_gates, fleet_promotion
 from airflow_mlops.factory.monitor_steps import MONITOR_STEPS
 from airflow_mlops.factory.step_context import Step, StepContext, training_arguments
 
@@ -63,6 +64,8 @@ def _score(c: StepContext, task_id: str) -> BaseOperator:
 
 
 def _gates(c: StepContext, task_id: str) -> BaseOperator:
+    if c.config.fleet is not None:
+        return fleet_gates(c, task_id)
     from airflow_mlops.operators.evaluation import GateOperator
 
     return GateOperator(
@@ -76,6 +79,8 @@ def _gates(c: StepContext, task_id: str) -> BaseOperator:
 
 
 def _promote(c: StepContext, task_id: str) -> BaseOperator:
+    if c.config.fleet is not None:
+        return fleet_promotion(c, task_id)
     from airflow_mlops.operators.promotion import PromoteOperator
 
     return PromoteOperator(
@@ -163,6 +168,7 @@ STEPS: dict[str, Step] = {
     "validate.expectations": (_validate, "Checks the schema and the expectations of the pipeline."),
     "train.fit": (_fit, "Trains a candidate on the training part and registers it as a version."),
     **EXPERIMENT_STEPS,
+    **FLEET_STEPS,
     "retention.expire": (_expire, "Gives up old rows: snapshots and captures, on the record."),
     "evaluate.score": (_score, "Scores candidate and champion on the same holdout."),
     "evaluate.gates": (_gates, "Decides by the gates. A rejection is green: delivery is skipped, the reason is here."),

@@ -123,6 +123,11 @@ def rerun(
             f"{version.name} cannot be trained again: its record has no {', '.join(missing)}",
             hint="only what this package has trained says what it was made from; an imported model does not",
         )
+    if version.key is not None and "of" in record:
+        raise RegistryError(
+            f"{version.name} is one of a fleet's models, which cannot be trained again alone in this version",
+            hint="start the training of its pipeline with this key in the field keys of the form",
+        )
     with tempfile.TemporaryDirectory(prefix="mlops-rerun-") as scratch:
         # Reading, too, may write: what is found in the trash is restored.
         work = OverlayStore(LocalStore(Path(scratch)), store)

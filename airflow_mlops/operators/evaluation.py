@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from airflow_mlops.links.reports import GateReportLink, ModelCardLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_mlops.ml.evaluation import Evaluation
     from airflow_mlops.ml.gates import GateResult
@@ -87,7 +87,7 @@ class GateOperator(MLOpsOperator, SkipMixin):
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "evaluation")
-    operator_extra_links = (GateReportLink(), ModelCardLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (GateReportLink(), ModelCardLink())
     # Airflow does not see it by the base class, and else runs what was skipped when somebody clears it.
     inherits_from_skipmixin = True
 

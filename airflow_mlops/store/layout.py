@@ -16,6 +16,8 @@
     pipelines/<pipeline>/rehearsal/…                 captures and checks of replays that do not promote
     pipelines/<pipeline>/experiments/<sha256>/plan.json, result.json, trials/<rung>.<number>.json  one experiment
     pipelines/<pipeline>/jobs/<job>/input/train.parquet, output/…  what a training job elsewhere reads and writes
+    pipelines/<pipeline>/fleets/<sha256>/…           one training of a fleet: chunks and shards under way, its result
+    pipelines/<pipeline>/fleets/newest.json          a hint: the result of the newest training
     reports/<dag_id>/<sha256>.html                   readable reports, grouped by the DAG that may show them
     handover/<dag_id>/<sha256>.zip                   handover bundles, grouped likewise
     bundles/<project>/<sha256>.zip                   bundles of a project that its delivery has built
@@ -186,6 +188,30 @@ def job_output(pipeline: str, job: str) -> str:
 def is_of_job(key: str) -> bool:
     """Whether a training job elsewhere reads or writes this object."""
     return bool(_JOB.fullmatch(key))
+
+
+def _fleet(pipeline: str, run: str) -> str:
+    return f"pipelines/{_name(pipeline)}/fleets/{_digest(run)}/"
+
+
+def fleet_chunk(pipeline: str, run: str, shard: int, chunk: int) -> str:
+    """Key of some models of a shard that is under way; ``run`` is 64 hex digits."""
+    return f"{_fleet(pipeline, run)}chunks/{shard:05d}.{chunk:05d}.parquet"
+
+
+def fleet_shard(pipeline: str, run: str, shard: int) -> str:
+    """Key of what one shard came to."""
+    return f"{_fleet(pipeline, run)}shards/{shard:05d}.json"
+
+
+def fleet_result(pipeline: str, run: str) -> str:
+    """Key of what a training of a fleet came to."""
+    return f"{_fleet(pipeline, run)}result.json"
+
+
+def fleet_newest(pipeline: str) -> str:
+    """Key of the hint which training of a fleet was the newest."""
+    return f"pipelines/{_name(pipeline)}/fleets/newest.json"
 
 
 def report(dag_id: str, digest: str) -> str:

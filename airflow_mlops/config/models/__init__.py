@@ -13,12 +13,14 @@ from airflow_mlops.config.models.data import Data, Features, LabelLimits, Retent
 from airflow_mlops.config.models.deploy import Batch, Deploy, StepVerdict
 from airflow_mlops.config.models.evaluate import Approve, Evaluate, Gate, Serving, Value
 from airflow_mlops.config.models.experiment import Candidate, EarlyStop, Experiment, Halving
+from airflow_mlops.config.models.fleet import MOST_SHARDS, Fleet
 from airflow_mlops.config.models.monitor import Drift, Labels, Monitor, Performance, Retrain, Skew, System
 from airflow_mlops.config.models.notify import Event, Notifier, Notify
 from airflow_mlops.config.models.pipeline import PipelineConfig
 from airflow_mlops.config.models.train import SageMaker, Search, Train
 
 __all__ = [
+    "MOST_SHARDS",
     "Approve",
     "Batch",
     "Candidate",
@@ -32,6 +34,7 @@ __all__ = [
     "Event",
     "Experiment",
     "Features",
+    "Fleet",
     "Gate",
     "Halving",
     "LabelLimits",

@@ -12,6 +12,7 @@ from airflow_mlops.config.models.data import Data, Features, Retention, Validate
 from airflow_mlops.config.models.deploy import Deploy
 from airflow_mlops.config.models.evaluate import Approve, Evaluate
 from airflow_mlops.config.models.experiment import Experiment
+from airflow_mlops.config.models.fleet import Fleet
 from airflow_mlops.config.models.monitor import Monitor, Retrain, Skew
 from airflow_mlops.config.models.notify import Notify
 from airflow_mlops.config.models.train import Train
@@ -53,6 +54,7 @@ class PipelineConfig(Model):
     validate_: Validate = Field(default_factory=Validate, alias="validate", description="Checks of the data.")
     features: Features | None = Field(None, description="Feature code.")
     train: Train = Field(description="How a candidate is made.")
+    fleet: Fleet | None = Field(None, description="One model for each value of a column, in one set of DAGs.")
     experiment: Experiment | None = Field(None, description="Which variants of it are tried; level 2.")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="How it is judged.")
     approve: Approve = Field(default_factory=Approve, description="A person's yes.")
@@ -69,7 +71,7 @@ class PipelineConfig(Model):
         """The steps of a rollout, the last one ``full``: what the file says, or the default of its level."""
         if self.deploy.rollout is not None:
             return tuple(self.deploy.rollout)
-        if self.level < 2:
+        if self.level < 2 or self.fleet is not None:
             return ("full",)
         return ("shadow", {"canary": 0.1}, "full") if self.data.id is not None else ("shadow", "full")
 
@@ -147,6 +149,7 @@ class PipelineConfig(Model):
                 ),
             }
         )
+        self._fleet_can_do_it()
         if self.level == 0:
             return self
         refuse(
@@ -187,3 +190,36 @@ class PipelineConfig(Model):
             }
         )
         return self
+
+    def _fleet_can_do_it(self) -> None:
+        """Refuse what is made for one model."""
+        if self.fleet is None:
+            return
+        alone = [i for i, g in enumerate(self.evaluate.gates) if g.metric is None or g.columns]
+        roles = {self.data.target: "target", self.data.id: "id", self.data.timestamp: "timestamp"}
+        refuse(
+            {
+                "`fleet` trains an `estimator`: no callable, command or SageMaker job": self.train.estimator is None,
+                "`fleet` takes no `train.search`: it would search for each key": self.train.search is not None,
+                "`fleet` takes no `train.window`; use `data.window`": self.train.window is not None,
+                "`fleet` takes no `experiment`": self.experiment is not None,
+                "`fleet` has no monitoring in this version": self.monitor is not None,
+                "`fleet` has no batch prediction in this version": "batch" in self.deploy.model_fields_set,
+                "`fleet` takes no steps before `full` in `deploy.rollout`": len(self.rollout) > 1,
+                **{
+                    f"`evaluate.gates.{i}` is for one model; a fleet judges each key by a `metric`, alone or `versus: "
+                    "champion`": True
+                    for i in alone
+                },
+                **{
+                    f"`fleet.key` names {column}, which is `data.{roles[column]}`": True
+                    for column in self.fleet.columns
+                    if column in roles
+                },
+                **{
+                    f"`fleet.key` names {column}, which `data.private` lists: keys are shown": True
+                    for column in [*self.fleet.columns, self.fleet.parent]
+                    if column in self.data.private
+                },
+            }
+        )

@@ -19,6 +19,7 @@ from airflow_mlops.config.loader import load_text
 from airflow_mlops.exceptions import ConfigError
 from airflow_mlops.factory.builder import build_pipeline
 from airflow_mlops.factory.levels import LEVELS, dag_specs
+from airflow_mlops.factory.levels.fleet import fleet_of
 from airflow_mlops.factory.loading import load_dags
 from airflow_mlops.factory.step_context import airflow_resources
 from airflow_mlops.factory.steps import STEPS
@@ -219,7 +220,8 @@ def test_every_dag_and_task_says_what_it_is_and_serialises(tmp_path: Path) -> No
 
 
 def test_every_step_of_every_level_has_an_operator() -> None:
-    named = {step.name for level in LEVELS.values() for spec in level for step in spec.steps}
+    levels = [*LEVELS.values(), *map(fleet_of, LEVELS.values())]
+    named = {step.name for level in levels for spec in level for step in spec.steps}
     assert named == set(STEPS)
 
 

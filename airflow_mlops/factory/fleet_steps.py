@@ -1,0 +1,89 @@
+"""From the configuration to the operators of a fleet's steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import BaseOperator, TriggerRule
+
+from airflow_mlops.factory.approval import APPROVAL
+from airflow_mlops.factory.step_context import Step, StepContext
+
+PARTITION, TRAIN = "fleet.partition", "fleet.train"
+
+
+def _partition(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.fleet import PartitionOperator
+
+    config = c.config
+    return PartitionOperator(
+        task_id=task_id,
+        snapshot=c.output("validate.expectations"),
+        fleet=config.fleet or {},
+        data=config.data,
+        train=config.train,
+        evaluate=config.evaluate,
+        features=config.features,
+        task=config.task,
+        about={"owner": config.owner, "description": config.description, "level": config.level},
+        **c.common(config.train.resources),
+    )
+
+
+def _train(c: StepContext, task_id: str) -> Any:
+    from airflow_mlops.operators.fleet import TrainShardOperator
+
+    config = c.config
+    fleet = config.fleet
+    partial = TrainShardOperator.partial(
+        task_id=task_id,
+        # Plain: Airflow keeps the arguments of mapped tasks with the DAG.
+        data=config.data.model_dump(mode="json", exclude_none=True),
+        evaluate=config.evaluate.model_dump(mode="json", exclude_none=True),
+        processes=fleet.processes if fleet else "auto",
+        map_index_template="{{ task.shard['label'] }}",
+        doc_md=FLEET_STEPS[TRAIN][1],
+        **c.common(fleet.resources if fleet else None),
+    )
+    return partial.expand(shard=c.output(PARTITION))
+
+
+def fleet_gates(c: StepContext, task_id: str) -> BaseOperator:
+    """The operator that decides over all keys."""
+    from airflow_mlops.operators.fleet import FleetGateOperator
+
+    return FleetGateOperator(
+        task_id=task_id,
+        shards=c.output(PARTITION),
+        evaluate=c.config.evaluate,
+        approval="always" if c.config.level == 0 or c.config.approve.required else "asked",
+        approval_task_id=APPROVAL,
+        # A shard that died takes its own keys along, and no others.
+        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+        **c.common(c.config.evaluate.resources),
+    )
+
+
+def fleet_promotion(c: StepContext, task_id: str) -> BaseOperator:
+    """The operator that promotes what passed, key by key."""
+    from airflow_mlops.operators.fleet import FleetPromoteOperator
+
+    fleet = c.config.fleet
+    return FleetPromoteOperator(
+        task_id=task_id,
+        decision=c.output("evaluate.gates"),
+        approval=c.output(APPROVAL),
+        evaluate=c.config.evaluate,
+        retire_after=fleet.retire_after if fleet else 3,
+        outlets=[c.assets.champion],
+        # Runs where the question was skipped because nobody needed to be asked, not where the whole run was.
+        trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
+        **c.common(c.config.resources),
+    )
+
+
+FLEET_STEPS: dict[str, Step] = {
+    PARTITION: (_partition, "Divides the rows by key, once, and plans which task trains which keys."),
+    TRAIN: (_train, "Trains, judges and registers the models of some keys; a second try does what is missing."),
+}
+"""Step name → as :data:`.steps.STEPS`."""

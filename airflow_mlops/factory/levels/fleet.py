@@ -1,0 +1,45 @@
+"""A fleet: the DAGs of a level with one model per key, the work on keys divided into mapped shards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from airflow_mlops.factory.levels.spec import DagSpec, Step
+
+_TRAIN: dict[str, tuple[Step, ...]] = {
+    "train.fit": (
+        Step("fleet.partition", ("validate.expectations",)),
+        Step("fleet.train", ("fleet.partition",)),
+    ),
+    "evaluate.score": (),
+    "evaluate.gates": (Step("evaluate.gates", ("fleet.partition", "fleet.train")),),
+    "promote.rollout": (),
+}
+"""Step of one model → what a fleet has in its place."""
+
+
+def fleet_of(specs: tuple[DagSpec, ...]) -> tuple[DagSpec, ...]:
+    """The DAGs of a level, for one model per key."""
+    return tuple(_DAGS[spec.suffix](spec) for spec in specs if spec.suffix in _DAGS)
+
+
+def _train(spec: DagSpec) -> DagSpec:
+    steps: list[Step] = []
+    for step in spec.steps:
+        if step.name in _TRAIN:
+            steps += _TRAIN[step.name]
+        else:
+            # At level 0, too, what a person approves is promoted: 16,000 models are no bundle to take along.
+            name = "promote.champion" if step.name == "promote.handover" else step.name
+            after = tuple("fleet.train" if n == "train.fit" else n for n in step.after)
+            steps.append(replace(step, name=name, after=after))
+    form = tuple(name for name in spec.form if name != "params")
+    return replace(
+        spec,
+        summary=f"{spec.summary.partition(';')[0].rstrip('.')}; one model for each key, in shards.",
+        steps=tuple(steps),
+        form=(*form, "keys"),
+    )
+
+
+_DAGS = {"train": _train, "registry": lambda spec: spec}

@@ -1,0 +1,192 @@
+"""Begin the training of a fleet: count its keys, divide its rows, learn what all models have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from airflow_mlops.config.models import Data, Evaluate, Features, Fleet, Train
+from airflow_mlops.exceptions import TrainingError
+from airflow_mlops.ml.candidate import made_from
+from airflow_mlops.ml.data import Snapshot
+from airflow_mlops.ml.features import classes_of
+from airflow_mlops.ml.fleet.judging import check_fleet_gates
+from airflow_mlops.ml.fleet.keys import ALL, is_parent
+from airflow_mlops.ml.fleet.partition import Counts, Log, divide, shard_count, write_shards
+from airflow_mlops.ml.fleet.plan import Plan
+from airflow_mlops.ml.fleet.prepare import prepare, sample_rows
+from airflow_mlops.ml.gates import gate_metrics
+from airflow_mlops.ml.holdout import truth
+from airflow_mlops.ml.metrics import default_metrics
+from airflow_mlops.ml.training import task_of
+from airflow_mlops.ml.wear import claim_use, spends
+from airflow_mlops.registry.artifacts import environment, store_model
+from airflow_mlops.registry.lineage import config_hash
+from airflow_mlops.registry.registry import Registry
+from airflow_mlops.registry.signing import Signer
+from airflow_mlops.store import put_json
+from airflow_mlops.store.base import Store
+
+
+@dataclass(frozen=True)
+class FleetSettings:
+    """The sections of a fleet's pipeline that its training reads."""
+
+    fleet: Fleet
+    data: Data
+    train: Train
+    evaluate: Evaluate
+    features: Features | None = None
+    task: str | None = None
+
+
+def begin_fleet(
+    store: Store,
+    registry: Registry,
+    snapshot_ref: dict[str, Any],
+    settings: FleetSettings,
+    *,
+    slots: int,
+    due: Collection[str] | None,
+    absent_before: Mapping[str, int],
+    about: dict[str, Any],
+    run: dict[str, Any],
+    allowed_imports: Sequence[str],
+    signer: Signer | None,
+    log: Log,
+) -> Plan:
+    """Plan a training run: which keys are trained by which shard. Everything is in the store when it returns.
+
+    The same snapshot and settings give the same plan, so that a second try changes nothing.
+
+    :param slots: tasks that the executor runs at a time.
+    :param due: keys to train; ``None``: all.
+    :param absent_before: by key, in how many trainings in a row it had no rows before this one.
+    :raises DataError: no key has rows enough; a column is missing; rows without a key.
+    :raises TrainingError: the estimator cannot be built.
+    """
+    fleet, train = settings.fleet, settings.train
+    check_fleet_gates(settings.evaluate.gates)
+    snapshot = Snapshot.load(store, snapshot_ref)
+    counts = Counts(store, snapshot, fleet)
+    log("%s keys in %s rows", f"{len(counts.keys):,}", f"{snapshot.rows:,}")
+    wanted = set(counts.keys) if due is None else set(counts.keys) & set(due)
+    own = {key: counts.keys[key] for key in wanted if counts.keys[key] >= fleet.min_rows}
+    fallback = {key: (counts.keys[key], counts.parent(key)) for key in wanted if key not in own}
+    parents = {ALL, *(g for g, rows in counts.groups.items() if rows >= fleet.min_rows)}
+    # A group that is too small itself is served by the model of all rows.
+    fallback = {key: (rows, parent if parent in parents else ALL) for key, (rows, parent) in fallback.items()}
+    if due is not None:
+        parents &= set(due)
+    if fallback:
+        log("Keys with fewer than %d rows, which a parent serves: %s", fleet.min_rows, f"{len(fallback):,}")
+    rows = sum(own.values())
+    stretches = divide(own, shard_count(len(own), rows, fleet.shard_size, slots)) if own else []
+    shards = write_shards(store, snapshot, fleet, stretches, counts, parents=parents, seed=train.seed, log=log)
+    if not shards:
+        raise _nothing(due, counts, fleet)
+    of = _shared(store, registry.pipeline, snapshot_ref, shards, settings, about, run, allowed_imports, signer, log)
+    champions = {key for key in registry.champions() if key is not None}
+    served = {key for key in champions - set(counts.keys) if not is_parent(key)}
+    plan = Plan(
+        registry.pipeline,
+        of,
+        tuple(shards),
+        fallback,
+        {key: absent_before.get(key, 0) + 1 for key in served},
+        tuple(sorted(set(counts.keys) - wanted)),
+        _wear(store, registry.pipeline, snapshot.fingerprint, of, settings, compared=bool(champions)),
+    ).save(store)
+    log("%s models to train in %d shards", f"{plan.keys:,}", len(shards))
+    return plan
+
+
+def _nothing(due: Collection[str] | None, counts: Counts, fleet: Fleet) -> TrainingError:
+    if due is not None:
+        return TrainingError(
+            f"none of the {len(due):,} keys to train has rows in this window", hint="use a longer data.window"
+        )
+    return TrainingError(
+        f"none of the {len(counts.keys):,} keys has {fleet.min_rows} rows",
+        hint="bring more rows, or lower fleet.min_rows",
+    )
+
+
+def _shared(
+    store: Store,
+    pipeline: str,
+    snapshot_ref: dict[str, Any],
+    shards: Sequence[Any],
+    settings: FleetSettings,
+    about: dict[str, Any],
+    run: dict[str, Any],
+    allowed: Sequence[str],
+    signer: Signer | None,
+    log: Log,
+) -> str:
+    """Learn and store what all versions have in common; return its digest."""
+    data, train, evaluate = settings.data, settings.train, settings.evaluate
+    sample, columns = sample_rows(
+        store, shards, data, features=settings.features, allowed_imports=allowed, seed=train.seed
+    )
+    schema, steps, estimator = prepare(sample, columns, data, settings.fleet, train, allowed)
+    task = task_of(estimator, settings.task, str(train.estimator))
+    if task == "classification":
+        classes = schema.classes or classes_of(sample[data.target].dropna(), data.model_copy(update={"positive": 0}))
+        schema = replace(schema, classes=classes)
+        ordered, _ = truth(sample[data.target].dropna(), "classification", classes, schema.positive)
+    else:
+        schema, ordered = replace(schema, classes=None, positive=None), None
+    metrics = evaluate.metrics or default_metrics(task, len(ordered) if ordered else None)  # type: ignore[arg-type]
+    log("%s features, learned from %s training rows", len(schema.features), f"{len(sample):,}")
+    for name, why in schema.excluded:
+        log("Not a feature: %s (%s)", name, why)
+    made_of = made_from(data, train, settings.features)
+    config = made_of["config"] | {"fleet": settings.fleet.model_dump(mode="json", exclude={"resources"})}
+    made = store_model(store, steps, signer=signer, pipeline=pipeline)
+    return put_json(
+        store,
+        {
+            "model": {
+                "format": "pack",
+                "prepare": {k: v for k, v in made.items() if k != "environment"},
+                "environment": environment(),
+            },
+            "schema": schema.to_dict(),
+            "task": task,
+            "ordered": list(ordered) if ordered is not None else None,
+            "printed": list(dict.fromkeys([*metrics, *gate_metrics(evaluate.gates)])),
+            "snapshot": snapshot_ref,
+            **made_of,
+            "config": config,
+            "config_hash": config_hash(config),
+            "seed": train.seed,
+            "estimator": train.estimator,
+            "params": train.params,
+            "warnings": [],
+            "about": about,
+            "run": run,
+        },
+    )
+
+
+def _wear(
+    store: Store, pipeline: str, fingerprint: str, of: str, settings: FleetSettings, *, compared: bool
+) -> dict[str, Any] | None:
+    """Count this run among the decisions on its holdout, which is one for the whole fleet."""
+    gates = settings.evaluate.gates
+    if not gates:
+        return None
+    name = f"{fingerprint} {settings.train.seed} {settings.data.split.model_dump_json()}"
+    wear = claim_use(
+        store,
+        pipeline,
+        hashlib.sha256(name.encode()).hexdigest(),
+        candidate=of,
+        champion=None,
+        limit=settings.evaluate.holdout_uses,
+        spends=spends(gates, 1 if compared else None),
+    )
+    return wear.to_dict()

@@ -1,0 +1,236 @@
+"""Divide a snapshot by key, once, in bounded memory: a file of rows for each shard, ordered by key."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from airflow_mlops.config.models import MOST_SHARDS, Fleet
+from airflow_mlops.exceptions import DataError
+from airflow_mlops.ml.data import Snapshot
+from airflow_mlops.ml.fleet.keys import ALL, group_key, key_of
+from airflow_mlops.ml.fleet.plan import Shard
+from airflow_mlops.ml.splitting import draws
+from airflow_mlops.store import get_blob_file, put_blob_file
+from airflow_mlops.store.base import Store
+
+PARENT_ROWS = 200_000
+"""Most rows that a parent's model learns from and is judged on: an even sample."""
+_PLACE = "airflow_mlops.place"
+_LEAST_KEYS, _LEAST_ROWS = 25, 100_000
+_BUFFERED_ROWS = 2**20
+_TOLD_ROWS = 1_000_000
+
+Log = Callable[..., None]
+
+
+def shard_count(keys: int, rows: int, size: int | str, slots: int) -> int:
+    """How many shards: about four for each slot, so that the last ones to end leave no slot idle for long.
+
+    Fewer where a shard would have less than 25 keys and 100,000 rows: a task costs more than their training.
+
+    :param size: ``fleet.shard_size``.
+    :param slots: tasks that the executor runs at a time.
+    """
+    if size == "auto":
+        worthwhile = max(-(-keys // _LEAST_KEYS), -(-rows // _LEAST_ROWS))
+        wanted = min(4 * slots, worthwhile)
+    else:
+        wanted = -(-keys // int(size))
+    return max(1, min(wanted, keys, MOST_SHARDS))
+
+
+def divide(counts: Mapping[str, int], shards: int) -> list[list[str]]:
+    """Divide keys, in their order, into at most ``shards`` stretches of about as many rows each; none is empty."""
+    keys = sorted(counts)
+    ends = np.cumsum([counts[k] for k in keys])
+    # A key belongs to the shard in which its middle row lies.
+    middles = ends - np.array([counts[k] for k in keys]) / 2
+    places = np.minimum((middles * shards / ends[-1]).astype(int), shards - 1) if keys else np.array([], int)
+    stretches: list[list[str]] = [[] for _ in range(shards)]
+    for key, place in zip(keys, places, strict=True):
+        stretches[place].append(key)
+    return [s for s in stretches if s]
+
+
+class Counts:
+    """Rows by key, and by the group of each key."""
+
+    def __init__(self, store: Store, snapshot: Snapshot, fleet: Fleet) -> None:
+        self.keys: Counter[str] = Counter()
+        self.groups: Counter[str] = Counter()
+        self.group_of: dict[str, str] = {}
+        for batch in snapshot.batches(store, _present(snapshot, _columns(fleet))):
+            keys, groups = keyed(batch, fleet)
+            values, counts = np.unique(keys, return_counts=True)
+            self.keys.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            if groups is not None:
+                values, counts = np.unique(groups, return_counts=True)
+                self.groups.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+                first = pd.Series(groups, index=keys).groupby(level=0).first()
+                for key, group in first.items():
+                    self.group_of.setdefault(str(key), group)
+
+    def parent(self, key: str) -> str:
+        """The key of the parent that serves a key."""
+        return self.group_of.get(key, ALL)
+
+
+def _present(snapshot: Snapshot, columns: Sequence[str]) -> list[str]:
+    if missing := [c for c in columns if c not in snapshot.columns]:
+        raise DataError(
+            f"fleet names the column {missing[0]!r}, which the data does not have",
+            hint="the columns are: " + ", ".join(snapshot.columns),
+        )
+    return list(columns)
+
+
+def keyed(batch: pa.RecordBatch, fleet: Fleet) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the key, and the parent group's key, of each row of a batch: object arrays of shape (rows,)."""
+    frame = batch.to_pandas()
+    keys = key_of(frame, fleet.columns).to_numpy(object)
+    if fleet.parent is None:
+        return keys, None
+    codes, values = pd.factorize(frame[fleet.parent])
+    # A row without a group counts to the model of all rows alone.
+    return keys, np.array([*map(group_key, values), ALL], dtype=object)[codes]
+
+
+def write_shards(
+    store: Store,
+    snapshot: Snapshot,
+    fleet: Fleet,
+    stretches: Sequence[Sequence[str]],
+    counts: Counts,
+    *,
+    parents: Collection[str],
+    seed: int,
+    log: Log,
+) -> list[Shard]:
+    """Write the rows of each stretch of keys, and those that parents learn from, into files; return the shards.
+
+    The rows of a key are together, in the order of the snapshot. The parents' shard, where there are any, is the
+    first one: it takes longest.
+    """
+    sizes = {ALL: sum(counts.keys.values()), **counts.groups}
+    kept = {key: min(1.0, PARENT_ROWS / sizes[key]) for key in parents}
+    of_parents = [sorted(parents)] if parents else []
+    divided = [*of_parents, *stretches]
+    places = {key: (number, place) for number, keys in enumerate(divided) for place, key in enumerate(keys)}
+    with tempfile.TemporaryDirectory(prefix="mlops-fleet-") as folder:
+        rows = 0
+        with _Spool(Path(folder), len(divided)) as spool:
+            columns = _present(snapshot, _columns(fleet))
+            for batch in snapshot.batches(store):
+                keys, groups = keyed(batch.select(columns), fleet)
+                spool.add(batch, keys, places)
+                if kept:
+                    drawn = draws(pd.Series(np.arange(rows, rows + batch.num_rows)), seed)
+                    for of_row in (np.full(batch.num_rows, ALL, dtype=object), groups):
+                        if of_row is not None:
+                            shares = pd.Series(of_row).map(kept).fillna(0.0).to_numpy()
+                            spool.add(batch.filter(pa.array(drawn < shares)), of_row[drawn < shares], places)
+                rows += batch.num_rows
+                if rows // _TOLD_ROWS > (rows - batch.num_rows) // _TOLD_ROWS:
+                    log("%s of %s rows divided by key", f"{rows:,}", f"{snapshot.rows:,}")
+        shards = []
+        for number, of_shard in enumerate(divided):
+            path, found = spool.ordered(number, len(of_shard))
+            rows_of = {key: int(many) for key, many in zip(of_shard, found, strict=True) if many}
+            shards.append(Shard(put_blob_file(store, path), rows_of))
+            path.unlink()
+    return shards
+
+
+def _columns(fleet: Fleet) -> list[str]:
+    return [*dict.fromkeys([*fleet.columns, *([fleet.parent] if fleet.parent else [])])]
+
+
+class _Spool:
+    """Files of rows with the place of each row's key among the keys of its shard; rows are buffered in memory."""
+
+    def __init__(self, folder: Path, shards: int) -> None:
+        self._folder, self._shards = folder, shards
+        self._pending: list[list[pa.RecordBatch]] = [[] for _ in range(shards)]
+        self._pending_rows = 0
+        self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> _Spool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self._flush()
+        self._open.close()
+
+    def add(self, batch: pa.RecordBatch, keys: np.ndarray, places: Mapping[str, tuple[int, int]]) -> None:
+        """Take the rows whose keys have a place."""
+        codes, values = pd.factorize(keys)
+        found = [places.get(v, (-1, -1)) for v in values] or [(-1, -1)]
+        shard = np.array([s for s, _ in found])[codes]
+        place = np.array([p for _, p in found], dtype=np.int32)[codes]
+        order = np.argsort(shard, kind="stable")
+        batch = batch.append_column(_PLACE, pa.array(place)).take(pa.array(order))
+        bounds = np.searchsorted(shard[order], np.arange(self._shards + 1))
+        for number in range(self._shards):
+            if bounds[number] < bounds[number + 1]:
+                self._pending[number].append(batch.slice(bounds[number], bounds[number + 1] - bounds[number]))
+        self._pending_rows += batch.num_rows
+        if self._pending_rows >= _BUFFERED_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        for number, batches in enumerate(self._pending):
+            if not batches:
+                continue
+            table = pa.Table.from_batches(batches).combine_chunks()
+            if number not in self._writers:
+                path = self._folder / f"{number}.arrow"
+                self._writers[number] = self._open.enter_context(pa.ipc.new_file(str(path), table.schema))
+            self._writers[number].write_table(table)
+            batches.clear()
+        self._pending_rows = 0
+
+    def ordered(self, number: int, keys: int) -> tuple[Path, np.ndarray]:
+        """Write a shard's rows in the order of its keys; return the file, and how many rows each place has."""
+        spooled = self._folder / f"{number}.arrow"
+        with pa.memory_map(str(spooled)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        place = table[_PLACE].to_numpy()
+        table = table.drop_columns([_PLACE]).take(pa.array(np.argsort(place, kind="stable")))
+        path = self._folder / f"{number}.parquet"
+        pq.write_table(table.replace_schema_metadata(None), path, compression="zstd", write_page_checksum=True)
+        spooled.unlink()
+        return path, np.bincount(place, minlength=keys)
+
+
+def read_shard(store: Store, shard: Shard) -> pd.DataFrame:
+    """Return a shard's rows as a DataFrame with a fresh index, ordered by key."""
+    with tempfile.TemporaryDirectory(prefix="mlops-fleet-") as folder:
+        path = Path(folder, "rows.parquet")
+        get_blob_file(store, shard.rows, path)
+        table = pq.read_table(path, page_checksum_verification=True)
+    for i, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type):
+            table = table.set_column(i, field.name, table.column(i).cast(pa.float64()))
+    frame: pd.DataFrame = table.to_pandas(date_as_object=False, split_blocks=True, self_destruct=True)
+    return frame
+
+
+def bounds_of(shard: Shard) -> dict[str, slice]:
+    """Where the rows of each key lie in the shard's file."""
+    bounds: dict[str, slice] = {}
+    at = 0
+    for key, rows in shard.counts.items():
+        bounds[key] = slice(at, at + rows)
+        at += rows
+    return bounds

@@ -1,0 +1,87 @@
+"""The plan of one training of a fleet: which keys are trained by which shard, on which rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from airflow_mlops.exceptions import DataError
+from airflow_mlops.store import get_json, put_json
+from airflow_mlops.store.base import Store
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some keys and their rows, ordered by key.
+
+    :param rows: digest of a Parquet file.
+    :param counts: rows by key, in the order of the file.
+    """
+
+    rows: str
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run of a fleet does; immutable, named by its digest.
+
+    :param of: digest of what all its versions have in common (:attr:`shared`).
+    :param fallback: keys with too few rows: their number of rows, and the key of the parent that serves.
+    :param absent: keys that have a model and no row in this run: in how many runs in a row, this one included.
+    :param not_due: keys with rows that need no training now.
+    :param wear: the run's place among the decisions on its holdout, :class:`airflow_mlops.ml.wear.Wear` as a dict;
+        ``None`` without gates.
+    """
+
+    pipeline: str
+    of: str
+    shards: tuple[Shard, ...]
+    fallback: dict[str, tuple[int, str]]
+    absent: dict[str, int]
+    not_due: tuple[str, ...]
+    wear: dict[str, Any] | None
+    digest: str = ""
+
+    @property
+    def keys(self) -> int:
+        """How many keys are trained, parents included."""
+        return sum(len(s.counts) for s in self.shards)
+
+    def save(self, store: Store) -> Plan:
+        """Put the plan into the store; the result knows its digest."""
+        body = asdict(self)
+        del body["digest"]
+        # Pairs: canonical JSON sorts the keys of objects, and the rows of a shard have an order.
+        body["shards"] = [{"rows": s.rows, "counts": [*s.counts.items()]} for s in self.shards]
+        return Plan(**vars(self) | {"digest": put_json(store, {"kind": "fleet plan", "format": 1, **body})})
+
+    @classmethod
+    def load(cls, store: Store, digest: str) -> Plan:
+        """Read a plan.
+
+        :raises DataError: the digest names something else.
+        """
+        body = get_json(store, digest)
+        if not isinstance(body, dict) or body.get("kind") != "fleet plan":
+            raise DataError(f"{digest} is no plan of a fleet", hint="pass on what fleet.partition returned")
+        return cls(
+            body["pipeline"],
+            body["of"],
+            tuple(Shard(s["rows"], dict(s["counts"])) for s in body["shards"]),
+            {key: (rows, parent) for key, (rows, parent) in body["fallback"].items()},
+            body["absent"],
+            tuple(body["not_due"]),
+            body["wear"],
+            digest,
+        )
+
+    def label(self, number: int) -> str:
+        """What a shard is called in Airflow's grid."""
+        keys = [*self.shards[number].counts]
+        span = keys[0] if len(keys) == 1 else f"{_short(keys[0])} … {_short(keys[-1])} ({len(keys):,} keys)"
+        return f"{number} {span}"
+
+
+def _short(key: str, most: int = 24) -> str:
+    return key if len(key) <= most else key[: most - 1] + "…"

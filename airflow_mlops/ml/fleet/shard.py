@@ -1,0 +1,299 @@
+"""Train one shard of a fleet: chunk by chunk, in processes of its own, and register all its models in one commit."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from airflow_mlops.config.models import Data, Evaluate
+from airflow_mlops.exceptions import DataError, ObjectNotFound
+from airflow_mlops.ml.blocks import block_codes, block_words
+from airflow_mlops.ml.candidate import featured
+from airflow_mlops.ml.estimators import build_estimator
+from airflow_mlops.ml.features import FeatureSchema, recorded_code
+from airflow_mlops.ml.fleet.champions import ask_champions
+from airflow_mlops.ml.fleet.chunks import Chunks, chunk_size
+from airflow_mlops.ml.fleet.judging import needs_labels
+from airflow_mlops.ml.fleet.partition import Log, bounds_of, read_shard
+from airflow_mlops.ml.fleet.plan import Plan
+from airflow_mlops.ml.fleet.prepare import matrix
+from airflow_mlops.ml.fleet.training import Chunk, Row, Settings, labels, train_chunk
+from airflow_mlops.ml.preprocessing import categorical_positions
+from airflow_mlops.ml.splitting import Splitter
+from airflow_mlops.ml.wear import Wear
+from airflow_mlops.registry.artifacts import fetch_model, store_models
+from airflow_mlops.registry.registry import Registry
+from airflow_mlops.registry.signing import Signer, Verifier
+from airflow_mlops.store import get_json, layout
+from airflow_mlops.store.base import Store
+from airflow_mlops.store.content import canonical_json
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Which code may run and which models may be loaded.
+
+    :param signer: signs new models, where there is a key.
+    """
+
+    allowed_imports: Sequence[str] = ()
+    trusted_types: Sequence[str] = ()
+    verifier: Verifier | None = None
+    signer: Signer | None = None
+
+
+def processes_of(wanted: int | str, slots: int) -> int:
+    """How many processes a shard trains in.
+
+    :param wanted: ``fleet.processes``; ``auto``: the cores that this task may use, shared with the other slots of
+        its machine.
+    :param slots: tasks that run on this machine at a time.
+    """
+    if wanted != "auto":
+        return int(wanted)
+    return max(1, cores() // max(slots, 1))
+
+
+def cores() -> int:
+    """Cores that this process may use: by affinity, and by the quota of its control group (version 2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def train_shard(
+    store: Store,
+    registry: Registry,
+    plan: Plan,
+    number: int,
+    *,
+    run: str,
+    evaluate: Evaluate,
+    data: Data,
+    trust: Trust,
+    processes: int,
+    op_id: str,
+    log: Log,
+) -> dict[str, Any]:
+    """Train, judge and register the models of a shard; a second try does what the first one left.
+
+    :param run: names the run, 64 hex digits; chunks and results lie under it.
+    :param op_id: names the registration.
+    :return: ``{"shard", "keys", "models", "counts"}``; ``counts`` by status.
+    """
+    done = _result(store, plan.pipeline, run, number)
+    if done is None:
+        rows = _train(store, registry, plan, number, run, evaluate, data, trust, processes, op_id, log)
+        key = layout.fleet_shard(plan.pipeline, run, number)
+        store.put(key, canonical_json({"format": 1, "rows": rows}))
+        Chunks(store, plan.pipeline, run, number).discard(_chunk_count(len(plan.shards[number].counts)))
+    else:
+        log("Shard %d was finished by an earlier try", number)
+        rows = done
+    counts = Counter(row["status"] for row in rows)
+    told = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
+    log("Shard %d: %s of %s keys have a model; by itself each: %s", number, _models(rows), f"{len(rows):,}", told)
+    return {"shard": number, "keys": len(rows), "models": _models(rows), "counts": dict(counts)}
+
+
+def read_result(store: Store, pipeline: str, run: str, number: int) -> list[Row]:
+    """Return what a shard came to, a row for each key.
+
+    :raises DataError: it has not been trained.
+    """
+    found = _result(store, pipeline, run, number)
+    if found is None:
+        raise DataError(f"shard {number} has no result", hint="its task must have ended well; clear it to run it again")
+    return found
+
+
+def _result(store: Store, pipeline: str, run: str, number: int) -> list[Row] | None:
+    try:
+        body = json.loads(store.get(layout.fleet_shard(pipeline, run, number)))
+    except ObjectNotFound:
+        return None
+    rows: list[Row] = body["rows"]
+    return rows
+
+
+def _models(rows: Sequence[Row]) -> int:
+    return sum("version" in row for row in rows)
+
+
+def _chunk_count(keys: int) -> int:
+    return -(-keys // chunk_size(keys))
+
+
+def _train(
+    store: Store,
+    registry: Registry,
+    plan: Plan,
+    number: int,
+    run: str,
+    evaluate: Evaluate,
+    data: Data,
+    trust: Trust,
+    processes: int,
+    op_id: str,
+    log: Log,
+) -> list[Row]:
+    shared = get_json(store, plan.of)
+    chunks = Chunks(store, plan.pipeline, run, number)
+    keys = [*plan.shards[number].counts]
+    count = _chunk_count(len(keys))
+    missing = [n for n in range(count) if chunks.load(n) is None]
+    if len(missing) < count:
+        log("%d of %d chunks were finished by an earlier try", count - len(missing), count)
+    if missing:
+        work = _Work(store, registry, plan, number, shared, evaluate, data, trust)
+        finished = count - len(missing)
+        for chunk, (rows, models) in work.run(missing, processes):
+            chunks.save(chunk, rows, models)
+            finished += 1
+            log("%s of %s keys trained", f"{min(finished * chunk_size(len(keys)), len(keys)):,}", f"{len(keys):,}")
+    rows, models = [], []
+    for some, made in chunks.every(count):
+        rows += some
+        models += made
+    return _register(store, registry, plan, rows, models, trust, op_id)
+
+
+def _register(
+    store: Store,
+    registry: Registry,
+    plan: Plan,
+    rows: list[Row],
+    models: list[tuple[str, bytes]],
+    trust: Trust,
+    op_id: str,
+) -> list[Row]:
+    """Pack the models, register them in one commit, and return the rows with what they became."""
+    by_key = {row["key"]: row for row in rows}
+    prepare = get_json(store, plan.of)["model"]["prepare"]
+    infos = store_models(store, models, prepare=prepare, signer=trust.signer, pipeline=plan.pipeline)
+    records = {
+        key: {
+            "of": plan.of,
+            "model": info,
+            "rows": {"train": by_key[key]["train_rows"], "holdout": by_key[key]["holdout_rows"]},
+            "metrics": {name: float(f"{value:.6g}") for name, value in by_key[key]["metrics"].items()},
+            "seconds": by_key[key]["seconds"],
+        }
+        for key, info in infos.items()
+    }
+    versions = registry.register_many(records, op_id=op_id)
+    return [row | ({"version": versions[row["key"]].number} if row["key"] in versions else {}) for row in rows]
+
+
+class _Work:
+    """A shard's rows as arrays, cut into chunks."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        plan: Plan,
+        number: int,
+        shared: dict[str, Any],
+        evaluate: Evaluate,
+        data: Data,
+        trust: Trust,
+    ) -> None:
+        shard = plan.shards[number]
+        frame = read_shard(store, shard)
+        self._bounds = bounds_of(shard)
+        schema = FeatureSchema.from_dict(shared["schema"])
+        steps = fetch_model(
+            store,
+            shared["model"]["prepare"],
+            trusted=trust.trusted_types,
+            verifier=trust.verifier,
+            pipeline=plan.pipeline,
+        )
+        estimator = build_estimator(shared["estimator"], shared["params"], trust.allowed_imports, shared["seed"])
+        if positions := categorical_positions(schema, estimator):
+            estimator.set_params(categorical_features=positions)
+        self._task, ordered = shared["task"], shared["ordered"]
+        self._classes = tuple(ordered) if ordered is not None else None
+        blocks = block_codes(frame, data, evaluate)
+        self.settings = Settings(
+            estimator,
+            self._task,
+            self._classes,
+            tuple(shared["printed"]),
+            evaluate,
+            shared["seed"],
+            block_words(data, evaluate) if blocks is not None else None,
+            Wear(**plan.wear) if plan.wear is not None else None,
+            tuple(data.private),
+        )
+        made = featured(frame, data, recorded_code(shared), trust.allowed_imports)
+        self._inputs = matrix(schema, steps, made)
+        self._target, self._y = labels(frame[data.target], self._task, self._classes)
+        self._blocks = blocks
+        self._holdout = np.zeros(len(frame), dtype=bool)
+        self._problems: dict[str, str] = {}
+        splitter = Splitter(frame, data, shared["seed"])
+        for key, rows in self._bounds.items():
+            try:
+                self._holdout[rows] = splitter.mask(rows)
+            except DataError as e:
+                self._problems[key] = str(e)
+        self._size = chunk_size(len(self._bounds))
+        wanted = set(self._bounds) - set(self._problems)
+        self._champions = ask_champions(
+            store,
+            registry,
+            frame,
+            self._bounds,
+            self._holdout,
+            data=data,
+            classes=self._classes,
+            labels=needs_labels(evaluate.gates, shared["printed"], self._task),
+            allowed_imports=trust.allowed_imports,
+            trusted_types=trust.trusted_types,
+            verifier=trust.verifier,
+            wanted=wanted,
+        )
+
+    def chunk(self, number: int) -> Chunk:
+        """One chunk's rows."""
+        keys = [*self._bounds][number * self._size : (number + 1) * self._size]
+        first, last = self._bounds[keys[0]].start, self._bounds[keys[-1]].stop
+        whole = slice(first, last)
+        bounds = {k: slice(self._bounds[k].start - first, self._bounds[k].stop - first) for k in keys}
+        return Chunk(
+            number,
+            bounds,
+            self._inputs[whole],
+            self._target[whole],
+            self._y[whole],
+            self._holdout[whole],
+            self._blocks[whole] if self._blocks is not None else None,
+            {k: self._champions[k] for k in keys if k in self._champions},
+            {k: self._problems[k] for k in keys if k in self._problems},
+        )
+
+    def run(self, numbers: Sequence[int], processes: int) -> Iterator[tuple[int, tuple[list[Row], Any]]]:
+        """Train chunks; yield each as it is done."""
+        if processes == 1 or len(numbers) == 1:
+            for number in numbers:
+                yield number, train_chunk(self.settings, self.chunk(number))
+            return
+        # New interpreters, not forks: a fork of a process whose threads hold locks can wait for ever.
+        with ProcessPoolExecutor(min(processes, len(numbers)), mp_context=get_context("spawn")) as pool:
+            waiting = {pool.submit(train_chunk, self.settings, self.chunk(number)): number for number in numbers}
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()

@@ -1,0 +1,353 @@
+"""A fleet: divide the rows by key, train shards, decide over all keys, promote."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import conf
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.config.models import Data, Evaluate, Features, Fleet, Train
+from airflow_mlops.exceptions import RegistryError
+from airflow_mlops.links.reports import GateReportLink
+from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+from airflow_mlops.operators.evaluation import GateOperator
+from airflow_mlops.operators.promotion import YES, approver
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperatorLink, Context
+
+    from airflow_mlops.ml.fleet.shard import Trust
+
+
+def slots_of(max_active_tasks: int) -> tuple[int, int]:
+    """How many of a DAG's tasks run at a time, in all and on one machine, by the executor's settings."""
+    executor = conf.get("core", "executor", fallback="LocalExecutor")
+    slots = min(conf.getint("core", "parallelism", fallback=32) or 32, max_active_tasks)
+    if "Kubernetes" in executor:
+        return slots, 1  # a pod runs one task
+    if "Celery" in executor:
+        return slots, min(slots, conf.getint("celery", "worker_concurrency", fallback=16))
+    from airflow_mlops.ml.fleet.shard import cores
+
+    # More slots than cores are of no use to work that computes.
+    return min(slots, cores()), slots
+
+
+class PartitionOperator(MLOpsOperator):
+    """Divide a snapshot by key, once, and plan which shard trains which keys.
+
+    Returns a list for the shards' tasks to be mapped over: ``{"plan", "run", "shard", "label"}``.
+
+    :param snapshot: reference of the (validated) snapshot.
+    :param fleet: the ``fleet`` section as in YAML; ``data``, ``train``, ``evaluate`` and ``features`` likewise.
+    :param task: ``classification`` or ``regression``; default: what the estimator is.
+    :param about: what the pipeline says of itself, kept in the records.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "snapshot")
+
+    def __init__(
+        self,
+        *,
+        snapshot: Any,
+        fleet: Fleet | Mapping[str, Any],
+        data: Data | Mapping[str, Any],
+        train: Train | Mapping[str, Any],
+        evaluate: Evaluate | Mapping[str, Any] | None = None,
+        features: Features | Mapping[str, Any] | None = None,
+        task: str | None = None,
+        about: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.snapshot = snapshot
+        self.fleet = section(Fleet, fleet)
+        self.data = section(Data, data)
+        self.train = section(Train, train)
+        self.evaluate = section(Evaluate, evaluate)
+        self.features = section(Features, features) if features else None
+        self.task = task
+        self.about = dict(about or {})
+
+    def work(self, scope: RunScope, context: Context) -> list[dict[str, Any]]:
+        """Divide, learn what all models have in common, and write the plan."""
+        from airflow_mlops.ml.fleet.begin import FleetSettings, begin_fleet
+        from airflow_mlops.ml.fleet.result import read_newest
+
+        store, registry, signer = self.hook.store(), self.hook.registry(self.pipeline), self.hook.signer()
+        self.hook.verifier().check_signer(signer)
+        ti, form = context["ti"], context.get("params") or {}
+        train = self.train.model_copy(update={"seed": int(form["seed"])} if form.get("seed") is not None else {})
+        before = read_newest(store, self.pipeline) or {}
+        plan = begin_fleet(
+            store,
+            registry,
+            self.snapshot,
+            FleetSettings(self.fleet, self.data, train, self.evaluate, self.features, self.task),
+            slots=slots_of(_max_active_tasks(context))[0],
+            due=self._due(scope, context),
+            absent_before=before.get("absent", {}),
+            about=self.about,
+            run={"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay, "rehearsal": not scope.promote},
+            allowed_imports=self.hook.allowed_imports,
+            signer=signer,
+            log=self.log.info,
+        )
+        from airflow_mlops.registry.entry import op_id
+
+        run = op_id(ti.dag_id, ti.run_id, plan.digest)
+        return [
+            {"plan": plan.digest, "run": run, "shard": number, "label": plan.label(number)}
+            for number in range(len(plan.shards))
+        ]
+
+    def _due(self, scope: RunScope, context: Context) -> set[str] | None:
+        """Keys to train: those of the trigger form, or of the request that started this run; ``None``: all."""
+        from airflow_mlops.store import get_json
+
+        if named := (context.get("params") or {}).get("keys"):
+            return {str(key) for key in named}
+        if digest := scope.extra.get("keys"):
+            due = set(get_json(self.hook.store(), digest))
+            self.log.info("%s keys need a new model", f"{len(due):,}")
+            return due
+        return None
+
+
+def _max_active_tasks(context: Context) -> int:
+    dag = context.get("dag")
+    return int(getattr(dag, "max_active_tasks", None) or conf.getint("core", "max_active_tasks_per_dag", fallback=16))
+
+
+class TrainShardOperator(MLOpsOperator):
+    """Train, judge and register the models of one shard; a second try does what the first one left.
+
+    A key that fails is a row of the result. Returns ``{"shard", "keys", "models", "counts"}``.
+
+    :param shard: an item of the list that :class:`PartitionOperator` returned.
+    :param data: the ``data`` section as in YAML; ``evaluate`` likewise.
+    :param processes: ``fleet.processes``.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "shard")
+
+    def __init__(
+        self,
+        *,
+        shard: Any,
+        data: Data | Mapping[str, Any],
+        evaluate: Evaluate | Mapping[str, Any] | None = None,
+        processes: int | str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.shard = shard
+        self.data = section(Data, data)
+        self.evaluate = section(Evaluate, evaluate)
+        self.processes = processes
+
+    def _trust(self) -> Trust:
+        from airflow_mlops.ml.fleet.shard import Trust
+
+        return Trust(self.hook.allowed_imports, self.hook.trusted_types, self.hook.verifier(), self.hook.signer())
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Train what is missing, and register all of it in one commit."""
+        from airflow_mlops.ml.fleet.plan import Plan
+        from airflow_mlops.ml.fleet.shard import processes_of, train_shard
+
+        store = self.hook.store()
+        return train_shard(
+            store,
+            self.hook.registry(self.pipeline),
+            Plan.load(store, self.shard["plan"]),
+            self.shard["shard"],
+            run=self.shard["run"],
+            evaluate=self.evaluate,
+            data=self.data,
+            trust=self._trust(),
+            processes=processes_of(self.processes, slots_of(_max_active_tasks(context))[1]),
+            op_id=self.operation(context, "register", self.shard["plan"]),
+            log=self.log.info,
+        )
+
+
+class FleetGateOperator(GateOperator):
+    """Decide which keys may go on, all comparisons together; delivery is skipped where none may.
+
+    Returns ``{"plan", "run", "verdict", "sentence", "counts", "table", "report", "go", "approval", "deliver"}``;
+    ``table`` is the digest of the result, a row for each key.
+
+    :param shards: XCom of :class:`PartitionOperator`.
+    :param evaluate: the ``evaluate`` section as in YAML.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "shards")
+    operator_extra_links: Collection[BaseOperatorLink] = (GateReportLink(),)
+
+    def __init__(self, *, shards: Any, **kwargs: Any) -> None:
+        super().__init__(evaluation=None, **kwargs)
+        self.shards = shards
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Decide, keep table and report, and skip what must not follow."""
+        from datetime import UTC, datetime
+
+        from airflow_mlops.ml.fleet.plan import Plan
+        from airflow_mlops.ml.fleet.report import fleet_report_html
+        from airflow_mlops.ml.fleet.result import count, put_table, save_result, sentence
+        from airflow_mlops.ml.fleet.verdict import collect, error_of, judge, note_verdicts
+
+        store, registry, ti = self.hook.store(), self.hook.registry(self.pipeline), context["ti"]
+        plan, run = Plan.load(store, self.shards[0]["plan"]), self.shards[0]["run"]
+        found = judge(collect(store, plan, run), self.evaluate, plan.wear)
+        note_verdicts(registry, plan, found.rows, operation=self.operation(context, "gates", run))
+        going, ask = found.deliverable(self.evaluate, self.approval)
+        ask = ask and scope.promote and bool(going)
+        table = put_table(store, found.rows)
+        counts = count(found.rows, not_due=len(plan.not_due))
+        told = sentence(counts)
+        page = fleet_report_html(
+            found.rows,
+            title=f"Fleet {self.pipeline}",
+            tests=found.tests,
+            limit=found.limit,
+            alpha=error_of(self.evaluate.gates, plan.wear),
+            not_due=len(plan.not_due),
+        )
+        result = {
+            "plan": plan.digest,
+            "run": run,
+            "verdict": "passed" if going else "rejected",
+            "sentence": told,
+            "counts": counts,
+            "table": table,
+            "go": bool(going),
+            "approval": ask,
+            "deliver": len(going),
+            "report": self.keep_report(context, "Gate report", page),
+        }
+        dag_run = context.get("dag_run")
+        started = getattr(dag_run, "start_date", None) or datetime.now(UTC)
+        save_result(
+            store,
+            self.pipeline,
+            run,
+            {
+                **{k: result[k] for k in ("plan", "sentence", "counts", "table", "report")},
+                "dag_id": ti.dag_id,
+                "run_id": ti.run_id,
+                "started_at": started.isoformat(),
+                "window": scope.window.to_dict() if scope.window else None,
+                "absent": plan.absent,
+                "keys": len(found.rows) + len(plan.not_due),
+                "tests": found.tests,
+                "limit": found.limit,
+                "rehearsal": not scope.promote,
+            },
+        )
+        for status in ("failed", "rejected", "inconclusive"):
+            for row in [r for r in found.rows if r["status"] == status][:10]:
+                self.log.info("%s: %s", row["key"], row["reason"] if status != "failed" else f"failed: {row['reason']}")
+        self.log.info("%s", told)
+        self.emit(scope, "mlops.gate.verdict", verdict=result["verdict"])
+        short = {k: result[k] for k in ("verdict", "sentence", "go", "counts")}
+        self.record_check(scope, "fleet", short | {"run_id": ti.run_id, "table": table})
+        if counts.get("rejected") or counts.get("failed"):
+            self.tell(context, scope, "rejected", f"{self.pipeline}: {told}")
+        self._skip(context, bool(going), ask, result)
+        return result
+
+
+class FleetPromoteOperator(MLOpsOperator):
+    """Make the versions that passed the champions of their keys, in commits of up to 2,000; retire vanished keys.
+
+    A key whose champion is another one by now is left out, and says so. Returns ``{"promoted", "retired", "left_out",
+    "sentence", "table"}``.
+
+    :param decision: XCom of :class:`FleetGateOperator`.
+    :param approval: XCom of the task that asked a person.
+    :param evaluate: the ``evaluate`` section as in YAML.
+    :param retire_after: ``fleet.retire_after``.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "decision", "approval")
+
+    def __init__(
+        self,
+        *,
+        decision: Any,
+        approval: Any = None,
+        evaluate: Evaluate | Mapping[str, Any] | None = None,
+        retire_after: int = 3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.decision = decision
+        self.approval = approval
+        self.evaluate = section(Evaluate, evaluate)
+        self.retire_after = retire_after
+
+    def _agreed(self) -> str | None:
+        answer = (self.approval or {}).get("chosen_options")
+        by = approver(self.approval or {})
+        if not self.decision.get("go", True):
+            raise AirflowSkipException(f"no key passed its gates: {self.decision['sentence']}")
+        if self.decision.get("approval") and not answer:
+            raise RegistryError(
+                f"{self.pipeline} needs a person's yes, and there is no answer",
+                hint="let the approval task be answered (marking it as succeeded is no answer)",
+            )
+        if answer and answer != [YES]:
+            raise AirflowSkipException(f"nothing is promoted: {by or 'the time-out'} answered {answer[0]}")
+        return by
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Promote, retire, and write the final result."""
+        from airflow_mlops.ml.fleet.plan import Plan
+        from airflow_mlops.ml.fleet.result import count, put_table, read_rows, read_run, save_result, sentence
+        from airflow_mlops.ml.fleet.verdict import Verdicts, promote_rows, retire_absent
+
+        if not scope.promote:
+            raise AirflowSkipException("this replay does not promote; start it with --promote to do so")
+        by = self._agreed()
+        store, registry, decision = self.hook.store(), self.hook.registry(self.pipeline), self.decision
+        plan, run = Plan.load(store, decision["plan"]), decision["run"]
+        rows = read_rows(store, decision["table"])
+        going, _ = Verdicts(rows, 0, None).deliverable(self.evaluate, "asked")
+        reason = f"gates of the run {context['ti'].run_id}: {decision['sentence']}"
+        promoted, left = promote_rows(
+            registry,
+            going,
+            operation=self.operation(context, "promote", run),
+            reason=reason,
+            by=by,
+            window=scope.window,
+        )
+        retired = retire_absent(
+            registry, plan, after=self.retire_after, operation=self.operation(context, "retire", run)
+        )
+        rows = [
+            row | {"promoted": row["key"] in promoted} | ({"reason": left[row["key"]]} if row["key"] in left else {})
+            for row in rows
+        ] + retired
+        counts = count(rows, not_due=len(plan.not_due))
+        told, table = sentence(counts), put_table(store, rows)
+        found = read_run(store, self.pipeline, run) or {}
+        save_result(store, self.pipeline, run, found | {"sentence": told, "counts": counts, "table": table, "by": by})
+        for key, why in [*left.items()][:10]:
+            self.log.warning("%s is left out: %s", key, why)
+        self.log.info("%s", told)
+        self.record_check(scope, "promotion", {"sentence": told, "counts": counts, "version": None, "previous": None})
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = scope.event_extra() | {"fleet": True, "promoted": len(promoted)}
+        self.tell(context, scope, "promoted", f"{self.pipeline}: {told}")
+        return {
+            "promoted": len(promoted),
+            "retired": len(retired),
+            "left_out": len(left),
+            "sentence": told,
+            "table": table,
+        }

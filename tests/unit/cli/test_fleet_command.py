@@ -1,0 +1,74 @@
+"""``airflow mlops fleet``: the newest training of a fleet, told in a terminal."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from airflow_mlops.cli.fleet import failures, show, status
+from airflow_mlops.ml.fleet.result import count, put_table, save_result, sentence
+from airflow_mlops.registry.registry import Registry
+from airflow_mlops.store import LocalStore
+
+ROWS = [
+    {"key": "a", "status": "passed", "reason": "good", "version": 1, "metrics": {"r2": 0.5}, "promoted": True},
+    {"key": "b", "status": "failed", "reason": "the target is 1.0 in all rows"},
+    {"key": "c", "status": "fallback", "reason": "20 rows are too few", "served_by": "*"},
+]
+
+
+@pytest.fixture(autouse=True)
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__MLOPS__STORE", f"file://{tmp_path}")
+    monkeypatch.setenv("COLUMNS", "100")
+    store = LocalStore(tmp_path)
+    registry = Registry(store, "routes")
+    registry.register({"model": {"digest": "0" * 64}, "metrics": {"r2": 0.5}}, op_id="1", key="a")
+    registry.promote(1, expected=None, op_id="2", reason="good", key="a")
+    counts = count(ROWS)
+    result = {
+        "sentence": sentence(counts), "counts": counts, "table": put_table(store, ROWS), "dag_id": "routes__train",
+        "run_id": "manual__1", "started_at": "2026-01-01T00:00:00+00:00", "window": None, "keys": 3, "tests": 0,
+        "limit": None,
+    }  # fmt: skip
+    save_result(store, "routes", "0" * 64, result)
+    save_result(store, "routes", "1" * 64, result | {"started_at": "2025-01-01T00:00:00+00:00", "sentence": "old"})
+
+
+def test_status_tells_counts_and_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    status(Namespace(pipeline="routes", output="text"))
+    said = capsys.readouterr().out
+    assert "routes: 1 promoted, 1 failed, 1 served by a parent" in said
+    assert "r2: half of the keys between 0.5 and 0.5" in said
+    status(Namespace(pipeline="routes", output="json"))
+    assert json.loads(capsys.readouterr().out)["scores"]["r2"] == [0.5, 0.5, 0.5]
+
+
+def test_failures_have_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+    failures(Namespace(pipeline="routes", status=None, limit=None, output="table"))
+    said = capsys.readouterr().out
+    assert "1 of 3 keys are failed" in said
+    assert "the target is 1.0 in all rows" in said
+    failures(Namespace(pipeline="routes", status=["fallback"], limit=None, output="json"))
+    assert [row["key"] for row in json.loads(capsys.readouterr().out)] == ["c"]
+
+
+def test_show_tells_who_serves_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Namespace(pipeline="routes", key="a", output="text"))
+    said = capsys.readouterr().out
+    assert "routes[a]: v1 serves" in said
+    assert "v1 champion" in said
+    show(Namespace(pipeline="routes", key="c", output="text"))
+    assert "routes[c]: * serves" in capsys.readouterr().out
+
+
+def test_what_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        show(Namespace(pipeline="routes", key="aa", output="text"))
+    assert "did you mean a?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        status(Namespace(pipeline="churn", output="text"))
+    assert "no fleet of the name 'churn'" in capsys.readouterr().err

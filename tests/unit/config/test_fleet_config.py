@@ -1,0 +1,60 @@
+"""What a file with ``fleet`` may ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_mlops.config.models import PipelineConfig
+from airflow_mlops.exceptions import ConfigError
+from airflow_mlops.factory.levels import dag_specs
+from airflow_mlops.pipeline import Pipeline
+
+FILE: dict[str, Any] = {
+    "pipeline": "routes",
+    "level": 1,
+    "data": {"source": "rows.parquet", "target": "y", "id": "id"},
+    "train": {"estimator": "sklearn.linear_model.Ridge"},
+    "evaluate": {"gates": [{"metric": "r2", "at_least": 0.2}]},
+    "retrain": {"schedule": "@weekly"},
+    "fleet": {"key": "route"},
+}
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_every_level_trains_a_fleet_in_shards(level: int) -> None:
+    config = PipelineConfig.model_validate(FILE | {"level": level, "retrain": FILE["retrain"] if level else None})
+    specs = {spec.suffix: spec for spec in dag_specs(config)}
+    assert set(specs) == {"train", "registry"}
+    steps = {step.name: step.after for step in specs["train"].steps_for(config)}
+    assert steps["fleet.train"] == ("fleet.partition",)
+    assert steps["evaluate.gates"] == ("fleet.partition", "fleet.train")
+    assert ("approve.ask" in steps) == (level == 0)
+    assert [*steps][-1] == "promote.champion"
+    assert "train.fit" not in steps
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"train": {"callable": "my.code:fit"}}, "trains an `estimator`"),
+        ({"train": FILE["train"] | {"search": {"space": {"alpha": [1.0]}}}}, "takes no `train.search`"),
+        ({"monitor": {"schedule": "@daily"}}, "has no monitoring"),
+        ({"deploy": {"batch": {"source": "a.parquet", "output": "b"}}}, "has no batch prediction"),
+        ({"evaluate": {"gates": [{"serving": {"p95_ms": 20.0}}]}}, "judges each key by a `metric`"),
+        ({"evaluate": {"gates": [{"metric": "r2", "at_least": 0.1, "slices": ["line"]}]}}, "judges each key"),
+        ({"fleet": {"key": "id"}}, "which is `data.id`"),
+        ({"fleet": {"key": ["route", "route"]}}, "names a column twice"),
+        ({"data": FILE["data"] | {"private": ["route"]}}, "keys are shown"),
+    ],
+)
+def test_what_a_fleet_cannot_do_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        PipelineConfig.model_validate(FILE | change)
+
+
+def test_a_fleet_is_not_trained_here() -> None:
+    config = PipelineConfig.model_validate(FILE)
+    with pytest.raises(ConfigError, match="trained in Airflow alone"):
+        Pipeline(config).run()

@@ -1,0 +1,317 @@
+"""A fleet by its operators: divided by key, trained in shards, judged over all keys, promoted key by key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from airflow_mlops.exceptions import RegistryError
+from airflow_mlops.ml.fleet import shard as shard_module
+from airflow_mlops.ml.fleet.result import read_newest, read_rows
+from airflow_mlops.ml.fleet.training import train_chunk
+from airflow_mlops.operators.data import SnapshotOperator
+from airflow_mlops.operators.fleet import FleetGateOperator, FleetPromoteOperator, PartitionOperator, TrainShardOperator
+from airflow_mlops.registry.artifacts import fetch_model
+from airflow_mlops.registry.registry import Registry
+from airflow_mlops.store import LocalStore
+
+DATA = {"source": "routes.parquet", "target": "late", "id": "id"}
+TRAIN = {"estimator": "sklearn.linear_model.Ridge"}
+FLEET = {"key": "route", "parent": "line", "shard_size": 5}
+EVALUATE = {
+    "metrics": ["r2"],
+    "gates": [{"metric": "r2", "at_least": 0.3}, {"metric": "r2", "versus": "champion", "not_worse_by": 0.05}],
+}
+KEYS = 12
+
+Run = Callable[..., Any]
+
+
+def rows(seed: int = 0, *, skill: float = 1.0, leave_out: str | None = None) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    each = {f"r{i:02d}": 220 for i in range(KEYS)} | {"tiny": 20, "flat": 220}
+    frame = pd.DataFrame({"route": np.repeat(list(each), list(each.values()))})
+    frame["line"] = np.where(frame["route"] < "r06", "A", "B")
+    frame["id"] = np.arange(len(frame)) + seed * 10**6
+    frame["hour"] = rng.normal(size=len(frame))
+    frame["rain"] = rng.choice(["no", "some", "much"], len(frame))
+    noise = rng.normal(size=len(frame))
+    frame["late"] = skill * (2 * frame["hour"] + (frame["rain"] == "much") * 2) + noise
+    frame.loc[frame["route"] == "flat", "late"] = 1.0
+    frame = frame[frame["route"] != leave_out].sample(frac=1, random_state=seed)
+    return frame.reset_index(drop=True)
+
+
+@pytest.fixture
+def store(lake: Path, tmp_path: Path) -> LocalStore:
+    rows().to_parquet(lake / "routes.parquet")
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def registry(store: LocalStore) -> Registry:
+    return Registry(store, "routes")
+
+
+class Fleet:
+    """The steps of ``routes__train``, one after the other."""
+
+    def __init__(self, execute: Run) -> None:
+        self.execute = execute
+
+    def partition(self, run_id: str, fleet: dict[str, Any] = FLEET, **form: Any) -> list[dict[str, Any]]:
+        snapshot = self.execute(SnapshotOperator(task_id="data.snapshot", pipeline="routes", data=DATA), run_id)
+        operator = PartitionOperator(
+            task_id="fleet.partition",
+            pipeline="routes",
+            snapshot=snapshot,
+            fleet=fleet,
+            data=DATA,
+            train=TRAIN,
+            evaluate=EVALUATE,
+        )
+        return self.execute(operator, run_id, **form)
+
+    def train(self, item: dict[str, Any], run_id: str, processes: int = 1) -> dict[str, Any]:
+        operator = TrainShardOperator(
+            task_id=f"fleet.train_{item['shard']}",  # the stand-in has no map index
+            pipeline="routes",
+            shard=item,
+            data=DATA,
+            evaluate=EVALUATE,
+            processes=processes,
+        )
+        return self.execute(operator, run_id)
+
+    def decide(self, shards: list[dict[str, Any]], run_id: str, **more: Any) -> dict[str, Any]:
+        operator = FleetGateOperator(
+            task_id="evaluate.gates", pipeline="routes", shards=shards, evaluate=EVALUATE, **more
+        )
+        return self.execute(operator, run_id)
+
+    def promote(self, decision: dict[str, Any], run_id: str, approval: Any = None, **form: Any) -> dict[str, Any]:
+        operator = FleetPromoteOperator(
+            task_id="promote.champion",
+            pipeline="routes",
+            decision=decision,
+            approval=approval,
+            evaluate=EVALUATE,
+            retire_after=2,
+        )
+        return self.execute(operator, run_id, **form)
+
+    def run(self, run_id: str, **form: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        shards = self.partition(run_id, **form)
+        for item in shards:
+            self.train(item, run_id)
+        decision = self.decide(shards, run_id)
+        return decision, self.promote(decision, run_id)
+
+
+@pytest.fixture
+def fleet(execute: Run, store: LocalStore) -> Fleet:
+    return Fleet(execute)
+
+
+def by_key(store: LocalStore, table: str) -> dict[str, dict[str, Any]]:
+    return {row["key"]: row for row in read_rows(store, table)}
+
+
+def test_every_key_has_its_champion_or_its_reason(
+    fleet: Fleet, store: LocalStore, registry: Registry, stored: Any
+) -> None:
+    _, result = fleet.run("one")
+
+    found = by_key(store, result["table"])
+    assert set(found) == {*(f"r{i:02d}" for i in range(KEYS)), "tiny", "flat", "*", "A/*", "B/*"}
+    assert found["flat"]["status"] == "failed"
+    assert "the target is 1.0 in all" in found["flat"]["reason"]
+    assert (found["tiny"]["status"], found["tiny"]["served_by"]) == ("fallback", "B/*")
+    promoted = {key for key, row in found.items() if row.get("promoted")}
+    assert promoted == {key for key, row in found.items() if row["status"] == "no_baseline"}
+    assert {str(key) for key in registry.champions()} == promoted
+    assert result["promoted"] == len(promoted) >= KEYS
+    assert result["sentence"].startswith(f"{len(promoted)} promoted")
+    newest = read_newest(store, "routes")
+    assert newest is not None
+    assert newest["sentence"] == result["sentence"]
+    assert not [key for key in stored() if "/chunks/" in key], "what was under way is cleared away"
+
+
+def test_a_loaded_model_predicts_what_scikit_learn_does(fleet: Fleet, store: LocalStore, registry: Registry) -> None:
+    fleet.run("one")
+    version = registry.champion("r03")
+    assert version is not None
+    record = version.record
+    model = fetch_model(store, record["model"], pipeline="routes", key="r03")
+    some = rows()
+    some = some[some["route"] == "r03"]
+    from airflow_mlops.ml.features import FeatureSchema
+
+    inputs = FeatureSchema.from_dict(record["schema"]).check(some)
+    said = model.predict(inputs)
+    assert np.corrcoef(said, some["late"])[0, 1] > 0.8
+    assert [name for name, _ in model.steps] == ["prepare", "model"]
+    assert record["snapshot"]["rows"] == len(rows())
+    assert record["rows"]["train"] + record["rows"]["holdout"] == 220
+    gates = version.notes["gates"][-1]
+    assert gates["verdict"] == "no_baseline"
+
+
+def test_a_second_run_compares_each_key_with_its_own_champion(
+    fleet: Fleet, store: LocalStore, registry: Registry, lake: Path
+) -> None:
+    fleet.run("one")
+    frame = rows(1)
+    worse = frame["route"] == "r04"
+    frame.loc[worse, "hour"] = np.random.default_rng(5).normal(size=int(worse.sum()))
+    frame.to_parquet(lake / "routes.parquet")
+    _, result = fleet.run("two")
+
+    found = by_key(store, result["table"])
+    assert found["r01"]["champion"] == 1
+    assert found["r01"]["champion_metrics"]["r2"] > 0.5
+    assert found["r01"]["p_value"] < 0.05
+    assert found["r04"]["status"] == "rejected"
+    assert not found["r04"]["promoted"]
+    champion = registry.champion("r01")
+    assert champion is not None
+    assert champion.number == 2
+    assert registry.champion("r04").number == 1  # type: ignore[union-attr]
+
+
+def test_a_shard_that_dies_goes_on_where_it_stopped(
+    fleet: Fleet, store: LocalStore, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_module, "chunk_size", lambda keys: 2)
+    shards = fleet.partition("one", {**FLEET, "shard_size": 50})
+    assert len(shards) == 2
+    own = shards[1]  # after that of the parents
+    trained: list[str] = []
+
+    def dies(settings: Any, chunk: Any) -> Any:
+        if len(trained) >= 4:
+            raise KeyboardInterrupt
+        trained.extend(chunk.bounds)
+        return train_chunk(settings, chunk)
+
+    monkeypatch.setattr(shard_module, "train_chunk", dies)
+    with pytest.raises(KeyboardInterrupt):
+        fleet.train(own, "one")
+    assert registry.keys() == []
+    first = list(trained)
+
+    def goes_on(settings: Any, chunk: Any) -> Any:
+        trained.extend(chunk.bounds)
+        return train_chunk(settings, chunk)
+
+    monkeypatch.setattr(shard_module, "train_chunk", goes_on)
+    done = fleet.train(own, "one")
+    assert len(trained) == len(set(trained)) == done["keys"], "every key exactly once"
+    assert trained[: len(first)] == first
+    assert len(registry.history()) == done["models"]
+
+    again = fleet.train(own, "one")
+    assert again == done
+    assert len(trained) == done["keys"]
+    assert len(registry.history()) == done["models"]
+
+
+def test_a_dead_shard_takes_no_other_keys_along(fleet: Fleet, store: LocalStore) -> None:
+    shards = fleet.partition("one")
+    lost = shards[-1]
+    for item in shards[:-1]:
+        fleet.train(item, "one")
+    result = fleet.promote(fleet.decide(shards, "one"), "one")
+    found = by_key(store, result["table"])
+    failed = {key for key, row in found.items() if row["status"] == "failed"}
+    assert failed
+    assert all("its shard did not end" in found[key]["reason"] for key in failed - {"flat"})
+    assert result["promoted"] > 0
+    assert f"[{lost['shard']}]" in next(found[key]["reason"] for key in failed - {"flat"})
+
+
+def test_only_the_keys_that_are_due_are_trained(fleet: Fleet, store: LocalStore, registry: Registry) -> None:
+    fleet.run("one", keys=["r02", "r07"])
+    assert {str(key) for key in registry.champions()} == {"r02", "r07"}
+    newest = read_newest(store, "routes")
+    assert newest is not None
+    assert newest["counts"]["not_due"] == KEYS
+    with pytest.raises(AirflowFailException, match="none of the 1 keys to train has rows"):
+        fleet.partition("two", keys=["gone"])
+
+
+def test_a_key_without_rows_is_retired_after_some_runs(
+    fleet: Fleet, store: LocalStore, registry: Registry, lake: Path
+) -> None:
+    fleet.run("one")
+    for number, run_id in enumerate(("two", "three"), 1):
+        rows(number, leave_out="r05").to_parquet(lake / "routes.parquet")
+        _, result = fleet.run(run_id)
+        assert (registry.champion("r05") is None) == (number == 2)
+    assert result["retired"] == 1
+    assert by_key(store, result["table"])["r05"]["status"] == "retired"
+    assert registry.get(1, "r05").status == "retired"
+
+
+def test_processes_find_what_one_process_finds(fleet: Fleet, store: LocalStore, registry: Registry) -> None:
+    shards = fleet.partition("one", {**FLEET, "shard_size": 50})
+    for item in shards:
+        fleet.train(item, "one")
+    keys = registry.keys()
+    one = {str(key): registry.get(1, key).model for key in keys}
+    shards = fleet.partition("two", {**FLEET, "shard_size": 50})
+    for item in shards:
+        fleet.train(item, "two", processes=2)
+    assert {str(key): registry.get(2, key).model for key in keys} == one
+
+
+def test_a_person_decides_about_all_of_it(fleet: Fleet, registry: Registry) -> None:
+    shards = fleet.partition("one")
+    for item in shards:
+        fleet.train(item, "one")
+    decision = fleet.decide(shards, "one", approval="always", approval_task_id="approve.ask")
+    assert decision["approval"]
+    assert decision["deliver"] >= KEYS
+    with pytest.raises(AirflowFailException, match="needs a person's yes"):
+        fleet.promote(decision, "one")
+    no = {"chosen_options": ["Reject"], "responded_by_user": {"name": "ann"}}
+    with pytest.raises(AirflowSkipException, match="ann answered Reject"):
+        fleet.promote(decision, "one", no)
+    assert registry.champions() == {}
+    yes = {"chosen_options": ["Approve"], "responded_by_user": {"name": "ann"}}
+    assert fleet.promote(decision, "one", yes)["promoted"] == decision["deliver"]
+    assert {e["by"] for e in registry.history() if e["action"] == "promote"} == {"ann"}
+
+
+def test_a_rehearsal_promotes_nothing(fleet: Fleet, registry: Registry) -> None:
+    shards = fleet.partition("one")
+    for item in shards:
+        fleet.train(item, "one")
+    decision = fleet.decide(shards, "one")
+    with pytest.raises(AirflowSkipException, match="does not promote"):
+        fleet.promote(decision, "one", promote=False)
+    assert registry.champions() == {}
+
+
+def test_a_champion_that_became_another_one_is_left_alone(fleet: Fleet, store: LocalStore, registry: Registry) -> None:
+    shards = fleet.partition("one")
+    for item in shards:
+        fleet.train(item, "one")
+    decision = fleet.decide(shards, "one")
+    registry.promote(1, expected=None, op_id="by hand", reason="faster", key="r01")
+    result = fleet.promote(decision, "one")
+    assert result["left_out"] == 1
+    assert "expected none" in by_key(store, result["table"])["r01"]["reason"]
+
+
+def test_a_key_column_that_is_not_there_is_told(fleet: Fleet) -> None:
+    with pytest.raises(AirflowFailException, match="'rout', which the data does not have"):
+        fleet.partition("one", {"key": "rout"})
+    assert RegistryError.retryable is False
