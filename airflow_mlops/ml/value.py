@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,13 @@ class ValueMetric(Metric):
 
 def metric_of(gate: Gate) -> Metric:
     """The metric, or the value, that a gate is about."""
-    return ValueMetric(gate.value) if gate.value is not None else Metric(gate.metric or "")
+    return ValueMetric(gate.value) if gate.value is not None else _named(gate.metric or "")
+
+
+@cache
+def _named(name: str) -> Metric:
+    """A metric by name: scikit-learn lists all its scorers for each, and a fleet asks for one thousands of times."""
+    return Metric(name)
 
 
 def value_functions(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from airflow_mlops.config.models import Gate
 from airflow_mlops.exceptions import EvaluationError
-from airflow_mlops.ml.evaluation import Evaluation
+from airflow_mlops.ml.evaluation import Evaluation, MetricValue
 from airflow_mlops.ml.gates import decide
 from airflow_mlops.ml.metrics import Metric, Predictions
 from airflow_mlops.ml.wear import Wear, stricter
@@ -118,10 +118,12 @@ class Judge:
         :raises EvaluationError: a metric cannot be computed on this holdout.
         """
         said = {"candidate": candidate} | ({"champion": champion} if champion is not None else {})
+        # Once: the gates look here before they compute a score.
+        scores = tuple(self._scored(metric, y, candidate, champion) for metric in self._metrics)
         found = KeyEvaluation(
             self._task,
             self._classes,
-            (),
+            scores,
             _NO_FRAME,
             champion is not None,
             same_model,
@@ -137,13 +139,17 @@ class Judge:
         return Judged(
             report.verdict,
             report.sentence,
-            {m.name: m.printed(self._value(found, m, "candidate")) for m in self._metrics},
-            {m.name: m.printed(self._value(found, m, "champion")) for m in self._metrics} if champion else {},
+            {score.name: score.candidate for score in scores},
+            {score.name: score.champion for score in scores if score.champion is not None},
             p_value,
         )
 
-    def _value(self, found: KeyEvaluation, metric: Metric, of: str) -> float:
-        return found.value(metric, of)
+    def _scored(
+        self, metric: Metric, y: np.ndarray, candidate: Predictions, champion: Predictions | None
+    ) -> MetricValue:
+        mine = metric.printed(metric.score(y, candidate, n_classes=self._n_classes))
+        theirs = metric.printed(metric.score(y, champion, n_classes=self._n_classes)) if champion else None
+        return MetricValue(metric.name, metric.lower_is_better, mine, None, None, theirs)
 
 
 def needs_labels(gates: Sequence[Gate], metrics: Sequence[str], task: str) -> bool:
