@@ -18,8 +18,9 @@ import pandas as pd
 from airflow_mlops.config.models import Data, Features, Train, length
 from airflow_mlops.ml.data import Snapshot
 from airflow_mlops.ml.features import FeatureSchema, apply_features, infer_schema
+from airflow_mlops.ml.frames import frames
 from airflow_mlops.ml.seen import seen
-from airflow_mlops.ml.splitting import recent, split_mask
+from airflow_mlops.ml.splitting import recent, snapshot_mask
 from airflow_mlops.ml.training import train
 from airflow_mlops.registry.artifacts import store_model
 from airflow_mlops.registry.lineage import code_version, config_hash
@@ -76,14 +77,16 @@ def training_part(
 
     :raises DataError: the snapshot cannot be used; its children say why.
     """
-    frame = Snapshot.load(store, snapshot_ref).to_pandas(store)
-    holdout = split_mask(frame, data, train_config.seed)
-    source_columns = [str(c) for c in frame.columns]
-    frame = featured(frame, data, features.callable if features else None, allowed_imports)
-    part = frame[~holdout]
+    snapshot = Snapshot.load(store, snapshot_ref)
+    holdout = snapshot_mask(snapshot, store, data, train_config.seed)
+    if features is None:
+        with frames(snapshot, store) as rows:
+            part = rows.whole(keep=~holdout)
+    else:  # feature code is given all rows, as in evaluation
+        part = featured(snapshot.to_pandas(store), data, features.callable, allowed_imports)[~holdout]
     if newest := length(train_config.window):
         part = part[recent(part, data, newest)]
-    schema = infer_schema(part, data, source_columns=source_columns)
+    schema = infer_schema(part, data, source_columns=list(snapshot.columns))
     log("%s rows for training, %s held out", f"{len(part):,}", f"{holdout.sum():,}")
     return TrainingPart(part, int(holdout.sum()), schema)
 

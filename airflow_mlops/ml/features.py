@@ -187,6 +187,11 @@ def _categories(values: pd.Series) -> pd.Series:
         values = values.astype(object)
     if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values):
         raise ValueError(f"must be text, not a time like {values.dropna().iloc[:1].to_list()}")
+    if isinstance(values.dtype, pd.StringDtype):
+        # One Python object a category: one a row would take 60 bytes beside the reference to it.
+        codes, texts = pd.factorize(values)
+        shared = np.array([text if text != "" else np.nan for text in texts] + [np.nan], dtype=object)
+        return pd.Series(shared[codes], index=values.index, name=values.name, dtype=object)
     plain = values.astype(object)
     if pd.api.types.infer_dtype(plain, skipna=True) not in ("string", "empty"):
         nested = next((v for v in plain if isinstance(v, list | dict | tuple | set | np.ndarray)), None)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy.stats import fisher_exact
 
 from airflow_mlops.config.models import Data, LabelLimits
 from airflow_mlops.ml.expectations import Check
 from airflow_mlops.ml.features import classes_of, plain
+from airflow_mlops.ml.frames import Frames, frames
+from airflow_mlops.ml.hashed import Buckets, firsts, hashed
 from airflow_mlops.ml.schema import family
 from airflow_mlops.ml.snapshot import Snapshot
 from airflow_mlops.store.base import Store
@@ -129,7 +128,7 @@ def label_quality(
 
     Two rows are equal when they are in every column that a model may read as it is: not the id, the timestamp, the
     group of the split, excluded columns, times, and private text. Feature code has not run here; what it would make
-    of times is not seen. The comparison is exact. One column is in memory at a time, beside two integers a row.
+    of times is not seen. Rows are compared by 128 bits of a hash and read in batches: memory does not grow with them.
 
     Each share is compared by Fisher's exact test (Fisher 1935, *Journal of the Royal Statistical Society* 98, 39-82),
     which keeps its level whatever the sizes, with Bonferroni's correction over classes. Rows that are in both samples
@@ -140,17 +139,18 @@ def label_quality(
     """
     if data.target not in snapshot.columns:
         return LabelQuality(snapshot.rows, snapshot.rows)
-    with snapshot.download(store) as paths:
-        labels = _read(paths, data.target)
-        missing = int(labels.isna().sum())
-        known = labels.notna().to_numpy()
-        classes = classes_of(labels[known], data) if known.any() else ()
-        if classes is None:
+    with frames(snapshot, store) as read:
+        missing, counts = _counted(read, data)
+        if counts is None:
             return LabelQuality(snapshot.rows, missing)
-        codes, values = pd.factorize(labels)
-        names = [_text(v) for v in values]
-        conflicts = _conflicts(paths, _comparable(snapshot, data), codes, names)
-    rows = {name: int(n) for name, n in zip(names, np.bincount(codes[known], minlength=len(names)), strict=True)}
+        names = [_text(v) for v in counts.index]
+        columns = _comparable(snapshot, data)
+        # Rows that are equal in all columns are so in the numbers, which are compared much sooner than texts.
+        numbers = [c for c in columns if family(snapshot.columns[c]) == "number"]
+        conflicts = _conflicts(read, numbers, data.target, counts.index, names)
+        if len(columns) > len(numbers) and (conflicts.rows or not numbers):
+            conflicts = _conflicts(read, columns, data.target, counts.index, names)
+    rows = dict(zip(names, map(int, counts), strict=True))
     before = None if reference is None else {_text(c["class"]): int(c["rows"]) for c in reference}
     if not before or not sum(before.values()) or not sum(rows.values()):
         before = None
@@ -219,46 +219,54 @@ def _comparable(snapshot: Snapshot, data: Data) -> list[str]:
     return sorted(kinds, key=lambda name: _FEATURE_KINDS.index(kinds[name]))
 
 
-def _read(paths: Sequence[Path], name: str) -> pd.Series:
-    chunks = [c for path in paths for c in pq.read_table(path, columns=[name]).column(0).chunks]
-    column = pa.chunked_array(chunks) if chunks else pa.chunked_array([pa.array([], pa.null())])
-    return column.cast(pa.float64()).to_pandas() if pa.types.is_decimal(column.type) else column.to_pandas()
+def _counted(read: Frames, data: Data) -> tuple[int, pd.Series | None]:
+    """How many labels are missing, and the rows of each; ``None``: a measure."""
+    missing, counts, measure = 0, pd.Series(dtype="int64"), False
+    for batch in read.batches([data.target]):
+        labels = batch[data.target]
+        missing += int(labels.isna().sum())
+        if measure:
+            continue
+        found = labels.value_counts(sort=False)
+        counts = found if not len(counts) else counts.add(found, fill_value=0).astype("int64")
+        measure = classes_of(counts.index.to_series(), data) is None
+    return missing, None if measure else counts
 
 
-def _conflicts(paths: Sequence[Path], columns: Sequence[str], codes: np.ndarray, names: Sequence[str]) -> Conflicts:
-    """Group equal rows column by column; stops as soon as every row is alone.
+def _conflicts(read: Frames, columns: Sequence[str], target: str, labels: pd.Index, names: Sequence[str]) -> Conflicts:
+    """Group equal rows and look for groups with more than one label.
 
-    :param codes: shape (n,), the label's place in ``names``; −1: missing.
+    :param labels: that there are; ``names`` is their text.
     """
-    n = len(codes)
-    none = Conflicts(0, 0.0, 0, 0)
+    n, none = read.snapshot.rows, Conflicts(0, 0.0, 0, 0)
     if not columns or n < 2:
         return none
-    group = np.zeros(n, dtype=np.int64)
-    for name in columns:
-        own, values = pd.factorize(_read(paths, name))
-        group, groups = pd.factorize(group * (len(values) + 1) + own + 1)
-        if len(groups) == n:
-            return none
-    labelled = codes >= 0
-    pairs, counts = np.unique(np.column_stack([group[labelled], codes[labelled]]), axis=0, return_counts=True)
-    owners, first, kinds = np.unique(pairs[:, 0], return_index=True, return_counts=True)
-    bad = owners[kinds > 1]
-    if not len(bad):
+    rows = groups = floor = 0
+    example: tuple[int, ...] = ()
+    with Buckets(n, {"label": "i4", "row": "i8", "count": "i8"}) as buckets:
+        for batch in read.batches([*columns, target]):
+            codes = labels.get_indexer(pd.Index(batch[target]))
+            known = codes >= 0
+            buckets.add(hashed(batch.loc[known, [*columns]]), "label", label=codes[known], row=batch.index[known])
+        for records in buckets.sorted("label"):
+            pairs = firsts(records, "label")
+            counts, first = np.add.reduceat(records["count"], pairs), np.minimum.reduceat(records["row"], pairs)
+            starts = np.searchsorted(pairs, firsts(records))  # of the groups among the pairs of group and label
+            kinds = np.diff(np.append(starts, len(pairs)))
+            bad = np.flatnonzero(kinds > 1)
+            if not len(bad):
+                continue
+            sizes, most = np.add.reduceat(counts, starts), np.maximum.reduceat(counts, starts)
+            rows, groups = rows + int(sizes[bad].sum()), groups + len(bad)
+            floor += int((sizes - most)[bad].sum())
+            at = bad[np.minimum.reduceat(first, starts)[bad].argmin()]
+            pair = starts[at] + np.argsort(first[starts[at] : starts[at] + kinds[at]])[:2]
+            found = (*map(int, first[pair]), *map(int, records["label"][pairs[pair]]))
+            example = min(example, found) if example else found
+    if not groups:
         return none
-    size = np.add.reduceat(counts, first)
-    most = np.maximum.reduceat(counts, first)
-    rows = int(size[kinds > 1].sum())
-    inside = np.flatnonzero((group == bad[0]) & labelled)
-    other = inside[codes[inside] != codes[inside[0]]][0]
-    return Conflicts(
-        rows,
-        rows / n,
-        len(bad),
-        int((size - most)[kinds > 1].sum()),
-        (int(inside[0]) + 1, int(other) + 1),
-        (names[codes[inside[0]]], names[codes[other]]),
-    )
+    one, two, label, against = example
+    return Conflicts(rows, rows / n, groups, floor, (one + 1, two + 1), (names[label], names[against]))
 
 
 def _rates(rows: dict[str, int], before: dict[str, int] | None) -> tuple[ClassRate, ...]:

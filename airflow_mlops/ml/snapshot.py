@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -100,15 +100,12 @@ class Snapshot:
 
         :raises DataError: for a column the snapshot does not have. :raises CorruptObject: for changed bytes.
         """
-        names = self._names(columns)
+        names = self.names(columns)
         with tempfile.TemporaryDirectory(prefix="mlops-snapshot-") as folder:
             path = Path(folder) / "part.parquet"
             for file in self.files:
                 get_blob_file(store, file.digest, path)
-                with _opened(path, file.digest) as parquet:
-                    for batch in _guarded(parquet.iter_batches(BATCH_ROWS, columns=names), file.digest):
-                        # Parquet returns columns in the file's order, whatever order was asked for.
-                        yield batch.select(names)
+                yield from file_batches(path, file.digest, names)
                 path.unlink()
 
     def to_arrow(self, store: Store, columns: Sequence[str] | None = None) -> pa.Table:
@@ -124,13 +121,13 @@ class Snapshot:
 
         Integers with nulls become float64, as pandas has it.
         """
-        table = self.to_arrow(store, columns)
-        for i, field in enumerate(table.schema):
-            if pa.types.is_decimal(field.type):
-                table = table.set_column(i, field.name, table.column(i).cast(pa.float64()))
-        return table.to_pandas(date_as_object=False, split_blocks=True, self_destruct=True)
+        return frame_of(self.to_arrow(store, columns))
 
-    def _names(self, columns: Sequence[str] | None) -> list[str]:
+    def names(self, columns: Sequence[str] | None) -> list[str]:
+        """The columns asked for, all of them for ``None``.
+
+        :raises DataError: for one that the snapshot does not have.
+        """
         if columns is None:
             return list(self.columns)
         missing = [c for c in columns if c not in self.columns]
@@ -139,6 +136,32 @@ class Snapshot:
                 f"the snapshot has no column {', '.join(map(repr, missing))}", hint="it has: " + ", ".join(self.columns)
             )
         return list(columns)
+
+
+def file_batches(path: Path, digest: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of one file of a snapshot, its pages verified.
+
+    :raises CorruptObject: for changed bytes.
+    """
+    names = list(columns)
+    with _opened(path, digest) as parquet:
+        for batch in _guarded(parquet.iter_batches(BATCH_ROWS, columns=names), digest):
+            # Parquet returns columns in the file's order, whatever order was asked for.
+            yield batch.select(names)
+
+
+def frame_of(table: pa.Table, gappy: Collection[str] = ()) -> pd.DataFrame:
+    """A snapshot's rows as a DataFrame with a fresh index; ``table`` is used up.
+
+    :param gappy: columns of integers or booleans that get the type they have with gaps, whether there is one here or
+        not.
+    """
+    for i, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type) or (field.name in gappy and not pa.types.is_boolean(field.type)):
+            table = table.set_column(i, field.name, table.column(i).cast(pa.float64(), safe=False))
+    objects = [f.name for f in table.schema if f.name in gappy and pa.types.is_boolean(f.type)]
+    frame = table.to_pandas(date_as_object=False, split_blocks=True, self_destruct=True)
+    return frame.astype(dict.fromkeys(objects, object)) if objects else frame
 
 
 @contextmanager

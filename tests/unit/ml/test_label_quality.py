@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from airflow_mlops.config.models import Data, LabelLimits, Validate
+from airflow_mlops.ml.frames import frames
 from airflow_mlops.ml.label_quality import _rates, label_checks, label_quality
 from airflow_mlops.ml.snapshot import write_snapshots
 from airflow_mlops.ml.validation import validate
@@ -78,24 +79,42 @@ def test_private_numbers_tell_rows_apart_and_are_not_told(store):
     assert "77712" not in found.html + json.dumps(found.evidence)
 
 
+LABELS = {"text": "xyz", "numbers": [0, 1, 2], "booleans": [True, False]}
+
+
 @given(
     st.lists(
-        st.tuples(st.sampled_from([0.0, -0.0, 1.5, None]), st.sampled_from("ab"), st.sampled_from("xyz")), max_size=30
-    )
+        st.tuples(st.sampled_from([0.0, -0.0, 1.5, None]), st.sampled_from("ab"), st.sampled_from([0, 1, 2, None])),
+        min_size=2,
+        max_size=30,
+    ),
+    st.sampled_from(list(LABELS)),
+    st.sampled_from([(3, 2), (1, 2), (1000, 1000)]),
 )
-@settings(max_examples=30, deadline=None)
-def test_conflicts_are_what_a_plain_loop_counts(tmp_path_factory, rows):
+@settings(max_examples=50, deadline=None)
+def test_conflicts_are_what_a_plain_loop_counts(tmp_path_factory, drawn, labels, sizes):
     store = LocalStore(tmp_path_factory.mktemp("s"))
+    values = LABELS[labels]
+    rows = [(a, b, None if y is None else values[y % len(values)]) for a, b, y in drawn]
     frame = pd.DataFrame(rows, columns=["a", "b", "y"]).astype({"a": float, "b": object, "y": object})
-    found = label_quality(taken(store, frame), store, data())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("airflow_mlops.ml.label_quality.frames", lambda s, store: frames(s, store, sizes[0]))
+        patch.setattr("airflow_mlops.ml.hashed.BUCKET_ROWS", sizes[1])
+        found = label_quality(taken(store, frame), store, data())
     groups: dict = {}
-    for a, b, y in rows:
-        groups.setdefault((0.0 if a == 0 else a, b), []).append(y)
-    bad = [g for g in groups.values() if len(set(g)) > 1]
+    for number, (a, b, y) in enumerate(rows, 1):
+        if y is not None:
+            groups.setdefault((0.0 if a == 0 else a, b), []).append((number, y))
+    bad = [[y for _, y in g] for g in groups.values() if len({y for _, y in g}) > 1]
+    assert found.missing == sum(y is None for *_, y in rows)
     assert found.conflicts is not None
     assert found.conflicts.rows == sum(map(len, bad))
     assert found.conflicts.groups == len(bad)
     assert found.conflicts.floor == sum(len(g) - max(map(g.count, g)) for g in bad)
+    if bad:
+        first = next(g for g in groups.values() if len({y for _, y in g}) > 1)
+        other = next(o for o in first if o[1] != first[0][1])
+        assert found.conflicts.example == (first[0][0], other[0])
 
 
 def test_a_measure_has_no_classes(store):
