@@ -10,6 +10,7 @@ from airflow_mlops.factory.approval import APPROVAL
 from airflow_mlops.factory.step_context import Step, StepContext
 
 PARTITION, TRAIN = "fleet.partition", "fleet.train"
+ROWS, PREDICT, PUBLISH = "predict.partition", "predict.shards", "predict.publish"
 
 
 def _partition(c: StepContext, task_id: str) -> BaseOperator:
@@ -82,8 +83,52 @@ def fleet_promotion(c: StepContext, task_id: str) -> BaseOperator:
     )
 
 
+def _predict_partition(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.fleet_prediction import PredictPartitionOperator
+
+    config = c.config
+    return PredictPartitionOperator(
+        task_id=task_id,
+        fleet=config.fleet or {},
+        data=config.data,
+        batch=config.deploy.batch,
+        skip_without_champion=config.level > 0,
+        inlets=[c.assets.champion],
+        **c.common(config.deploy.batch.resources),
+    )
+
+
+def _predict_shards(c: StepContext, task_id: str) -> Any:
+    from airflow_mlops.operators.fleet_prediction import PredictShardOperator
+
+    partial = PredictShardOperator.partial(
+        task_id=task_id,
+        data=c.config.data.model_dump(mode="json", exclude_none=True),
+        map_index_template="{{ task.shard['label'] }}",
+        doc_md=FLEET_STEPS[PREDICT][1],
+        **c.common(c.config.deploy.batch.resources),
+    )
+    return partial.expand(shard=c.output(ROWS))
+
+
+def _publish(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.fleet_prediction import PublishPredictionsOperator
+
+    return PublishPredictionsOperator(
+        task_id=task_id,
+        shards=c.output(PREDICT),
+        data=c.config.data,
+        batch=c.config.deploy.batch,
+        outlets=[c.assets.predictions],
+        **c.common(c.config.deploy.batch.resources),
+    )
+
+
 FLEET_STEPS: dict[str, Step] = {
     PARTITION: (_partition, "Divides the rows by key, once, and plans which task trains which keys."),
     TRAIN: (_train, "Trains, judges and registers the models of some keys; a second try does what is missing."),
+    ROWS: (_predict_partition, "Reads the rows, divides them by key, and decides which model serves each key."),
+    PREDICT: (_predict_shards, "Predicts the rows of some keys, each by the model that serves it."),
+    PUBLISH: (_publish, "Writes all predictions in one step, in the order of the rows, and says who was not served."),
 }
 """Step name → as :data:`.steps.STEPS`."""

@@ -10,12 +10,13 @@ from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.factory.levels import DagSpec, Step, dag_specs
 from airflow_mlops.factory.triggers_of import triggers_of
 
-READS = {"data.snapshot": "data", "predict.batch": "champion"}
+READS = {"data.snapshot": "data", "predict.batch": "champion", "predict.partition": "champion"}
 WRITES = {
     "promote.champion": "champion",
     "promote.handover": "champion",
     "promote.rollout": "champion",
     "predict.batch": "predictions",
+    "predict.publish": "predictions",
     "retrain.request": "retrain",
     "rollout.advance": "champion",
     "experiment.request": "experiment",

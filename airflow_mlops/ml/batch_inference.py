@@ -73,6 +73,11 @@ def score(
         return run.score(None) | {"rollout": run.failed(tried, str(e))}
 
 
+def output_uri(output: str, name: str) -> str:
+    """Where the predictions of a run with this name are written below ``output``."""
+    return f"{output.rstrip('/')}/{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.parquet"
+
+
 @dataclass(frozen=True)
 class _Run:
     """What one batch inference works with."""
@@ -115,7 +120,7 @@ class _Run:
             allowed_imports=self.allowed_imports,
             target_optional=True,
         )
-        uri = f"{self.output.rstrip('/')}/{re.sub(r'[^A-Za-z0-9_.-]+', '_', self.name)}.parquet"
+        uri = output_uri(self.output, self.name)
         self.log("Scoring %s with v%d into %s", data.source or data.callable or "the query", version.number, uri)
         beside = None
         if tried is not None:

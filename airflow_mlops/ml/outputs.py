@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 PREDICTION, PROBABILITY, SCORE, VERSION = "prediction", "probability", "score", "model_version"
+KEY, MODEL_KEY = "key", "model_key"
+"""In a fleet: the key of the row, and that of the model that served it."""
 
 
 def is_output(column: str) -> bool:

@@ -73,7 +73,7 @@ def predict_batches(
     :raises DataNotFound: there is not a single row.
     """
     schema = schema.hiding(private)
-    outputs = _Outputs(model, schema)
+    outputs = Outputs(model, schema)
     taken = {PREDICTION, VERSION, *outputs.names} & {*schema.names, *([id_column] if id_column else [])}
     if taken:
         raise PredictionError(
@@ -102,7 +102,7 @@ def predict_batches(
         named = {id_column: chunk.column(id_column).combine_chunks()} if id_column is not None else {}
         if on_chunk is not None:
             seen = {
-                f.name: _to_arrow(inputs[f.name], f.kind)
+                f.name: to_arrow(inputs[f.name], f.kind)
                 for f in schema.features
                 if f.name not in named and not f.private
             }
@@ -114,10 +114,14 @@ def predict_batches(
         raise DataNotFound("there is no row to score", hint="check deploy.batch.source and the window of this run")
 
 
-class _Outputs:
-    """Asks the model and gives Arrow columns of fixed names and types."""
+class Outputs:
+    """Asks the model and gives Arrow columns of fixed names and types.
 
-    def __init__(self, model: Any, schema: FeatureSchema) -> None:
+    :param few: the model may know only some of the schema's classes; the others have probability 0.
+    :raises PredictionError: it does not know the schema's classes.
+    """
+
+    def __init__(self, model: Any, schema: FeatureSchema, *, few: bool = False) -> None:
         self._model, self._private = model, schema.private
         classes = None if schema.classes is None else [plain(c) for c in schema.classes]
         self._classes = classes
@@ -129,7 +133,7 @@ class _Outputs:
         self._type = pa.infer_type(classes)
         known = [plain(c) for c in getattr(model, "classes_", classes)]
         self._known = known
-        if any(c not in known for c in classes):
+        if any(c not in classes for c in known) if few else any(c not in known for c in classes):
             raise PredictionError(
                 f"the model knows the classes {known!r}, its schema names {classes!r}",
                 hint="model and schema do not belong together; take both from one version",
@@ -143,7 +147,11 @@ class _Outputs:
         elif hasattr(model, "decision_function") and len(classes) == 2:
             self._method, self.names = "decision_function", [SCORE]
 
-    def of(self, inputs: pd.DataFrame) -> dict[str, pa.Array]:
+    def of(self, inputs: pd.DataFrame | np.ndarray) -> dict[str, pa.Array]:
+        """What the model says of rows, as the columns ``prediction`` and :attr:`names`.
+
+        :raises PredictionError: it fails, or gives NaN.
+        """
         said = None if self._method is None else self._finite(self._method, self._ask(self._method, inputs))
         if said is not None and likeliest(self._model):
             columns = {PREDICTION: pa.array(self._known, self._type).take(pa.array(said.argmax(axis=1)))}
@@ -155,7 +163,8 @@ class _Outputs:
             columns[SCORE] = pa.array(said if self._known[1] == self._wanted[0] else -said)
             return columns
         for name, wanted in zip(self.names, self._wanted, strict=True):
-            columns[name] = pa.array(said[:, self._known.index(wanted)])
+            known = wanted in self._known
+            columns[name] = pa.array(said[:, self._known.index(wanted)] if known else np.zeros(len(said)))
         return columns
 
     def _labels(self, values: np.ndarray) -> pa.Array:
@@ -164,7 +173,7 @@ class _Outputs:
         codes, labels = pd.factorize(values)
         return pa.array([plain(v) for v in labels], self._type).take(pa.array(codes))
 
-    def _ask(self, method: str, inputs: pd.DataFrame) -> np.ndarray:
+    def _ask(self, method: str, inputs: pd.DataFrame | np.ndarray) -> np.ndarray:
         try:
             values = np.asarray(getattr(self._model, method)(inputs))
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as e:
@@ -218,7 +227,8 @@ def _batch(columns: dict[str, Any]) -> pa.RecordBatch:
     return table.to_batches()[0]
 
 
-def _to_arrow(values: pd.Series, kind: str) -> pa.Array:
+def to_arrow(values: pd.Series, kind: str) -> pa.Array:
+    """A feature as captures keep it: text, float64, or boolean."""
     if kind == "category":
         return pa.array(values, pa.string(), from_pandas=True)
     numbers = pa.array(values, pa.float64(), from_pandas=True)
@@ -258,6 +268,7 @@ class CaptureWriter:
             write_predictions(predict_batches(..., on_chunk=capture.write), files, uri)
         capture.ref
 
+    :param model_version: ``None`` for a fleet, whose rows say themselves which model made them.
     :param raw: chooses the rows, as they came before any feature code, that are kept for
         :mod:`~airflow_mlops.ml.skew`; give :meth:`keep_rows` as ``on_rows``.
     :param publish: whether the capture becomes the window's. One that does not is found by its reference only, and
@@ -270,7 +281,7 @@ class CaptureWriter:
         pipeline: str,
         window: Window,
         *,
-        model_version: int,
+        model_version: int | None,
         rehearsal: bool = False,
         raw: RowsById | None = None,
         publish: bool = True,

@@ -34,6 +34,20 @@ def cost_so_far(context: Context) -> dict[str, float]:
     return meter.read()
 
 
+def cost_up_to_here(context: Context) -> dict[str, float]:
+    """As :func:`cost_so_far`, of the run's tasks before this one too: seconds summed, the largest peak."""
+    before = _before(context)
+    costs = (
+        [c for c in context["ti"].xcom_pull(task_ids=before, key=XCOM_KEY) if isinstance(c, Mapping)] if before else []
+    )
+    costs.append(cost_so_far(context))
+    return {
+        "wall_seconds": round(sum(c["wall_seconds"] for c in costs), 3),
+        "cpu_seconds": round(sum(c["cpu_seconds"] for c in costs), 3),
+        "peak_mb": max(c["peak_mb"] for c in costs),
+    }
+
+
 def push_cost(context: Context, meter: Meter, before: Mapping[str, float] | None = None) -> None:
     """Leave the task's cost for those that come after it.
 

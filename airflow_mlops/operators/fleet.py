@@ -86,7 +86,7 @@ class PartitionOperator(MLOpsOperator):
             registry,
             self.snapshot,
             FleetSettings(self.fleet, self.data, train, self.evaluate, self.features, self.task),
-            slots=slots_of(_max_active_tasks(context))[0],
+            slots=slots_of(max_active_tasks(context))[0],
             due=self._due(scope, context),
             absent_before=before.get("absent", {}),
             about=self.about,
@@ -116,7 +116,8 @@ class PartitionOperator(MLOpsOperator):
         return None
 
 
-def _max_active_tasks(context: Context) -> int:
+def max_active_tasks(context: Context) -> int:
+    """How many tasks of the DAG may run at a time."""
     dag = context.get("dag")
     return int(getattr(dag, "max_active_tasks", None) or conf.getint("core", "max_active_tasks_per_dag", fallback=16))
 
@@ -168,7 +169,7 @@ class TrainShardOperator(MLOpsOperator):
             evaluate=self.evaluate,
             data=self.data,
             trust=self._trust(),
-            processes=processes_of(self.processes, slots_of(_max_active_tasks(context))[1]),
+            processes=processes_of(self.processes, slots_of(max_active_tasks(context))[1]),
             op_id=self.operation(context, "register", self.shard["plan"]),
             log=self.log.info,
         )

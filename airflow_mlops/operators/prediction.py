@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+def output_folder(pipeline: str, batch: Batch, scope: RunScope) -> str:
+    """Where a run writes its predictions, unless its form says otherwise."""
+    output = batch.output or f"predictions/{pipeline}"
+    # Beside what is served: readers of a folder leave out names that begin with an underscore.
+    return output if scope.promote else f"{output.rstrip('/')}/_rehearsal"
+
+
 class BatchPredictOperator(MLOpsOperator):
     """Batch inference: read, score in chunks, write the predictions in one atomic step, keep the inputs.
 
@@ -50,18 +57,13 @@ class BatchPredictOperator(MLOpsOperator):
         self.replay_rows = replay_rows
         self.source = self.batch.source or self.data.source
 
-    def _output(self, scope: RunScope) -> str:
-        output = self.batch.output or f"predictions/{self.pipeline}"
-        # Beside what is served: readers of a folder leave out names that begin with an underscore.
-        return output if scope.promote else f"{output.rstrip('/')}/_rehearsal"
-
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Score the window's rows with the version that serves them."""
         from airflow_mlops.ml.batch_inference import score
         from airflow_mlops.ml.canary import Tried
 
         source = self.form_path(context, "source") or self.source
-        output = self.form_path(context, "output") or self._output(scope)
+        output = self.form_path(context, "output") or output_folder(self.pipeline, self.batch, scope)
         registry, store = self.hook.registry(self.pipeline), self.hook.store()
         serving, rollout = registry.in_use()
         if not serving:

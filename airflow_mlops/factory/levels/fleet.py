@@ -42,4 +42,16 @@ def _train(spec: DagSpec) -> DagSpec:
     )
 
 
-_DAGS = {"train": _train, "registry": lambda spec: spec}
+def _predict(spec: DagSpec) -> DagSpec:
+    return replace(
+        spec,
+        summary="Score rows, each with the champion of its key, or that of a parent.",
+        steps=(
+            Step("predict.partition"),
+            Step("predict.shards", ("predict.partition",)),
+            Step("predict.publish", ("predict.shards",)),
+        ),
+    )
+
+
+_DAGS = {"train": _train, "predict": _predict, "registry": lambda spec: spec}

@@ -32,16 +32,19 @@ _TOLD_ROWS = 1_000_000
 Log = Callable[..., None]
 
 
-def shard_count(keys: int, rows: int, size: int | str, slots: int) -> int:
+def shard_count(
+    keys: int, rows: int, size: int | str, slots: int, *, least: tuple[int, int] = (_LEAST_KEYS, _LEAST_ROWS)
+) -> int:
     """How many shards: about four for each slot, so that the last ones to end leave no slot idle for long.
 
     Fewer where a shard would have less than 25 keys and 100,000 rows: a task costs more than their training.
 
     :param size: ``fleet.shard_size``.
     :param slots: tasks that the executor runs at a time.
+    :param least: these keys and rows of a shard, where the work on them is another one.
     """
     if size == "auto":
-        worthwhile = max(-(-keys // _LEAST_KEYS), -(-rows // _LEAST_ROWS))
+        worthwhile = max(-(-keys // least[0]), -(-rows // least[1]))
         wanted = min(4 * slots, worthwhile)
     else:
         wanted = -(-keys // int(size))
@@ -68,7 +71,7 @@ class Counts:
         self.keys: Counter[str] = Counter()
         self.groups: Counter[str] = Counter()
         self.group_of: dict[str, str] = {}
-        for batch in snapshot.batches(store, _present(snapshot, _columns(fleet))):
+        for batch in snapshot.batches(store, present(snapshot.columns, key_columns(fleet))):
             keys, groups = keyed(batch, fleet)
             values, counts = np.unique(keys, return_counts=True)
             self.keys.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
@@ -84,13 +87,17 @@ class Counts:
         return self.group_of.get(key, ALL)
 
 
-def _present(snapshot: Snapshot, columns: Sequence[str]) -> list[str]:
-    if missing := [c for c in columns if c not in snapshot.columns]:
+def present(columns: Collection[str], wanted: Sequence[str]) -> list[str]:
+    """Return ``wanted``.
+
+    :raises DataError: the data does not have all of them.
+    """
+    if missing := [c for c in wanted if c not in columns]:
         raise DataError(
             f"fleet names the column {missing[0]!r}, which the data does not have",
-            hint="the columns are: " + ", ".join(snapshot.columns),
+            hint="the columns are: " + ", ".join(columns),
         )
-    return list(columns)
+    return list(wanted)
 
 
 def keyed(batch: pa.RecordBatch, fleet: Fleet) -> tuple[np.ndarray, np.ndarray | None]:
@@ -127,17 +134,17 @@ def write_shards(
     places = {key: (number, place) for number, keys in enumerate(divided) for place, key in enumerate(keys)}
     with tempfile.TemporaryDirectory(prefix="mlops-fleet-") as folder:
         rows = 0
-        with _Spool(Path(folder), len(divided)) as spool:
-            columns = _present(snapshot, _columns(fleet))
+        with Spool(Path(folder), len(divided)) as spool:
+            columns = present(snapshot.columns, key_columns(fleet))
             for batch in snapshot.batches(store):
                 keys, groups = keyed(batch.select(columns), fleet)
-                spool.add(batch, keys, places)
+                spool.add(batch, *_placed(keys, places))
                 if kept:
                     drawn = draws(pd.Series(np.arange(rows, rows + batch.num_rows)), seed)
                     for of_row in (np.full(batch.num_rows, ALL, dtype=object), groups):
                         if of_row is not None:
                             shares = pd.Series(of_row).map(kept).fillna(0.0).to_numpy()
-                            spool.add(batch.filter(pa.array(drawn < shares)), of_row[drawn < shares], places)
+                            spool.add(batch.filter(pa.array(drawn < shares)), *_placed(of_row[drawn < shares], places))
                 rows += batch.num_rows
                 if rows // _TOLD_ROWS > (rows - batch.num_rows) // _TOLD_ROWS:
                     log("%s of %s rows divided by key", f"{rows:,}", f"{snapshot.rows:,}")
@@ -150,21 +157,29 @@ def write_shards(
     return shards
 
 
-def _columns(fleet: Fleet) -> list[str]:
+def key_columns(fleet: Fleet) -> list[str]:
+    """The columns that name a row's key and its group."""
     return [*dict.fromkeys([*fleet.columns, *([fleet.parent] if fleet.parent else [])])]
 
 
-class _Spool:
-    """Files of rows with the place of each row's key among the keys of its shard; rows are buffered in memory."""
+def _placed(keys: np.ndarray, places: Mapping[str, tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """The shard of each row, and the place of its key among the keys of the shard; −1: none has it."""
+    codes, values = pd.factorize(keys)
+    found = np.array([places.get(v, (-1, -1)) for v in values] or [(-1, -1)], dtype=np.int32)
+    return found[codes, 0], found[codes, 1]
 
-    def __init__(self, folder: Path, shards: int) -> None:
-        self._folder, self._shards = folder, shards
-        self._pending: list[list[pa.RecordBatch]] = [[] for _ in range(shards)]
+
+class Spool:
+    """Files of rows, each row with its place in its file; rows are buffered in memory, up to a million of them."""
+
+    def __init__(self, folder: Path, files: int) -> None:
+        self._folder, self._files = folder, files
+        self._pending: list[list[pa.RecordBatch]] = [[] for _ in range(files)]
         self._pending_rows = 0
         self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
         self._open = ExitStack()
 
-    def __enter__(self) -> _Spool:
+    def __enter__(self) -> Spool:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -172,16 +187,16 @@ class _Spool:
             self._flush()
         self._open.close()
 
-    def add(self, batch: pa.RecordBatch, keys: np.ndarray, places: Mapping[str, tuple[int, int]]) -> None:
-        """Take the rows whose keys have a place."""
-        codes, values = pd.factorize(keys)
-        found = [places.get(v, (-1, -1)) for v in values] or [(-1, -1)]
-        shard = np.array([s for s, _ in found])[codes]
-        place = np.array([p for _, p in found], dtype=np.int32)[codes]
-        order = np.argsort(shard, kind="stable")
-        batch = batch.append_column(_PLACE, pa.array(place)).take(pa.array(order))
-        bounds = np.searchsorted(shard[order], np.arange(self._shards + 1))
-        for number in range(self._shards):
+    def add(self, batch: pa.RecordBatch, files: np.ndarray, places: np.ndarray) -> None:
+        """Take the rows that belong to a file.
+
+        :param files: number of each row's file, shape (rows,); −1: it is left out.
+        :param places: where the row goes in its file; rows of one place stay in their order.
+        """
+        order = np.argsort(files, kind="stable")
+        batch = batch.append_column(_PLACE, pa.array(places.astype(np.int32))).take(pa.array(order))
+        bounds = np.searchsorted(files[order], np.arange(self._files + 1))
+        for number in range(self._files):
             if bounds[number] < bounds[number + 1]:
                 self._pending[number].append(batch.slice(bounds[number], bounds[number + 1] - bounds[number]))
         self._pending_rows += batch.num_rows
@@ -201,16 +216,26 @@ class _Spool:
         self._pending_rows = 0
 
     def ordered(self, number: int, keys: int) -> tuple[Path, np.ndarray]:
-        """Write a shard's rows in the order of its keys; return the file, and how many rows each place has."""
+        """Write a file's rows in the order of their places; return its path, and how many rows each place has."""
+        table, place = self.table(number)
+        path = self._folder / f"{number}.parquet"
+        pq.write_table(table.replace_schema_metadata(None), path, compression="zstd", write_page_checksum=True)
+        return path, np.bincount(place, minlength=keys)
+
+    def table(self, number: int) -> tuple[pa.Table, np.ndarray]:
+        """Return a file's rows in the order of their places, and those places as they came; then the file is gone.
+
+        :raises DataError: it has no rows.
+        """
+        if number not in self._writers:
+            raise DataError(f"no row belongs to file {number}")
         spooled = self._folder / f"{number}.arrow"
         with pa.memory_map(str(spooled)) as source:
             table = pa.ipc.open_file(source).read_all()
         place = table[_PLACE].to_numpy()
         table = table.drop_columns([_PLACE]).take(pa.array(np.argsort(place, kind="stable")))
-        path = self._folder / f"{number}.parquet"
-        pq.write_table(table.replace_schema_metadata(None), path, compression="zstd", write_page_checksum=True)
         spooled.unlink()
-        return path, np.bincount(place, minlength=keys)
+        return table, place
 
 
 def read_shard(store: Store, shard: Shard) -> pd.DataFrame:
@@ -219,6 +244,11 @@ def read_shard(store: Store, shard: Shard) -> pd.DataFrame:
         path = Path(folder, "rows.parquet")
         get_blob_file(store, shard.rows, path)
         table = pq.read_table(path, page_checksum_verification=True)
+    return frame_of(table)
+
+
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """Rows as feature code and models take them, with a fresh index."""
     for i, field in enumerate(table.schema):
         if pa.types.is_decimal(field.type):
             table = table.set_column(i, field.name, table.column(i).cast(pa.float64()))
