@@ -162,8 +162,6 @@ class PublishPredictionsOperator(MLOpsOperator):
         )
         self.log.info("%s", result["sentence"])
         self.log.info("Written to %s", result["output"])
-        for what, many in result["counts"].items():
-            self.emit(scope, "mlops.fleet.predicted", many, what=what)
         self.record_check(scope, "prediction", result | {"cost": cost_up_to_here(context) | self.hook.price()})
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = scope.event_extra() | {

@@ -244,15 +244,18 @@ def read_shard(store: Store, shard: Shard) -> pd.DataFrame:
         path = Path(folder, "rows.parquet")
         get_blob_file(store, shard.rows, path)
         table = pq.read_table(path, page_checksum_verification=True)
-    return frame_of(table)
+    return frame_of(table, spent=True)
 
 
-def frame_of(table: pa.Table) -> pd.DataFrame:
-    """Rows as feature code and models take them, with a fresh index."""
+def frame_of(table: pa.Table, *, spent: bool = False) -> pd.DataFrame:
+    """Rows as feature code and models take them, with a fresh index.
+
+    :param spent: the table is not needed any more, and its memory is given up on the way.
+    """
     for i, field in enumerate(table.schema):
         if pa.types.is_decimal(field.type):
             table = table.set_column(i, field.name, table.column(i).cast(pa.float64()))
-    frame: pd.DataFrame = table.to_pandas(date_as_object=False, split_blocks=True, self_destruct=True)
+    frame: pd.DataFrame = table.to_pandas(date_as_object=False, split_blocks=spent, self_destruct=spent)
     return frame
 
 
