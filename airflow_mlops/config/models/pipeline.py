@@ -204,7 +204,6 @@ class PipelineConfig(Model):
                 "`fleet` takes no `train.window`; use `data.window`": self.train.window is not None,
                 "`fleet` takes no `experiment`": self.experiment is not None,
                 "`fleet` has no monitoring in this version": self.monitor is not None,
-                "`fleet` has no batch prediction in this version": "batch" in self.deploy.model_fields_set,
                 "`fleet` takes no steps before `full` in `deploy.rollout`": len(self.rollout) > 1,
                 **{
                     f"`evaluate.gates.{i}` is for one model; a fleet judges each key by a `metric`, alone or `versus: "

@@ -33,7 +33,7 @@ _CHUNK_ROWS, _CHUNK_KEYS = 20_000, 512
 """Most rows, and keys, that are predicted at a time: one-hot encoded, a row can have thousands of columns."""
 _TOLD_ROWS = 1_000_000
 
-Outcome = tuple[str, str | None, int | None, str | None]
+Outcome = tuple[str | None, str | None, int | None, str | None]
 """Key, key and version of the model that served it, and what there is to say about it."""
 
 
@@ -200,10 +200,10 @@ class _Work:
             for rows, found in said.values():
                 for one in found:
                     for stretch in one.stretches:
-                        why = notes.get(stretch.key)
-                        if why is None and one.version.key != stretch.key:
-                            why = "it has no champion of its own"
-                        outcome[_key(stretch), one.version.key, one.version.number, why] += stretch.rows
+                        note = notes.get(stretch.key)
+                        if note is None and one.version.key != stretch.key:
+                            note = "it has no champion of its own"
+                        outcome[_key(stretch), one.version.key, one.version.number, note] += stretch.rows
                 yield from self._tables(table, rows, found)
             waiting = []
             for model, why in broken.items():
@@ -252,9 +252,9 @@ class _Work:
             verifier=self._trust.verifier,
             failed=tell,
         )
-        for key, model in models:
-            rows = rows_of[str(key)]
-            yield (rows, *rows.ask(versions[str(key)], model, by_model[str(key)]))
+        for loaded, model in models:
+            name = str(loaded)
+            yield (rows_of[name], *rows_of[name].ask(versions[name], model, by_model[name]))
 
     def _named(self, table: pa.Table) -> list[str]:
         return [self._data.id] if self._data.id is not None else []

@@ -243,13 +243,13 @@ def _divide(
     """
     keys, counts = read.keys, dict(zip(read.keys, read.counts.tolist(), strict=True))
     group_of = dict(zip(keys, read.groups, strict=True))
-    first = {key: (choices(key, group_of[key], champions) or [None])[0] for key in keys}
-    served = {key: counts[key] for key in keys if first[key] is not None}
+    asked = {key: choices(key, group_of[key], champions) for key in keys}
+    served = {key: counts[key] for key in keys if asked[key]}
     unserved = {key: counts[key] for key in sorted(counts) if key not in served}
     shards = shard_count(len(served), sum(served.values()), "auto", slots, least=(_LEAST_KEYS, _LEAST_ROWS))
     stretches = divide({key: rows + _MODEL_ROWS for key, rows in served.items()}, shards) if served else []
     # The keys of one model together, so that a parent is asked once for many of them.
-    ordered = [sorted(stretch, key=lambda key: (first[key], key)) for stretch in stretches]
+    ordered = [sorted(stretch, key=lambda key: (asked[key][0], key)) for stretch in stretches]
     blocks = [*ordered, [*unserved]] if unserved else ordered
     codes = {key: code for code, key in enumerate(keys)}
     starts = np.zeros(len(keys), dtype=np.int64)

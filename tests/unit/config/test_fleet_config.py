@@ -26,7 +26,14 @@ FILE: dict[str, Any] = {
 def test_every_level_trains_a_fleet_in_shards(level: int) -> None:
     config = PipelineConfig.model_validate(FILE | {"level": level, "retrain": FILE["retrain"] if level else None})
     specs = {spec.suffix: spec for spec in dag_specs(config)}
-    assert set(specs) == {"train", "registry"}
+    assert set(specs) == {"train", "predict", "registry"}
+    predict = {step.name: step.after for step in specs["predict"].steps_for(config)}
+    assert predict == {
+        "predict.partition": (),
+        "predict.shards": ("predict.partition",),
+        "predict.publish": ("predict.shards",),
+    }
+    assert {"window_start", "window_end", "source", "output"} <= set(specs["predict"].form)
     steps = {step.name: step.after for step in specs["train"].steps_for(config)}
     assert steps["fleet.train"] == ("fleet.partition",)
     assert steps["evaluate.gates"] == ("fleet.partition", "fleet.train")
@@ -41,7 +48,6 @@ def test_every_level_trains_a_fleet_in_shards(level: int) -> None:
         ({"train": {"callable": "my.code:fit"}}, "trains an `estimator`"),
         ({"train": FILE["train"] | {"search": {"space": {"alpha": [1.0]}}}}, "takes no `train.search`"),
         ({"monitor": {"schedule": "@daily"}}, "has no monitoring"),
-        ({"deploy": {"batch": {"source": "a.parquet", "output": "b"}}}, "has no batch prediction"),
         ({"evaluate": {"gates": [{"serving": {"p95_ms": 20.0}}]}}, "judges each key by a `metric`"),
         ({"evaluate": {"gates": [{"metric": "r2", "at_least": 0.1, "slices": ["line"]}]}}, "judges each key"),
         ({"fleet": {"key": "id"}}, "which is `data.id`"),
@@ -58,3 +64,17 @@ def test_a_fleet_is_not_trained_here() -> None:
     config = PipelineConfig.model_validate(FILE)
     with pytest.raises(ConfigError, match="trained in Airflow alone"):
         Pipeline(config).run()
+
+
+def test_a_fleet_predicts_in_mapped_shards() -> None:
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+    from airflow_mlops.factory.builder import build_pipeline
+
+    batch = {"source": "new.parquet", "output": "out", "schedule": "@daily"}
+    dags = build_pipeline(PipelineConfig.model_validate(FILE | {"deploy": {"batch": batch}}))
+    (dag,) = (dag for name, dag in dags.items() if name.endswith("__predict"))
+    assert isinstance(dag.get_task("predict.shards"), MappedOperator)
+    assert dag.get_task("predict.shards").upstream_task_ids == {"predict.partition"}
+    assert dag.get_task("predict.publish").upstream_task_ids == {"predict.shards"}
+    assert [asset.name.rpartition(".")[2] for asset in dag.get_task("predict.publish").outlets] == ["predictions"]

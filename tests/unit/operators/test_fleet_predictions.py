@@ -1,3 +1,4 @@
+# ruff: noqa: F811
 """A fleet's batch inference by its operators: each row by the model of its key, in the order of the rows."""
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def written(lake: Path) -> pd.DataFrame:
     return pq.read_table(file).to_pandas()
 
 
-def outcome(store: LocalStore, result: dict[str, Any]) -> dict[str, dict[str, Any]]:  # noqa: F811
+def outcome(store: LocalStore, result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["key"]: row for row in read_outcome(store, result["table"])}
 
 
@@ -63,7 +64,7 @@ def test_each_row_by_the_model_of_its_key(
     fleet: Fleet,
     store: LocalStore,
     registry: Registry,
-    lake: Path,  # noqa: F811
+    lake: Path,
 ) -> None:
     fleet.run("one")
     new = rows(7).drop(columns="late")
@@ -109,7 +110,7 @@ def test_one_bad_key_and_one_damaged_model_fail_nothing_else(
     store: LocalStore,
     registry: Registry,
     lake: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet.run("one")
     new = rows(7).drop(columns="late")
@@ -138,7 +139,7 @@ def test_private_columns_are_not_captured(
     execute: Run,
     fleet: Fleet,
     store: LocalStore,
-    lake: Path,  # noqa: F811
+    lake: Path,
 ) -> None:
     fleet.run("one")
     new = rows(7).drop(columns="late")
@@ -150,7 +151,7 @@ def test_private_columns_are_not_captured(
     assert "secret" not in outcome(store, result)["r02"]["reason"]
 
 
-def test_without_a_champion(execute: Run, store: LocalStore, lake: Path) -> None:  # noqa: F811
+def test_without_a_champion(execute: Run, store: LocalStore, lake: Path) -> None:
     rows(7).to_parquet(lake / "new.parquet")
     with pytest.raises(AirflowFailException, match="routes has no champion yet"):
         partition(execute)
