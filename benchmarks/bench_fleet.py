@@ -141,7 +141,7 @@ def fleet(name: str, lake: Path, root: Path, pool: ProcessPoolExecutor) -> dict[
     )
     trained = time.perf_counter() - started - begun
     verdicts = judge(collect(store, plan, op_id("run")), EVALUATE, plan.wear)
-    note_verdicts(registry, plan, verdicts.rows, operation=op_id("note"))
+    note_verdicts(registry, verdicts.rows, operation=op_id("note"))
     going, _ = verdicts.deliverable(EVALUATE, "asked")
     done, _ = promote_rows(registry, going, operation=op_id("promote"), reason="passed", by=None, window=None)
     seconds = time.perf_counter() - started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
@@ -112,9 +113,10 @@ def show(args: Namespace) -> None:
     serves = f"v{champion.number} serves" if champion else f"{parent or 'a parent'} serves"
     print(f"{args.pipeline}[{args.key}]: {serves}")
     if row:
-        print(f"newest training: {row['status']}{', promoted' if row['promoted'] else ''}: {row['reason']}")
+        said = row["reason"] if row["reason"].startswith(row["status"]) else f"{row['status']}: {row['reason']}"
+        print(f"newest training: {'promoted; ' if row['promoted'] else ''}{said}")
     for version in reversed(versions):
         scores = ", ".join(f"{name} {value:.4g}" for name, value in version.metrics.items())
         print(f"  v{version.number} {version.status}, {version.registered_at[:16]}: {scores}")
     if champion:
-        print(f"airflow mlops registry show {args.pipeline} --key {args.key} tells all of it")
+        print(f"airflow mlops registry show {shlex.quote(f'{args.pipeline}[{args.key}]')} tells all of it")

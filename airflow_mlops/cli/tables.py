@@ -59,7 +59,8 @@ def row(checks: Mapping[str, Any]) -> Row:
         window=short(Window.from_dict(checks["window"])),
         rows=f"{prediction['rows']:,}" if "rows" in prediction else NONE,
         drift=_drift(drift) + _skew(checks.get("skew") or {}),
-        champion=f"v{prediction['version']}" if "version" in prediction else NONE,
+        # A fleet's rows are scored by many versions.
+        champion=f"v{prediction['version']}" if prediction.get("version") is not None else NONE,
         metric=metric,
         retrain=_retrain(checks),
         verdict=str(gates["verdict"]).replace("_", " ") if gates else NONE,

@@ -42,12 +42,8 @@ The gate report is linked from the task `evaluate.gates`, the data profile from 
 
 FLEET_BODY = """\
 {% set gates = ti.xcom_pull(task_ids='evaluate.gates') %}\
-**PIPELINE**: {{ '{:,}'.format(gates.deliver) }} new models have passed their gates.
-
-| keys | |
-|---|---|
-{% for what, many in gates.counts.items() %}| {{ what | replace('_', ' ') }} | {{ '{:,}'.format(many) }} |
-{% endfor %}
+**PIPELINE**: {{ '{:,}'.format(gates.deliver) }} new models may be delivered.
+All keys of this run: {{ gates.sentence }}.
 
 The gate report is linked from the task `evaluate.gates`.
 

@@ -49,6 +49,17 @@ def _train(c: StepContext, task_id: str) -> Any:
     return partial.expand(shard=c.output(PARTITION))
 
 
+def _complete(c: StepContext, task_id: str) -> BaseOperator:
+    from airflow_mlops.operators.fleet import FleetCompleteOperator
+
+    return FleetCompleteOperator(
+        task_id=task_id,
+        shards=c.output(PARTITION),
+        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+        **c.common(c.config.resources),
+    )
+
+
 def fleet_gates(c: StepContext, task_id: str) -> BaseOperator:
     """The operator that decides over all keys."""
     from airflow_mlops.operators.fleet import FleetGateOperator
@@ -127,6 +138,7 @@ def _publish(c: StepContext, task_id: str) -> BaseOperator:
 FLEET_STEPS: dict[str, Step] = {
     PARTITION: (_partition, "Divides the rows by key, once, and plans which task trains which keys."),
     TRAIN: (_train, "Trains, judges and registers the models of some keys; a second try does what is missing."),
+    "fleet.complete": (_complete, "Fails where a shard did not end, so that the run is red; all other keys went on."),
     ROWS: (_predict_partition, "Reads the rows, divides them by key, and decides which model serves each key."),
     PREDICT: (_predict_shards, "Predicts the rows of some keys, each by the model that serves it."),
     PUBLISH: (_publish, "Writes all predictions in one step, in the order of the rows, and says who was not served."),

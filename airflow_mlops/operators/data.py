@@ -62,11 +62,18 @@ class SnapshotOperator(MLOpsOperator):
         if data.max_row_drop:
             champion = self.hook.registry(self.pipeline).champion()
             # A model that was trained elsewhere has no snapshot here.
-            previous = champion.record["snapshot"].get("rows") if champion else None
+            previous = champion.record["snapshot"].get("rows") if champion else self._rows_of_fleet()
         snapshot = take_snapshot(
             store, self.pipeline, batches, data=data, window=window, previous_rows=previous, log=self.log.info
         )
         return snapshot.to_ref()
+
+    def _rows_of_fleet(self) -> int | None:
+        """Rows of the last training of a fleet, which has no champion of its own."""
+        from airflow_mlops.ml.fleet.result import read_newest
+
+        newest = read_newest(self.hook.store(), self.pipeline)
+        return newest["rows"] if newest is not None else None
 
 
 class ProfileOperator(MLOpsOperator):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
@@ -38,7 +39,8 @@ def slots_of(max_active_tasks: int) -> tuple[int, int]:
 class PartitionOperator(MLOpsOperator):
     """Divide a snapshot by key, once, and plan which shard trains which keys.
 
-    Returns a list for the shards' tasks to be mapped over: ``{"plan", "run", "shard", "label"}``.
+    Returns a list for the shards' tasks to be mapped over: ``{"plan", "run", "rows", "shard", "label"}``; ``rows``
+    are those of all shards.
 
     :param snapshot: reference of the (validated) snapshot.
     :param fleet: the ``fleet`` section as in YAML; ``data``, ``train``, ``evaluate`` and ``features`` likewise.
@@ -74,13 +76,12 @@ class PartitionOperator(MLOpsOperator):
     def work(self, scope: RunScope, context: Context) -> list[dict[str, Any]]:
         """Divide, learn what all models have in common, and write the plan."""
         from airflow_mlops.ml.fleet.begin import FleetSettings, begin_fleet
-        from airflow_mlops.ml.fleet.result import read_newest
+        from airflow_mlops.registry.entry import op_id
 
         store, registry, signer = self.hook.store(), self.hook.registry(self.pipeline), self.hook.signer()
         self.hook.verifier().check_signer(signer)
         ti, form = context["ti"], context.get("params") or {}
         train = self.train.model_copy(update={"seed": int(form["seed"])} if form.get("seed") is not None else {})
-        before = read_newest(store, self.pipeline) or {}
         plan = begin_fleet(
             store,
             registry,
@@ -88,20 +89,35 @@ class PartitionOperator(MLOpsOperator):
             FleetSettings(self.fleet, self.data, train, self.evaluate, self.features, self.task),
             slots=slots_of(max_active_tasks(context))[0],
             due=self._due(scope, context),
-            absent_before=before.get("absent", {}),
+            absent_before=self._absent(ti.dag_id, ti.run_id),
             about=self.about,
             run={"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay, "rehearsal": not scope.promote},
             allowed_imports=self.hook.allowed_imports,
             signer=signer,
             log=self.log.info,
         )
-        from airflow_mlops.registry.entry import op_id
-
         run = op_id(ti.dag_id, ti.run_id, plan.digest)
         return [
-            {"plan": plan.digest, "run": run, "shard": number, "label": plan.label(number)}
+            {
+                "plan": plan.digest,
+                "run": run,
+                "rows": self.snapshot["rows"],
+                "shard": number,
+                "label": plan.label(number),
+            }
             for number in range(len(plan.shards))
         ]
+
+    def _absent(self, dag_id: str, run_id: str) -> dict[str, int]:
+        """In how many trainings in a row before this one a key had no rows."""
+        from airflow_mlops.ml.fleet.result import read_newest
+
+        newest = read_newest(self.hook.store(), self.pipeline)
+        if newest is None:
+            return {}
+        # A run that is cleared and done again has counted itself.
+        itself = (newest["dag_id"], newest["run_id"]) == (dag_id, run_id)
+        return {key: runs - itself for key, runs in newest["absent"].items()}
 
     def _due(self, scope: RunScope, context: Context) -> set[str] | None:
         """Keys to train: those of the trigger form, or of the request that started this run; ``None``: all."""
@@ -175,6 +191,29 @@ class TrainShardOperator(MLOpsOperator):
         )
 
 
+class FleetCompleteOperator(MLOpsOperator):
+    """Fail where a shard did not end: the run is red then, though all other keys went on.
+
+    Returns ``{"shards"}``.
+
+    :param shards: XCom of :class:`PartitionOperator`.
+    """
+
+    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "shards")
+
+    def __init__(self, *, shards: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shards = shards
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Look for the result of each shard."""
+        from airflow_mlops.ml.fleet.plan import Plan
+        from airflow_mlops.ml.fleet.verdict import check_complete
+
+        store = self.hook.store()
+        return {"shards": check_complete(store, Plan.load(store, self.shards[0]["plan"]), self.shards[0]["run"])}
+
+
 class FleetGateOperator(GateOperator):
     """Decide which keys may go on, all comparisons together; delivery is skipped where none may.
 
@@ -194,8 +233,6 @@ class FleetGateOperator(GateOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Decide, keep table and report, and skip what must not follow."""
-        from datetime import UTC, datetime
-
         from airflow_mlops.ml.fleet.plan import Plan
         from airflow_mlops.ml.fleet.report import fleet_report_html
         from airflow_mlops.ml.fleet.result import count, put_table, save_result, sentence
@@ -204,7 +241,7 @@ class FleetGateOperator(GateOperator):
         store, registry, ti = self.hook.store(), self.hook.registry(self.pipeline), context["ti"]
         plan, run = Plan.load(store, self.shards[0]["plan"]), self.shards[0]["run"]
         found = judge(collect(store, plan, run), self.evaluate, plan.wear)
-        note_verdicts(registry, plan, found.rows, operation=self.operation(context, "gates", run))
+        note_verdicts(registry, found.rows, operation=self.operation(context, "gates", run))
         going, ask = found.deliverable(self.evaluate, self.approval)
         ask = ask and scope.promote and bool(going)
         table = put_table(store, found.rows)
@@ -237,11 +274,13 @@ class FleetGateOperator(GateOperator):
             self.pipeline,
             run,
             {
-                **{k: result[k] for k in ("plan", "sentence", "counts", "table", "report")},
+                # Not the plan: it names the rows by key, which nobody needs once the models are there.
+                **{k: result[k] for k in ("sentence", "counts", "table", "report")},
                 "dag_id": ti.dag_id,
                 "run_id": ti.run_id,
                 "started_at": started.isoformat(),
                 "window": scope.window.to_dict() if scope.window else None,
+                "rows": self.shards[0]["rows"],
                 "absent": plan.absent,
                 "keys": len(found.rows) + len(plan.not_due),
                 "tests": found.tests,
@@ -263,7 +302,7 @@ class FleetGateOperator(GateOperator):
 
 
 class FleetPromoteOperator(MLOpsOperator):
-    """Make the versions that passed the champions of their keys, in commits of up to 2,000; retire vanished keys.
+    """Make the versions that passed the champions of their keys, in a commit for each shard; retire vanished keys.
 
     A key whose champion is another one by now is left out, and says so. Returns ``{"promoted", "retired", "left_out",
     "sentence", "table"}``.
@@ -291,9 +330,15 @@ class FleetPromoteOperator(MLOpsOperator):
         self.evaluate = section(Evaluate, evaluate)
         self.retire_after = retire_after
 
-    def _agreed(self) -> str | None:
+    def _agreed(self, found: dict[str, Any]) -> str | None:
+        """Who agreed, where somebody was asked; stop where gates or people said no, and record what people said."""
+        from airflow_mlops.ml.fleet.result import save_result
+
         answer = (self.approval or {}).get("chosen_options")
         by = approver(self.approval or {})
+        if answer:
+            found["approval"] = {"by": by, "answer": list(answer)}
+            save_result(self.hook.store(), self.pipeline, self.decision["run"], found)
         if not self.decision.get("go", True):
             raise AirflowSkipException(f"no key passed its gates: {self.decision['sentence']}")
         if self.decision.get("approval") and not answer:
@@ -307,15 +352,15 @@ class FleetPromoteOperator(MLOpsOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Promote, retire, and write the final result."""
-        from airflow_mlops.ml.fleet.plan import Plan
         from airflow_mlops.ml.fleet.result import count, put_table, read_rows, read_run, save_result, sentence
         from airflow_mlops.ml.fleet.verdict import Verdicts, promote_rows, retire_absent
 
         if not scope.promote:
             raise AirflowSkipException("this replay does not promote; start it with --promote to do so")
-        by = self._agreed()
         store, registry, decision = self.hook.store(), self.hook.registry(self.pipeline), self.decision
-        plan, run = Plan.load(store, decision["plan"]), decision["run"]
+        run = decision["run"]
+        found = read_run(store, self.pipeline, run)
+        by = self._agreed(found)
         rows = read_rows(store, decision["table"])
         going, _ = Verdicts(rows, 0, None).deliverable(self.evaluate, "asked")
         reason = f"gates of the run {context['ti'].run_id}: {decision['sentence']}"
@@ -328,16 +373,15 @@ class FleetPromoteOperator(MLOpsOperator):
             window=scope.window,
         )
         retired = retire_absent(
-            registry, plan, after=self.retire_after, operation=self.operation(context, "retire", run)
+            registry, found["absent"], after=self.retire_after, operation=self.operation(context, "retire", run)
         )
         rows = [
             row | {"promoted": row["key"] in promoted} | ({"reason": left[row["key"]]} if row["key"] in left else {})
             for row in rows
         ] + retired
-        counts = count(rows, not_due=len(plan.not_due))
+        counts = count(rows, not_due=found["counts"].get("not_due", 0))
         told, table = sentence(counts), put_table(store, rows)
-        found = read_run(store, self.pipeline, run) or {}
-        save_result(store, self.pipeline, run, found | {"sentence": told, "counts": counts, "table": table, "by": by})
+        save_result(store, self.pipeline, run, found | {"sentence": told, "counts": counts, "table": table})
         for key, why in [*left.items()][:10]:
             self.log.warning("%s is left out: %s", key, why)
         self.log.info("%s", told)

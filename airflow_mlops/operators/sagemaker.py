@@ -198,26 +198,12 @@ class SageMakerTrainOperator(TrainOperator):
 
     def _candidate(self, context: Context, name: str) -> tuple[Train, dict[str, Any]]:
         """How a job was trained, and the record of the model it left."""
-        from airflow_mlops.ml.candidate import train_candidate
         from airflow_mlops.ml.sagemaker import unpack_model
 
         train, features, facts = self._settled(context)
         with tempfile.TemporaryDirectory(prefix="mlops-job-") as folder:
-            record = train_candidate(
-                self.hook.store(),
-                self.snapshot,
-                data=self.data,
-                train_config=train,
-                features=features,
-                metrics=self.evaluate.metrics,
-                task=self.task,
-                allowed_imports=self.hook.allowed_imports,
-                trusted_types=self.hook.trusted_types,
-                log=self.log.info,
-                signer=self.hook.signer(),
-                pipeline=self.pipeline,
-                model_file=unpack_model(self._fetch(name, Path(folder)), Path(folder)),
-            )
+            model = unpack_model(self._fetch(name, Path(folder)), Path(folder))
+            record = self._trained(train, features, model_file=model)
         return train, record | facts
 
     def _fetch(self, name: str, folder: Path) -> Path:

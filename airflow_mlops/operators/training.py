@@ -72,16 +72,23 @@ class TrainOperator(MLOpsOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Train, store the model, register the version."""
-        from airflow_mlops.ml.candidate import train_candidate
         from airflow_mlops.ml.command import check_command
         from airflow_mlops.ml.gates import check_gates
 
         check_gates(self.evaluate, self._folder)
         train, features, facts = self._settled(context)
         check_command(train.command, allowed=self.hook.allow_commands)
-        signer = self.hook.signer()
-        self.hook.verifier().check_signer(signer)
-        record = train_candidate(
+        self.hook.verifier().check_signer(self.hook.signer())
+        return self._register(scope, context, self._trained(train, features) | facts)
+
+    def _trained(self, train: Train, features: Features | None, *, model_file: Path | None = None) -> dict[str, Any]:
+        """The record of the candidate.
+
+        :param model_file: the model, where it was trained elsewhere.
+        """
+        from airflow_mlops.ml.candidate import train_candidate
+
+        return train_candidate(
             self.hook.store(),
             self.snapshot,
             data=self.data,
@@ -95,10 +102,10 @@ class TrainOperator(MLOpsOperator):
             function=self._function(),
             folder=self._folder,
             timeout=self._timeout,
-            signer=signer,
+            signer=self.hook.signer(),
             pipeline=self.pipeline,
+            model_file=model_file,
         )
-        return self._register(scope, context, record | facts)
 
     @property
     def _folder(self) -> Path | None:

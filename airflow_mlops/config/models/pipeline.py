@@ -203,6 +203,9 @@ class PipelineConfig(Model):
                 "`fleet` takes no `train.search`: it would search for each key": self.train.search is not None,
                 "`fleet` takes no `train.window`; use `data.window`": self.train.window is not None,
                 "`fleet` takes no `experiment`": self.experiment is not None,
+                "`validate.labels.max_rate_change` compares with one champion, and a fleet has one for each key": (
+                    self.validate_.labels.max_rate_change is not None
+                ),
                 "`fleet` has no monitoring in this version": self.monitor is not None,
                 "`fleet` takes no steps before `full` in `deploy.rollout`": len(self.rollout) > 1,
                 **{

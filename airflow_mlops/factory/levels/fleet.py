@@ -10,6 +10,7 @@ _TRAIN: dict[str, tuple[Step, ...]] = {
     "train.fit": (
         Step("fleet.partition", ("validate.expectations",)),
         Step("fleet.train", ("fleet.partition",)),
+        Step("fleet.complete", ("fleet.partition", "fleet.train")),
     ),
     "evaluate.score": (),
     "evaluate.gates": (Step("evaluate.gates", ("fleet.partition", "fleet.train")),),

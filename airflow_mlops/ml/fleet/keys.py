@@ -43,7 +43,9 @@ def key_of(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
                 f"fleet.key names the column {column!r}, which the data does not have",
                 hint="the columns are: " + ", ".join(map(str, frame.columns)),
             )
-        codes, values = pd.factorize(frame[column].replace("", None) if _textual(frame[column]) else frame[column])
+        codes, values = pd.factorize(
+            frame[column].mask(frame[column] == "") if _textual(frame[column]) else frame[column]
+        )
         if (codes < 0).any():
             raise DataError(
                 f"{int((codes < 0).sum()):,} of {len(frame):,} rows have no value in {column!r} (fleet.key), the first "

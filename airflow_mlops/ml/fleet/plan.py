@@ -26,7 +26,7 @@ class Shard:
 class Plan:
     """What a training run of a fleet does; immutable, named by its digest.
 
-    :param of: digest of what all its versions have in common (:attr:`shared`).
+    :param of: digest of what all its versions have in common.
     :param fallback: keys with too few rows: their number of rows, and the key of the parent that serves.
     :param absent: keys that have a model and no row in this run: in how many runs in a row, this one included.
     :param not_due: keys with rows that need no training now.

@@ -7,7 +7,6 @@ of a key: a key of 50 rows then knows every category, and a night's 16,000 model
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from airflow_mlops.ml.candidate import featured
 from airflow_mlops.ml.estimators import build_estimator
 from airflow_mlops.ml.features import FeatureSchema, infer_schema
 from airflow_mlops.ml.fleet.keys import is_parent
-from airflow_mlops.ml.fleet.partition import bounds_of, read_shard
+from airflow_mlops.ml.fleet.partition import bounds_of, key_columns, read_shard
 from airflow_mlops.ml.fleet.plan import Shard
 from airflow_mlops.ml.preprocessing import categorical_positions, preprocessor
 from airflow_mlops.ml.splitting import Splitter, draws
@@ -34,7 +33,7 @@ SAMPLE_ROWS = 200_000
 def model_data(data: Data, fleet: Fleet) -> Data:
     """The ``data`` section as a key's model sees it: the columns of the key, the same in each of its rows, excluded."""
     known = {data.target, data.id, data.timestamp, *data.exclude}
-    more = [c for c in dict.fromkeys([*fleet.columns, *([fleet.parent] if fleet.parent else [])]) if c not in known]
+    more = [c for c in key_columns(fleet) if c not in known]
     return data.model_copy(update={"exclude": [*data.exclude, *more]})
 
 
@@ -86,7 +85,6 @@ def prepare(
     if train.estimator is None:
         raise TrainingError("a fleet trains an estimator", hint="name one in train.estimator")
     schema = infer_schema(sample, model_data(data, fleet), source_columns=columns)
-    # A private column has no categories, so that nothing of it is kept.
     estimator = build_estimator(train.estimator, train.params, allowed, train.seed)
     if positions := categorical_positions(schema, estimator):
         estimator.set_params(categorical_features=positions)
@@ -99,11 +97,6 @@ def prepare(
     except (ValueError, TypeError) as e:
         raise TrainingError(f"the preprocessing cannot be fitted: {e}", hint="look at the columns of the data") from e
     return schema, steps, estimator
-
-
-def settled(schema: FeatureSchema, task: str) -> FeatureSchema:
-    """The schema with classes for a classification, and none for a regression."""
-    return schema if task == "classification" else replace(schema, classes=None, positive=None)
 
 
 def matrix(schema: FeatureSchema, steps: Any, frame: pd.DataFrame) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
+from airflow_mlops.exceptions import CorruptObject, DataError, ObjectNotFound
 from airflow_mlops.ml.fleet.training import Row
 from airflow_mlops.store import get_blob, layout, put_blob
 from airflow_mlops.store.base import Store
@@ -23,6 +23,7 @@ STATUSES = ("passed", "no_baseline", "inconclusive", "rejected", "failed", "fall
 
 _COLUMNS = {
     "key": pa.string(),
+    "shard": pa.int64(),
     "status": pa.string(),
     "reason": pa.string(),
     "version": pa.int64(),
@@ -48,10 +49,11 @@ _WORDS = {
 
 
 def put_table(store: Store, rows: Iterable[Row]) -> str:
-    """Store rows as a Parquet file with the columns ``key``, ``status``, ``reason``, ``version``, ``champion`` (the one
-    before), ``served_by``, ``train_rows``, ``holdout_rows``, ``p_value``, ``seconds``, ``promoted``, ``metric:<name>``
-    and ``champion:<name>``; return its digest.
-    """  # fmt: skip
+    """Store rows as a Parquet file; return its digest.
+
+    Columns: ``key``, ``shard``, ``status``, ``reason``, ``version``, ``champion`` (the one before), ``served_by``,
+    ``train_rows``, ``holdout_rows``, ``p_value``, ``seconds``, ``promoted``, ``metric:<name>``, ``champion:<name>``.
+    """
     rows = sorted(rows, key=lambda row: row["key"])
     columns: dict[str, pa.Array] = {
         name: pa.array([row.get(name) for row in rows], kind) for name, kind in _COLUMNS.items()
@@ -115,18 +117,29 @@ def count(rows: Iterable[Row], *, not_due: int = 0) -> dict[str, int]:
 def save_result(store: Store, pipeline: str, run: str, result: dict[str, Any]) -> None:
     """Write the summary of a run, and the hint that it is the newest unless a newer one is there.
 
-    :param result: plain JSON; ``started_at`` orders runs.
+    :param result: plain JSON; ``started_at`` orders runs, and a ``rehearsal`` is no newest one.
     """
     body = canonical_json({"format": 1, "run": run, **result})
     store.put(layout.fleet_result(pipeline, run), body)
+    if result["rehearsal"]:
+        return
     newest = read_newest(store, pipeline)
     if newest is None or newest["started_at"] <= result["started_at"]:
         store.put(layout.fleet_newest(pipeline), body)
 
 
-def read_run(store: Store, pipeline: str, run: str) -> dict[str, Any] | None:
-    """The summary of a run; ``None`` where it has none yet."""
-    return _read(store, layout.fleet_result(pipeline, run))
+def read_run(store: Store, pipeline: str, run: str) -> dict[str, Any]:
+    """The summary of a run.
+
+    :raises DataError: its gates have not decided.
+    """
+    found = _read(store, layout.fleet_result(pipeline, run))
+    if found is None:
+        raise DataError(
+            f"nothing is known of the fleet's run {run[:12]} in {store.uri}",
+            hint="run evaluate.gates of this run first",
+        )
+    return found
 
 
 def read_newest(store: Store, pipeline: str) -> dict[str, Any] | None:

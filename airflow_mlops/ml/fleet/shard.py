@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from airflow_mlops.config.models import Data, Evaluate
-from airflow_mlops.exceptions import DataError, ObjectNotFound
+from airflow_mlops.exceptions import CorruptObject, DataError, ObjectNotFound
 from airflow_mlops.ml.blocks import block_codes, block_words
 from airflow_mlops.ml.candidate import featured
 from airflow_mlops.ml.estimators import build_estimator
 from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.fleet.champions import ask_champions
-from airflow_mlops.ml.fleet.chunks import Chunks, chunk_size
+from airflow_mlops.ml.fleet.chunks import Chunks, Models, chunk_size
 from airflow_mlops.ml.fleet.judging import needs_labels
 from airflow_mlops.ml.fleet.partition import Log, bounds_of, read_shard
 from airflow_mlops.ml.fleet.plan import Plan
@@ -35,7 +35,7 @@ from airflow_mlops.registry.registry import Registry
 from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.store import get_json, layout
 from airflow_mlops.store.base import Store
-from airflow_mlops.store.content import canonical_json
+from airflow_mlops.store.content import packed_json, unpacked
 
 
 @dataclass(frozen=True)
@@ -93,94 +93,56 @@ def train_shard(
     :param op_id: names the registration.
     :return: ``{"shard", "keys", "models", "counts"}``; ``counts`` by status.
     """
-    done = _result(store, plan.pipeline, run, number)
-    if done is None:
-        rows = _train(store, registry, plan, number, run, evaluate, data, trust, processes, op_id, log)
-        key = layout.fleet_shard(plan.pipeline, run, number)
-        store.put(key, canonical_json({"format": 1, "rows": rows}))
-        Chunks(store, plan.pipeline, run, number).discard(_chunk_count(len(plan.shards[number].counts)))
+    chunks = Chunks(store, plan.pipeline, run, number)
+    count = -(-len(plan.shards[number].counts) // chunk_size(len(plan.shards[number].counts)))
+    rows = read_result(store, plan.pipeline, run, number)
+    if rows is None:
+        missing = [n for n in range(count) if chunks.load(n) is None]
+        if len(missing) < count:
+            log("%d of %d chunks were finished by an earlier try", count - len(missing), count)
+        if missing:
+            work = _Work(store, registry, plan, number, evaluate, data, trust)
+            work.run(chunks, missing, processes, log)
+        try:
+            made = [*chunks.every(count)]
+        except CorruptObject:
+            # Two of this task at a time: the faster one has ended, and cleared away what both were writing.
+            rows = read_result(store, plan.pipeline, run, number)
+            if rows is None:
+                raise
+        else:
+            rows = _register(store, registry, plan, made, trust, op_id)
+            store.put(layout.fleet_shard(plan.pipeline, run, number), packed_json({"format": 1, "rows": rows}))
     else:
         log("Shard %d was finished by an earlier try", number)
-        rows = done
-    counts = Counter(row["status"] for row in rows)
-    told = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
-    log("Shard %d: %s of %s keys have a model; by itself each: %s", number, _models(rows), f"{len(rows):,}", told)
-    return {"shard": number, "keys": len(rows), "models": _models(rows), "counts": dict(counts)}
+    chunks.discard(count)
+    counts, models = Counter(row["status"] for row in rows), sum("version" in row for row in rows)
+    told = ", ".join(f"{many:,} {status}" for status, many in counts.most_common())
+    log("Shard %d: %s of %s keys have a model; by itself each: %s", number, f"{models:,}", f"{len(rows):,}", told)
+    return {"shard": number, "keys": len(rows), "models": models, "counts": dict(counts)}
 
 
-def read_result(store: Store, pipeline: str, run: str, number: int) -> list[Row]:
-    """Return what a shard came to, a row for each key.
-
-    :raises DataError: it has not been trained.
-    """
-    found = _result(store, pipeline, run, number)
-    if found is None:
-        raise DataError(f"shard {number} has no result", hint="its task must have ended well; clear it to run it again")
-    return found
-
-
-def _result(store: Store, pipeline: str, run: str, number: int) -> list[Row] | None:
+def read_result(store: Store, pipeline: str, run: str, number: int) -> list[Row] | None:
+    """Return what a shard came to, a row for each key; ``None`` where it has not ended."""
     try:
-        body = json.loads(store.get(layout.fleet_shard(pipeline, run, number)))
+        raw = store.get(layout.fleet_shard(pipeline, run, number))
     except ObjectNotFound:
         return None
-    rows: list[Row] = body["rows"]
+    rows: list[Row] = json.loads(unpacked(raw))["rows"]
     return rows
-
-
-def _models(rows: Sequence[Row]) -> int:
-    return sum("version" in row for row in rows)
-
-
-def _chunk_count(keys: int) -> int:
-    return -(-keys // chunk_size(keys))
-
-
-def _train(
-    store: Store,
-    registry: Registry,
-    plan: Plan,
-    number: int,
-    run: str,
-    evaluate: Evaluate,
-    data: Data,
-    trust: Trust,
-    processes: int,
-    op_id: str,
-    log: Log,
-) -> list[Row]:
-    shared = get_json(store, plan.of)
-    chunks = Chunks(store, plan.pipeline, run, number)
-    keys = [*plan.shards[number].counts]
-    count = _chunk_count(len(keys))
-    missing = [n for n in range(count) if chunks.load(n) is None]
-    if len(missing) < count:
-        log("%d of %d chunks were finished by an earlier try", count - len(missing), count)
-    if missing:
-        work = _Work(store, registry, plan, number, shared, evaluate, data, trust)
-        finished = count - len(missing)
-        for chunk, (rows, models) in work.run(missing, processes):
-            chunks.save(chunk, rows, models)
-            finished += 1
-            log("%s of %s keys trained", f"{min(finished * chunk_size(len(keys)), len(keys)):,}", f"{len(keys):,}")
-    rows, models = [], []
-    for some, made in chunks.every(count):
-        rows += some
-        models += made
-    return _register(store, registry, plan, rows, models, trust, op_id)
 
 
 def _register(
     store: Store,
     registry: Registry,
     plan: Plan,
-    rows: list[Row],
-    models: list[tuple[str, bytes]],
+    made: Sequence[tuple[list[Row], Models]],
     trust: Trust,
     op_id: str,
 ) -> list[Row]:
     """Pack the models, register them in one commit, and return the rows with what they became."""
-    by_key = {row["key"]: row for row in rows}
+    by_key = {row["key"]: row for rows, _ in made for row in rows}
+    models = [model for _, models in made for model in models]
     prepare = get_json(store, plan.of)["model"]["prepare"]
     infos = store_models(store, models, prepare=prepare, signer=trust.signer, pipeline=plan.pipeline)
     records = {
@@ -194,7 +156,7 @@ def _register(
         for key, info in infos.items()
     }
     versions = registry.register_many(records, op_id=op_id)
-    return [row | ({"version": versions[row["key"]].number} if row["key"] in versions else {}) for row in rows]
+    return [row | ({"version": versions[key].number} if key in versions else {}) for key, row in by_key.items()]
 
 
 class _Work:
@@ -206,12 +168,11 @@ class _Work:
         registry: Registry,
         plan: Plan,
         number: int,
-        shared: dict[str, Any],
         evaluate: Evaluate,
         data: Data,
         trust: Trust,
     ) -> None:
-        shard = plan.shards[number]
+        shard, shared = plan.shards[number], get_json(store, plan.of)
         frame = read_shard(store, shard)
         self._bounds = bounds_of(shard)
         schema = FeatureSchema.from_dict(shared["schema"])
@@ -286,8 +247,16 @@ class _Work:
             {k: self._problems[k] for k in keys if k in self._problems},
         )
 
-    def run(self, numbers: Sequence[int], processes: int) -> Iterator[tuple[int, tuple[list[Row], Any]]]:
-        """Train chunks; yield each as it is done."""
+    def run(self, chunks: Chunks, numbers: Sequence[int], processes: int, log: Log) -> None:
+        """Train chunks, and save each as soon as it is done."""
+        keys = len(self._bounds)
+        finished = keys - sum(len(self.chunk(number).bounds) for number in numbers)
+        for number, (rows, models) in self._trained(numbers, processes):
+            chunks.save(number, rows, models)
+            finished += len(rows)
+            log("%s of %s keys trained", f"{finished:,}", f"{keys:,}")
+
+    def _trained(self, numbers: Sequence[int], processes: int) -> Iterator[tuple[int, tuple[list[Row], Models]]]:
         if processes == 1 or len(numbers) == 1:
             for number in numbers:
                 yield number, train_chunk(self.settings, self.chunk(number))

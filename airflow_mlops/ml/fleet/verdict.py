@@ -10,12 +10,12 @@ Reference: Benjamini & Hochberg (1995), *JRSS B* 57, 289-300.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_mlops.config.models import Evaluate, Gate
-from airflow_mlops.exceptions import DataError, PromotionConflict
+from airflow_mlops.exceptions import PromotionConflict, TrainingError
 from airflow_mlops.ml.drift import critical_p
 from airflow_mlops.ml.fleet.plan import Plan
 from airflow_mlops.ml.fleet.shard import read_result
@@ -27,8 +27,6 @@ from airflow_mlops.registry.registry import Registry
 from airflow_mlops.store.base import Store
 
 NOTE = "gates"
-_MOST_PROMOTIONS = 2000
-"""Keys promoted in one commit."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,31 @@ def collect(store: Store, plan: Plan, run: str) -> list[Row]:
     """
     rows: list[Row] = []
     for number, shard in enumerate(plan.shards):
-        try:
-            rows += read_result(store, plan.pipeline, run, number)
-        except DataError:
+        found = read_result(store, plan.pipeline, run, number)
+        if found is None:
             reason = f"its shard did not end: look at fleet.train [{number}]"
-            rows += [{"key": key, "status": FAILED, "reason": reason} for key in shard.counts]
+            found = [{"key": key, "status": FAILED, "reason": reason} for key in shard.counts]
+        rows += [row | {"shard": number} for row in found]
     for key, (many, parent) in plan.fallback.items():
         reason = f"{many:,} rows are too few for a model of its own: {parent} serves"
         rows.append({"key": key, "status": "fallback", "reason": reason, "served_by": parent})
     return rows
+
+
+def check_complete(store: Store, plan: Plan, run: str) -> int:
+    """Return how many shards have ended, which is all of them.
+
+    :raises TrainingError: some have not.
+    """
+    lost = [n for n in range(len(plan.shards)) if read_result(store, plan.pipeline, run, n) is None]
+    if lost:
+        raise TrainingError(
+            f"{len(lost)} of {len(plan.shards)} shards did not end: {', '.join(map(str, lost[:10]))}"
+            + (" …" if len(lost) > 10 else ""),
+            hint="their keys have no new model, all others went on; clear these tasks of fleet.train, and what follows "
+            "them: only what is missing is done",
+        )
+    return len(plan.shards)
 
 
 def judge(rows: Iterable[Row], evaluate: Evaluate, wear: Mapping[str, Any] | None) -> Verdicts:
@@ -97,30 +111,34 @@ def _over_all(row: Row, limit: float, tests: int, alpha: float) -> Row:
         return row
     reason = (
         f"{row['reason']}. By itself it passes (p = {row['p_value']:.2g}), but among {tests:,} comparisons that is no "
-        f"evidence: with {alpha:.2g} of those that pass being wrong, p must be at most {max(limit, 0.0):.2g}"
+        f"evidence: with {alpha:.2g} of those that pass being wrong, p must be at most {max(limit, alpha / tests):.2g}"
     )
     return row | {"status": "inconclusive", "reason": reason}
 
 
-def note_verdicts(registry: Registry, plan: Plan, rows: Iterable[Row], *, operation: str) -> None:
+def note_verdicts(registry: Registry, rows: Iterable[Row], *, operation: str) -> None:
     """Write each version's verdict beside it in the registry: one commit for each shard.
 
     :param operation: id of this run's verdicts; each shard's commit is named after it.
     """
-    by_key = {row["key"]: row for row in rows if "version" in row}
-    for number, shard in enumerate(plan.shards):
+    for number, part in _by_shard(row for row in rows if "version" in row):
         notes = {
-            key: (row["version"], NOTE, {"verdict": row["status"], "sentence": row["reason"]})
-            for key in shard.counts
-            if (row := by_key.get(key)) is not None
+            row["key"]: (row["version"], NOTE, {"verdict": row["status"], "sentence": row["reason"]}) for row in part
         }
-        if notes:
-            registry.annotate_many(notes, op_id=op_id(operation, number))
+        registry.annotate_many(notes, op_id=op_id(operation, number))
+
+
+def _by_shard(rows: Iterable[Row]) -> Iterator[tuple[int, list[Row]]]:
+    """Rows by shard: what is committed together, and for good, whatever other shards come to later."""
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["shard"], []).append(row)
+    yield from sorted(found.items())
 
 
 def promote_rows(
     registry: Registry,
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     *,
     operation: str,
     reason: str,
@@ -129,15 +147,17 @@ def promote_rows(
 ) -> tuple[set[str], dict[str, str]]:
     """Make versions the champions of their keys, each if its champion is the one it was compared with.
 
+    One commit for each shard. A repeat promotes nothing of a shard for a second time: what was rolled back since stays
+    rolled back.
+
     :return: keys that were promoted, and of those left out why.
     """
     done: set[str] = set()
     left: dict[str, str] = {}
-    for start in range(0, len(rows), _MOST_PROMOTIONS):
-        part = rows[start : start + _MOST_PROMOTIONS]
+    for number, part in _by_shard(rows):
         found = registry.promote_many(
             {row["key"]: (row["version"], row["champion"]) for row in part},
-            op_id=op_id(operation, start),
+            op_id=op_id(operation, number),
             reason=reason,
             by=by,
             window=window,
@@ -147,12 +167,16 @@ def promote_rows(
                 left[key] = str(what)
             else:
                 done.add(key)
+        left |= {row["key"]: "an earlier try promoted its shard without it" for row in part if row["key"] not in found}
     return done, left
 
 
-def retire_absent(registry: Registry, plan: Plan, *, after: int, operation: str) -> list[Row]:
-    """Retire the champions of keys that had no rows in so many runs in a row; return a row for each."""
-    gone = {key for key, runs in plan.absent.items() if runs >= after}
+def retire_absent(registry: Registry, absent: Mapping[str, int], *, after: int, operation: str) -> list[Row]:
+    """Retire the champions of keys that had no rows in so many runs in a row; return a row for each.
+
+    :param absent: in how many runs, by key.
+    """
+    gone = {key for key, runs in absent.items() if runs >= after}
     champions = {str(key): version.number for key, version in registry.champions(gone).items()}
     if not champions:
         return []
@@ -163,7 +187,7 @@ def retire_absent(registry: Registry, plan: Plan, *, after: int, operation: str)
         {
             "key": key,
             "status": "retired",
-            "reason": f"no row in {plan.absent[key]} trainings in a row: v{number} is retired",
+            "reason": f"no row in {absent[key]} trainings in a row: v{number} is retired",
             "champion": number,
         }
         for key, number in champions.items()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from airflow_mlops.cli.definition import FLEET_STATUSES
 from airflow_mlops.cli.fleet import failures, show, status
-from airflow_mlops.ml.fleet.result import count, put_table, save_result, sentence
+from airflow_mlops.ml.fleet.result import STATUSES, count, put_table, save_result, sentence
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.store import LocalStore
 
@@ -32,7 +33,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = {
         "sentence": sentence(counts), "counts": counts, "table": put_table(store, ROWS), "dag_id": "routes__train",
         "run_id": "manual__1", "started_at": "2026-01-01T00:00:00+00:00", "window": None, "keys": 3, "tests": 0,
-        "limit": None,
+        "limit": None, "rehearsal": False, "absent": {}, "rows": 500,
     }  # fmt: skip
     save_result(store, "routes", "0" * 64, result)
     save_result(store, "routes", "1" * 64, result | {"started_at": "2025-01-01T00:00:00+00:00", "sentence": "old"})
@@ -61,8 +62,13 @@ def test_show_tells_who_serves_a_key(capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     assert "routes[a]: v1 serves" in said
     assert "v1 champion" in said
+    assert "registry show 'routes[a]'" in said
     show(Namespace(pipeline="routes", key="c", output="text"))
     assert "routes[c]: * serves" in capsys.readouterr().out
+
+
+def test_the_command_knows_every_status() -> None:
+    assert FLEET_STATUSES == STATUSES
 
 
 def test_what_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,6 +50,7 @@ def test_every_level_trains_a_fleet_in_shards(level: int) -> None:
         ({"monitor": {"schedule": "@daily"}}, "has no monitoring"),
         ({"evaluate": {"gates": [{"serving": {"p95_ms": 20.0}}]}}, "judges each key by a `metric`"),
         ({"evaluate": {"gates": [{"metric": "r2", "at_least": 0.1, "slices": ["line"]}]}}, "judges each key"),
+        ({"validate": {"labels": {"max_rate_change": 0.2}}}, "a fleet has one for each key"),
         ({"fleet": {"key": "id"}}, "which is `data.id`"),
         ({"fleet": {"key": ["route", "route"]}}, "names a column twice"),
         ({"data": FILE["data"] | {"private": ["route"]}}, "keys are shown"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import RegistryError
 from airflow_mlops.ml.fleet import shard as shard_module
+from airflow_mlops.ml.fleet.chunks import Chunks
+from airflow_mlops.ml.fleet.plan import Plan
 from airflow_mlops.ml.fleet.result import read_newest, read_rows
 from airflow_mlops.ml.fleet.training import train_chunk
 from airflow_mlops.operators.data import SnapshotOperator
-from airflow_mlops.operators.fleet import FleetGateOperator, FleetPromoteOperator, PartitionOperator, TrainShardOperator
+from airflow_mlops.operators.fleet import (
+    FleetCompleteOperator,
+    FleetGateOperator,
+    FleetPromoteOperator,
+    PartitionOperator,
+    TrainShardOperator,
+)
 from airflow_mlops.registry.artifacts import fetch_model
+from airflow_mlops.registry.gc import collect
 from airflow_mlops.registry.registry import Registry
-from airflow_mlops.store import LocalStore
+from airflow_mlops.store import LocalStore, layout
 
 DATA = {"source": "routes.parquet", "target": "late", "id": "id"}
 TRAIN = {"estimator": "sklearn.linear_model.Ridge"}
@@ -89,10 +99,16 @@ class Fleet:
         )
         return self.execute(operator, run_id)
 
-    def decide(self, shards: list[dict[str, Any]], run_id: str, **more: Any) -> dict[str, Any]:
+    def decide(
+        self, shards: list[dict[str, Any]], run_id: str, approval: str = "asked", promote: bool = True
+    ) -> dict[str, Any]:
         operator = FleetGateOperator(
-            task_id="evaluate.gates", pipeline="routes", shards=shards, evaluate=EVALUATE, **more
+            task_id="evaluate.gates", pipeline="routes", shards=shards, evaluate=EVALUATE, approval=approval
         )
+        return self.execute(operator, run_id, promote=promote)
+
+    def complete(self, shards: list[dict[str, Any]], run_id: str) -> dict[str, Any]:
+        operator = FleetCompleteOperator(task_id="fleet.complete", pipeline="routes", shards=shards)
         return self.execute(operator, run_id)
 
     def promote(self, decision: dict[str, Any], run_id: str, approval: Any = None, **form: Any) -> dict[str, Any]:
@@ -276,7 +292,7 @@ def test_a_person_decides_about_all_of_it(fleet: Fleet, registry: Registry) -> N
     shards = fleet.partition("one")
     for item in shards:
         fleet.train(item, "one")
-    decision = fleet.decide(shards, "one", approval="always", approval_task_id="approve.ask")
+    decision = fleet.decide(shards, "one", approval="always")
     assert decision["approval"]
     assert decision["deliver"] >= KEYS
     with pytest.raises(AirflowFailException, match="needs a person's yes"):
@@ -315,3 +331,107 @@ def test_a_key_column_that_is_not_there_is_told(fleet: Fleet) -> None:
     with pytest.raises(AirflowFailException, match="'rout', which the data does not have"):
         fleet.partition("one", {"key": "rout"})
     assert RegistryError.retryable is False
+
+
+def test_a_run_with_a_dead_shard_is_red(fleet: Fleet) -> None:
+    shards = fleet.partition("one")
+    for item in shards[:-1]:
+        fleet.train(item, "one")
+    with pytest.raises(AirflowFailException, match=rf"1 of {len(shards)} shards did not end: {len(shards) - 1}"):
+        fleet.complete(shards, "one")
+    fleet.train(shards[-1], "one")
+    assert fleet.complete(shards, "one") == {"shards": len(shards)}
+
+
+def test_a_shard_that_is_done_again_later_is_promoted_too(fleet: Fleet, registry: Registry) -> None:
+    shards = fleet.partition("one")
+    for item in shards[:-1]:
+        fleet.train(item, "one")
+    first = fleet.promote(fleet.decide(shards, "one"), "one")
+    fleet.train(shards[-1], "one")
+    second = fleet.promote(fleet.decide(shards, "one"), "one")
+    assert second["left_out"] == 0
+    assert second["promoted"] == len(registry.champions()) > first["promoted"]
+    assert {e["version"] for e in registry.history() if e["action"] == "promote"} == {1}
+
+
+def test_a_repeat_brings_back_nothing_that_was_rolled_back(fleet: Fleet, registry: Registry, lake: Path) -> None:
+    fleet.run("one")
+    rows(1).to_parquet(lake / "routes.parquet")
+    decision, _ = fleet.run("two")
+    assert registry.champion("r01").number == 2  # type: ignore[union-attr]
+    registry.rollback(expected=2, op_id="by hand", reason="odd", key="r01")
+    fleet.promote(decision, "two")
+    assert registry.champion("r01").number == 1  # type: ignore[union-attr]
+
+
+def test_rows_by_key_are_given_up_and_a_late_yes_still_counts(
+    fleet: Fleet, store: LocalStore, registry: Registry
+) -> None:
+    shards = fleet.partition("one")
+    for item in shards:
+        fleet.train(item, "one")
+    decision = fleet.decide(shards, "one", approval="always")
+    divided = [shard.rows for shard in Plan.load(store, decision["plan"]).shards]
+    now = datetime.now(UTC)
+    for days in (10, 20):
+        collect(store, now=now + timedelta(days=days))
+    assert not [digest for digest in divided if store.exists(layout.blob(digest))]
+    yes = {"chosen_options": ["Approve"], "responded_by_user": {"name": "ann"}}
+    assert fleet.promote(decision, "one", yes)["promoted"] == decision["deliver"]
+    assert registry.champion("r01") is not None
+
+
+def test_a_twin_that_was_faster_is_no_damage(fleet: Fleet, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = fleet.partition("one")
+    own = shards[1]
+    every = Chunks.every
+
+    def faster(self: Chunks, count: int) -> Any:
+        monkeypatch.setattr(Chunks, "every", every)
+        fleet.train(own, "one")
+        return every(self, count)
+
+    monkeypatch.setattr(Chunks, "every", faster)
+    assert fleet.train(own, "one")["models"] == len(registry.history())
+
+
+def test_a_rehearsal_is_not_the_newest(fleet: Fleet, store: LocalStore) -> None:
+    fleet.run("one")
+    shards = fleet.partition("two")
+    for item in shards:
+        fleet.train(item, "two")
+    fleet.decide(shards, "two", promote=False)
+    newest = read_newest(store, "routes")
+    assert newest is not None
+    assert newest["run_id"] == "one"
+
+
+def test_a_run_that_is_cleared_counts_an_absence_once(fleet: Fleet, store: LocalStore, lake: Path) -> None:
+    fleet.run("one")
+    rows(1, leave_out="r05").to_parquet(lake / "routes.parquet")
+    for _ in range(2):
+        fleet.run("two")
+    newest = read_newest(store, "routes")
+    assert newest is not None
+    assert newest["absent"] == {"r05": 1}
+
+
+def test_a_fleet_that_lost_its_rows_stops(fleet: Fleet, execute: Run, lake: Path) -> None:
+    fleet.run("one")
+    rows(1).head(500).to_parquet(lake / "routes.parquet")
+    snapshot = SnapshotOperator(task_id="data.snapshot", pipeline="routes", data={**DATA, "max_row_drop": 0.5})
+    with pytest.raises(AirflowFailException, match="fewer"):
+        execute(snapshot, "two")
+
+
+def test_what_a_person_refused_is_on_record(fleet: Fleet, store: LocalStore) -> None:
+    shards = fleet.partition("one")
+    for item in shards:
+        fleet.train(item, "one")
+    decision = fleet.decide(shards, "one", approval="always")
+    with pytest.raises(AirflowSkipException):
+        fleet.promote(decision, "one", {"chosen_options": ["Reject"], "responded_by_user": {"name": "ann"}})
+    newest = read_newest(store, "routes")
+    assert newest is not None
+    assert newest["approval"] == {"by": "ann", "answer": ["Reject"]}
