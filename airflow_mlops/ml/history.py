@@ -13,7 +13,7 @@ from airflow_mlops.registry.checks import read_checks
 from airflow_mlops.registry.registry import Registry, Version
 from airflow_mlops.store.base import Store
 
-OTHERS = ("prediction", "request", "training", "suppressed", "gates", "promotion")
+OTHERS = ("prediction", "request", "training", "suppressed", "gates", "promotion", "fleet")
 """Stored results that are no check of what is served."""
 ALARMS = ("drift", "skew", "drop", "failed", "stale", "alarm", "rejected")
 CALM = ("no_drift", "no_skew", "ok", "passed", "fresh", "normal")

@@ -15,6 +15,7 @@ from airflow_mlops.ml.history import ALARMS, CALM, OTHERS
 from airflow_mlops.registry.checks import Check
 from airflow_mlops.registry.entry import Entry
 from airflow_mlops.registry.evidence import Assessment, weigh
+from airflow_mlops.registry.fleet_runs import FleetRun
 from airflow_mlops.registry.records import Records
 from airflow_mlops.registry.rollout import Rollout, rollout_of
 from airflow_mlops.registry.state import Model
@@ -70,7 +71,8 @@ class Standing:
     """Where one pipeline stands; what was never done is ``None`` or empty.
 
     :param assessed: the level that runs of the last 30 days have exercised, and what to do next.
-    :param keys: of a fleet, the names of its models; empty where there is one model.
+    :param keys: of models that were registered one by one, their names; empty where there is one model, or a fleet.
+    :param fleet: of a fleet, its newest training; ``is_fleet`` holds before the first one has ended, too.
     :param champion: of a pipeline with one model; ``returns_to``: what a rollback would make champion.
     :param checks: the newest result of each check, by name; ``alarms``: those that alarm about what serves now.
     :param request: the newest request for a training, as the ledger has it, unless a training went on since.
@@ -93,6 +95,8 @@ class Standing:
     cost: dict[str, Any] | None
     owner: str | None
     description: str | None
+    is_fleet: bool = False
+    fleet: FleetRun | None = None
 
 
 def standing(store: Store, pipeline: str, now: datetime) -> Standing:
@@ -106,15 +110,17 @@ def standing(store: Store, pipeline: str, now: datetime) -> Standing:
 
 def stands(records: Records, pipeline: str, now: datetime) -> Standing:
     """Like :func:`standing`, of records that were read before."""
-    models = fold(records.log)
+    # What is known of single models of a fleet are changes by hand: they add up to nothing.
+    models = {} if records.batches else fold(records.log)
     model = models.get(None) or Model(None)
     about = _about(records)
+    fleet = records.trainings[-1] if records.trainings else None
     champion = _champion(records, model)
     checks = {c.name: c for c in records.checks if c.name not in OTHERS and "verdict" in c.result}
     return Standing(
         pipeline=pipeline,
         assessed=weigh(records, pipeline, None, now, DAYS),
-        models=len(models),
+        models=fleet.keys if fleet else len(models),
         keys=tuple(sorted(key for key in models if key is not None)),
         champion=champion,
         challenger=model.challenger,
@@ -128,6 +134,8 @@ def stands(records: Records, pipeline: str, now: datetime) -> Standing:
         cost=_cost(records, now),
         owner=about.get("owner"),
         description=about.get("description"),
+        is_fleet=bool(records.batches),
+        fleet=fleet,
     )
 
 
@@ -185,6 +193,8 @@ def window_of(registration: Entry) -> dict[str, str] | None:
 
 
 def _about(records: Records) -> dict[str, Any]:
+    if records.trainings:
+        return records.trainings[-1].about or {}
     newest = next(reversed(records.versions.values()), None)
     return (newest.payload["record"].get("about") or {}) if newest else {}
 
@@ -202,7 +212,7 @@ def _champion(records: Records, model: Model) -> Champion | None:
 
 
 def _candidate(records: Records) -> Candidate | None:
-    if not records.versions:
+    if not records.versions or records.batches:
         return None
     (key, number), entry = [*records.versions.items()][-1]
     judged = [n for e, n in records.notes("gates") if (e.key, e.payload["version"]) == (key, number)]
@@ -249,6 +259,7 @@ def _cost(records: Records, now: datetime) -> dict[str, Any] | None:
 
 def _costs(records: Records, month: str) -> Iterator[dict[str, Any]]:
     yield from (note for entry, note in records.notes("cost") if entry.at.startswith(month))
+    yield from (run.cost for run in records.runs if run.cost and run.at.startswith(month))
     for check in records.checks:
         if check.name == "prediction" and check.at and check.at.startswith(month) and check.result.get("cost"):
             yield check.result["cost"]

@@ -13,6 +13,7 @@ from airflow_mlops.config.models import Data, Evaluate, Features, Fleet, Train
 from airflow_mlops.exceptions import RegistryError
 from airflow_mlops.links.reports import GateReportLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
+from airflow_mlops.operators.cost import cost_up_to_here
 from airflow_mlops.operators.evaluation import GateOperator
 from airflow_mlops.operators.promotion import YES, approver
 
@@ -237,6 +238,7 @@ class FleetGateOperator(GateOperator):
         from airflow_mlops.ml.fleet.report import fleet_report_html
         from airflow_mlops.ml.fleet.result import count, put_table, save_result, sentence
         from airflow_mlops.ml.fleet.verdict import collect, error_of, judge, note_verdicts
+        from airflow_mlops.store import get_json
 
         store, registry, ti = self.hook.store(), self.hook.registry(self.pipeline), context["ti"]
         plan, run = Plan.load(store, self.shards[0]["plan"]), self.shards[0]["run"]
@@ -268,7 +270,9 @@ class FleetGateOperator(GateOperator):
             "report": self.keep_report(context, "Gate report", page),
         }
         dag_run = context.get("dag_run")
-        started = getattr(dag_run, "start_date", None) or datetime.now(UTC)
+        now = datetime.now(UTC)
+        started = getattr(dag_run, "start_date", None) or now
+        shared = get_json(store, plan.of)
         save_result(
             store,
             self.pipeline,
@@ -286,6 +290,14 @@ class FleetGateOperator(GateOperator):
                 "tests": found.tests,
                 "limit": found.limit,
                 "rehearsal": not scope.promote,
+                "replay": scope.replay,
+                "of": plan.of,
+                "about": shared["about"],
+                "gated": bool(self.evaluate.gates),
+                "validated": bool(shared["snapshot"].get("validation")),
+                "delivered": bool((shared.get("code") or {}).get("delivered")),
+                "decided_at": now.isoformat(timespec="milliseconds"),
+                "cost": cost_up_to_here(context) | self.hook.price(),
             },
         )
         for status in ("failed", "rejected", "inconclusive"):
@@ -381,7 +393,14 @@ class FleetPromoteOperator(MLOpsOperator):
         ] + retired
         counts = count(rows, not_due=found["counts"].get("not_due", 0))
         told, table = sentence(counts), put_table(store, rows)
-        save_result(store, self.pipeline, run, found | {"sentence": told, "counts": counts, "table": table})
+        done = {
+            "sentence": told,
+            "counts": counts,
+            "table": table,
+            "promoted_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "cost": cost_up_to_here(context) | self.hook.price(),
+        }
+        save_result(store, self.pipeline, run, found | done)
         for key, why in [*left.items()][:10]:
             self.log.warning("%s is left out: %s", key, why)
         self.log.info("%s", told)

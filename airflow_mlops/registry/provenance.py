@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from airflow_mlops.exceptions import ConfigError, ObjectNotFound
 from airflow_mlops.registry.entry import Entry
 from airflow_mlops.registry.items import expanded
+from airflow_mlops.registry.key_story import key_records
 from airflow_mlops.registry.log import Log
 from airflow_mlops.registry.parallel import parallel
 from airflow_mlops.registry.records import stored_pipelines
@@ -116,7 +117,12 @@ def lineage(store: Store, version: Version) -> dict[str, Any]:
 
 def _about(store: Store, version: Version) -> Iterator[Entry]:
     """Entries of the log about a version; a rollback is about both the one it leaves and the one it returns to."""
-    for entry in expanded(store, Log(store, layout.log_prefix(version.pipeline)).entries()):
+    if version.key is not None:
+        # Commits about thousands of models say nothing else of this one.
+        log = key_records(store, version.pipeline, version.key, most=None).log
+    else:
+        log = tuple(expanded(store, Log(store, layout.log_prefix(version.pipeline)).entries()))
+    for entry in log:
         left = entry.payload.get("expected") if entry.type in ("promote", "rollback") else None
         if entry.key == version.key and version.number in (entry.payload["version"], left):
             yield entry

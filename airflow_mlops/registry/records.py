@@ -12,7 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from airflow_mlops.registry.checks import Check, all_checks
-from airflow_mlops.registry.items import expanded
+from airflow_mlops.registry.fleet_runs import FleetRun, fleet_runs
+from airflow_mlops.registry.items import BATCH, expanded
 from airflow_mlops.registry.log import Entry, Log
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
@@ -39,12 +40,20 @@ _Model = tuple[str | None, int]
 class Records:
     """The registry's log, the retrain ledger's log, and the stored checks of one pipeline.
 
-    A commit for a fleet is in ``log`` as one entry for each model.
+    Commits about many models of a fleet are not in ``log``: a year of nights has millions of items. What they came to
+    is in ``runs``; :func:`airflow_mlops.registry.key_story.key_records` tells of one model.
+
+    :param seq: the last commit of the registry.
+    :param batches: how many commits are about many models; 0: it is no fleet that was trained.
+    :param runs: the trainings of a fleet, oldest first.
     """
 
     log: tuple[Entry, ...]
     ledger: tuple[Entry, ...]
     checks: tuple[Check, ...]
+    seq: int = 0
+    batches: int = 0
+    runs: tuple[FleetRun, ...] = ()
 
     @classmethod
     def read(cls, store: Store, pipeline: str) -> Records:
@@ -52,14 +61,25 @@ class Records:
 
         :raises CorruptObject, StoreUnavailable: as the store and the logs do.
         """
+        entries = Log(store, layout.log_prefix(pipeline)).entries()
+        alone = [entry for entry in entries if entry.type != BATCH]
+        batches = len(entries) - len(alone)
         return cls(
-            log=tuple(expanded(store, Log(store, layout.log_prefix(pipeline)).entries())),
+            log=tuple(expanded(store, alone)),
             ledger=Log(store, layout.ledger_prefix(pipeline)).entries(),
             checks=tuple(all_checks(store, pipeline)),
+            seq=entries[-1].seq if entries else 0,
+            batches=batches,
+            runs=fleet_runs(store, pipeline) if batches else (),
         )
 
     def __bool__(self) -> bool:
-        return bool(self.log or self.ledger or self.checks)
+        return bool(self.log or self.ledger or self.checks or self.batches)
+
+    @cached_property
+    def trainings(self) -> tuple[FleetRun, ...]:
+        """The fleet's trainings that were no rehearsals."""
+        return tuple(run for run in self.runs if not run.rehearsal)
 
     @cached_property
     def versions(self) -> dict[_Model, Entry]:
@@ -78,6 +98,13 @@ class Records:
         for entry in entries:
             if version := self.versions.get(_model(entry)):
                 yield Use(_time(entry.at), bool(_run(version).get("replay")))
+            elif self.batches and entry.type != "register":
+                # Of a model whose registration is one of thousands in a commit.
+                yield Use(_time(entry.at))
+
+    def fleet_uses(self, did: Callable[[FleetRun], Any]) -> Iterator[Use]:
+        """The trainings of a fleet that ``did`` it."""
+        yield from (Use(_time(run.at), bool(run.replay)) for run in self.trainings if did(run))
 
 
 def stored_pipelines(store: Store) -> list[str]:
@@ -92,7 +119,8 @@ def stored_pipelines(store: Store) -> list[str]:
 
 def trained(records: Records) -> Iterator[Use]:
     """A version was registered with the snapshot it learned from."""
-    return records.uses(e for e in records.versions.values() if _snapshot(e).get("fingerprint"))
+    yield from records.uses(e for e in records.versions.values() if _snapshot(e).get("fingerprint"))
+    yield from records.fleet_uses(lambda run: run.models)
 
 
 def experimented(records: Records) -> Iterator[Use]:
@@ -103,23 +131,27 @@ def experimented(records: Records) -> Iterator[Use]:
 
 def validated(records: Records) -> Iterator[Use]:
     """A version was trained on data that went through validation."""
-    return records.uses(e for e in records.versions.values() if _snapshot(e).get("validation"))
+    yield from records.uses(e for e in records.versions.values() if _snapshot(e).get("validation"))
+    yield from records.fleet_uses(lambda run: run.models and run.validated)
 
 
 def judged(records: Records) -> Iterator[Use]:
     """At least one gate judged a candidate."""
-    return records.uses(e for e, note in records.notes("gates") if note.get("results"))
+    yield from records.uses(e for e, note in records.notes("gates") if note.get("results"))
+    yield from records.fleet_uses(lambda run: run.models and run.gated)
 
 
 def refused(records: Records) -> Iterator[Use]:
     """The gates did not let a candidate pass."""
     verdicts = ("rejected", "inconclusive")
-    return records.uses(e for e, note in records.notes("gates") if note.get("verdict") in verdicts)
+    yield from records.uses(e for e, note in records.notes("gates") if note.get("verdict") in verdicts)
+    yield from records.fleet_uses(lambda run: any(run.counts.get(verdict) for verdict in verdicts))
 
 
 def approved(records: Records) -> Iterator[Use]:
     """A person said yes; an approval by time-out names nobody."""
-    return records.uses(e for e, note in records.notes("approval") if note.get("by") and _yes(note))
+    yield from records.uses(e for e, note in records.notes("approval") if note.get("by") and _yes(note))
+    yield from records.fleet_uses(lambda run: run.agreed_by)
 
 
 def _yes(note: dict[str, Any]) -> bool:
@@ -133,13 +165,15 @@ def handed_over(records: Records) -> Iterator[Use]:
 
 def promoted_by_gates(records: Records) -> Iterator[Use]:
     """A version became champion because gates passed, and nobody was asked before."""
-    return records.uses(entry for entry, asked in _promoted(records) if not asked)
+    yield from records.uses(entry for entry, asked in _promoted(records) if not asked)
+    yield from records.fleet_uses(lambda run: run.gated and run.promoted and not run.agreed_by)
 
 
 def promoted_after_approval(records: Records) -> Iterator[Use]:
     """A version became champion because gates passed and a person said yes, without a handover."""
     handed = {_model(e) for e, _ in records.notes("handover")}
-    return records.uses(entry for entry, asked in _promoted(records) if asked and _model(entry) not in handed)
+    yield from records.uses(entry for entry, asked in _promoted(records) if asked and _model(entry) not in handed)
+    yield from records.fleet_uses(lambda run: run.gated and run.promoted and run.agreed_by)
 
 
 def _promoted(records: Records) -> Iterator[tuple[Entry, bool]]:
@@ -162,7 +196,8 @@ def rolled_back(records: Records) -> Iterator[Use]:
     """A version that had been champion became it again."""
     before: set[_Model] = set()
     for entry in (e for e in records.log if e.type in ("promote", "rollback")):
-        if _model(entry) in before and entry.payload.get("expected") != entry.payload["version"]:
+        again = entry.type == "rollback" or _model(entry) in before
+        if again and entry.payload.get("expected") != entry.payload["version"]:
             yield from records.uses([entry])
         before.add(_model(entry))
 
@@ -170,7 +205,8 @@ def rolled_back(records: Records) -> Iterator[Use]:
 def delivered(records: Records) -> Iterator[Use]:
     """A version was trained by code that was delivered."""
     code = ((e, e.payload["record"].get("code") or {}) for e in records.versions.values())
-    return records.uses(e for e, found in code if found.get("delivered"))
+    yield from records.uses(e for e, found in code if found.get("delivered"))
+    yield from records.fleet_uses(lambda run: run.models and run.delivered)
 
 
 def rolled_out(records: Records) -> Iterator[Use]:
@@ -219,7 +255,8 @@ def started_by(reason: str) -> Callable[[Records], Iterator[Use]]:
             if body["go"] and body["start"] in _AUTOMATIC and reason in body["reasons"]
             and not body["run"].startswith("manual__")
         }  # fmt: skip
-        return records.uses(e for e in records.versions.values() if _run(e).get("run_id") in runs)
+        yield from records.uses(e for e in records.versions.values() if _run(e).get("run_id") in runs)
+        yield from records.fleet_uses(lambda run: run.models and run.run_id in runs)
 
     return uses
 

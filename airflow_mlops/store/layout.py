@@ -18,6 +18,7 @@
     pipelines/<pipeline>/jobs/<job>/input/train.parquet, output/…  what a training job elsewhere reads and writes
     pipelines/<pipeline>/fleets/<sha256>/…           one training of a fleet: chunks and shards under way, its result
     pipelines/<pipeline>/fleets/newest.json          a hint: the result of the newest training
+    pipelines/<pipeline>/fleets/runs/<time>.<sha256>.json  the results of trainings, in the order of their times
     reports/<dag_id>/<sha256>.html                   readable reports, grouped by the DAG that may show them
     handover/<dag_id>/<sha256>.zip                   handover bundles, grouped likewise
     bundles/<project>/<sha256>.zip                   bundles of a project that its delivery has built
@@ -27,6 +28,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -212,6 +214,16 @@ def fleet_result(pipeline: str, run: str) -> str:
 def fleet_newest(pipeline: str) -> str:
     """Key of the hint which training of a fleet was the newest."""
     return f"pipelines/{_name(pipeline)}/fleets/newest.json"
+
+
+def fleet_runs_prefix(pipeline: str) -> str:
+    """Prefix of the results of a fleet's trainings; they are listed in the order of their times."""
+    return f"pipelines/{_name(pipeline)}/fleets/runs/"
+
+
+def fleet_run(pipeline: str, started: datetime, run: str) -> str:
+    """Key of the result of a training that ``started`` (aware) then."""
+    return f"{fleet_runs_prefix(pipeline)}{started.astimezone(UTC):%Y%m%dT%H%M%S%f}.{_digest(run)}.json"
 
 
 def report(dag_id: str, digest: str) -> str:

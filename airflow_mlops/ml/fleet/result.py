@@ -6,6 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ _COLUMNS = {
     "seconds": pa.float64(),
     "promoted": pa.bool_(),
 }
-_WORDS = {
+WORDS = {
     "promoted": "promoted",
     "passed": "passed",
     "no_baseline": "without a champion to compare with",
@@ -46,6 +47,7 @@ _WORDS = {
     "retired": "retired",
     "not_due": "not due",
 }
+"""What became of a key, in words; what was promoted first."""
 
 
 def put_table(store: Store, rows: Iterable[Row]) -> str:
@@ -104,7 +106,7 @@ def spread(store: Store, digest: str) -> dict[str, tuple[float, float, float]]:
 
 def sentence(counts: Mapping[str, int]) -> str:
     """``15,982 promoted, 11 rejected, 7 failed``: the counts that are not zero, what was promoted first."""
-    told = [f"{counts[name]:,} {words}" for name, words in _WORDS.items() if counts.get(name)]
+    told = [f"{counts[name]:,} {words}" for name, words in WORDS.items() if counts.get(name)]
     return ", ".join(told) or "nothing to do"
 
 
@@ -115,12 +117,15 @@ def count(rows: Iterable[Row], *, not_due: int = 0) -> dict[str, int]:
 
 
 def save_result(store: Store, pipeline: str, run: str, result: dict[str, Any]) -> None:
-    """Write the summary of a run, and the hint that it is the newest unless a newer one is there.
+    """Write the summary of a run, also among those of all runs, and the hint that it is the newest unless one is newer.
 
     :param result: plain JSON; ``started_at`` orders runs, and a ``rehearsal`` is no newest one.
     """
     body = canonical_json({"format": 1, "run": run, **result})
     store.put(layout.fleet_result(pipeline, run), body)
+    # Without what grows with the keys: a page reads those of a year.
+    short = canonical_json({k: v for k, v in {"format": 1, "run": run, **result}.items() if k != "absent"})
+    store.put(layout.fleet_run(pipeline, datetime.fromisoformat(result["started_at"]), run), short)
     if result["rehearsal"]:
         return
     newest = read_newest(store, pipeline)

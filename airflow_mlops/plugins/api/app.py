@@ -23,6 +23,7 @@ from airflow_mlops.hooks.mlops import MLOpsHook
 from airflow_mlops.plugins.api.attention import LEVELS
 from airflow_mlops.plugins.api.compare import ALIASES, comparison, versions
 from airflow_mlops.plugins.api.fleet import Order, Sort, attention_card, fleet
+from airflow_mlops.plugins.api.keys import keys
 from airflow_mlops.plugins.api.lineage import lineage, reports
 from airflow_mlops.plugins.api.monitoring import distribution, drift, performance
 from airflow_mlops.plugins.api.one import with_records
@@ -148,22 +149,58 @@ def create_api(reader: StoreReader | None = None) -> FastAPI:
         user: GetUserDep,
         pipeline: str,
         kind: Annotated[str, Query(pattern=f"^({'|'.join(KINDS)})?(,({'|'.join(KINDS)}))*$")] = "",
+        key: str | None = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Response:
         kinds = kind.split(",") if kind else ()
-        return about(request, user, pipeline, lambda one: timeline(one, kinds=kinds, limit=limit, offset=offset))
+        return about(
+            request,
+            user,
+            pipeline,
+            lambda one: timeline(one.of_key(key), kinds=kinds, limit=limit, offset=offset),
+        )
+
+    @get("/pipelines/{pipeline}/keys")
+    def show_keys(
+        request: Request,
+        user: GetUserDep,
+        pipeline: str,
+        run_id: Annotated[str | None, Query(max_length=1000)] = None,
+        search: Annotated[str, Query(max_length=200)] = "",
+        state: Annotated[str, Query(pattern=r"^([a-z_]+(,[a-z_]+)*)?$")] = "",
+        sort: Annotated[str, Query(max_length=200)] = "key",
+        order: Order = "asc",
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        offset: Annotated[int, Query(ge=0)] = 0,
+    ) -> Response:
+        return about(
+            request,
+            user,
+            pipeline,
+            lambda one: keys(
+                one,
+                reader,
+                run_id=run_id or None,
+                search=search,
+                states=state.split(",") if state else (),
+                sort=sort,
+                descending=order == "desc",
+                limit=limit,
+                offset=offset,
+            ),
+        )
 
     @get("/pipelines/{pipeline}/versions")
     def show_versions(request: Request, user: GetUserDep, pipeline: str, key: str | None = None) -> Response:
-        return about(request, user, pipeline, lambda one: versions(one, key))
+        return about(request, user, pipeline, lambda one: versions(one.of_key(key), key))
 
     @get("/pipelines/{pipeline}/compare")
     def show_comparison(
         request: Request, user: GetUserDep, pipeline: str, a: Numbered = "latest", b: Numbered = "champion",
         key: str | None = None,
     ) -> Response:  # fmt: skip
-        return about(request, user, pipeline, lambda one: comparison(one, a, b, key))
+        return about(request, user, pipeline, lambda one: comparison(one.of_key(key), a, b, key))
 
     @get("/pipelines/{pipeline}/performance")
     def show_performance(request: Request, user: GetUserDep, pipeline: str) -> Response:
@@ -189,7 +226,7 @@ def create_api(reader: StoreReader | None = None) -> FastAPI:
     def show_lineage(
         request: Request, user: GetUserDep, pipeline: str, version: Numbered = "latest", key: str | None = None
     ) -> Response:
-        return about(request, user, pipeline, lambda one: lineage(one, version, key))
+        return about(request, user, pipeline, lambda one: lineage(one.of_key(key), version, key))
 
     @get("/pipelines/{pipeline}/reports")
     def show_reports(

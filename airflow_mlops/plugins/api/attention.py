@@ -92,6 +92,14 @@ def _alarm(name: str) -> Callable[[Known], _Found]:
     return found
 
 
+def _keys_failed(known: Known) -> _Found:
+    run = known.standing.fleet if known.standing else None
+    failed = run.counts.get("failed", 0) if run else 0
+    if run is None or not failed:
+        return None
+    return f"{failed:,} of {run.keys:,} keys failed in the last training", f"{known.page}?section=models&state=failed"
+
+
 def _suppressed(known: Known) -> _Found:
     request = known.standing.request if known.standing else None
     # New data that comes within a cool-down is how a pipeline is meant to run.
@@ -102,7 +110,7 @@ def _suppressed(known: Known) -> _Found:
 
 def _no_champion(known: Known) -> _Found:
     one = known.standing
-    if one is None or one.keys or one.champion is not None:
+    if one is None or one.keys or one.is_fleet or one.champion is not None:
         return None
     if one.candidate is None:
         return "it was never trained", known.page
@@ -139,6 +147,7 @@ RULES: tuple[tuple[str, AttentionLevel, Callable[[Known], _Found]], ...] = (
     ("quality", "warning", _alarm("quality")),
     ("drift", "warning", _alarm("drift")),
     ("system", "warning", _alarm("system")),
+    ("keys_failed", "warning", _keys_failed),
     ("suppressed", "warning", _suppressed),
     ("stale", "warning", _alarm("staleness")),
     ("no_champion", "warning", _no_champion),

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from airflow_mlops.ml.standing import fold, window_of
+from airflow_mlops.ml.standing import window_of
 from airflow_mlops.plugins.api.live import run_link
 from airflow_mlops.plugins.api.models import (
     Comparison,
@@ -86,14 +86,11 @@ def number_of(one: One, text: str, key: str | None) -> int:
 
     :raises HTTPException: 404: nothing does.
     """
-    model = fold(one.records.log).get(key)
-    count = len(model.places) if model else 0
-    numbers = {
-        "champion": model.champion if model else None,
-        "challenger": model.challenger if model else None,
-        "latest": count or None,
-    }
-    number = numbers[text] if text in numbers else int(text)
+    # Of a fleet, records hold the newest versions alone: the registry knows all.
+    found = Registry(one.store, one.name).versions(key)
+    count = len(found)
+    numbers = {v.status: v.number for v in found if v.status in ALIASES} | {"latest": count or None}
+    number = numbers.get(text) if text in ALIASES else int(text)
     if number is None or not 1 <= number <= count:
         raise HTTPException(404, f"{one.name} has no {text if text in ALIASES else f'version {text}'}.")
     return number

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from airflow_mlops.ml.standing import fold
 from airflow_mlops.plugins.api.compare import number_of
 from airflow_mlops.plugins.api.live import run_link
 from airflow_mlops.plugins.api.models import Edge, Lineage, Node, ReportLink, Reports
@@ -13,6 +12,7 @@ from airflow_mlops.plugins.api.one import One
 from airflow_mlops.plugins.api.rows import days, report_link
 from airflow_mlops.registry.provenance import delivered_text, job_text
 from airflow_mlops.registry.provenance import lineage as provenance
+from airflow_mlops.registry.registry import Registry
 from airflow_mlops.registry.version import Version
 from airflow_mlops.store import layout
 
@@ -136,14 +136,14 @@ def reports(one: One, version: str | None = None, key: str | None = None) -> Rep
     :param version: default: the champion, else the newest.
     :raises HTTPException: 404: there is no such version.
     """
+    one.of_key(key)  # which there must be
     found = None
     if version is not None:
         found = one.version(number_of(one, version, key), key)
-    elif one.records.versions:
-        model = fold(one.records.log).get(key)
-        number = (model.champion or len(model.places)) if model else 0
-        found = one.version(number, key) if number else None
-    links = [*(_of_version(found, one) if found else ()), *_of_checks(one)]
+    else:
+        registry = Registry(one.store, one.name)
+        found = registry.champion(key) or next(reversed(registry.versions(key)), None)
+    links = [*(_of_version(found, one) if found else ()), *_of_trainings(one), *_of_checks(one)]
     return Reports(
         version=found.number if found else None,
         card=_card(found, one) if found else None,
@@ -176,6 +176,14 @@ def _of_version(version: Version, one: One) -> Iterator[_Link]:
     for note in version.notes.get("rollout", ()):
         if link := report_link(monitor, (note.get("evidence") or {}).get("report")):
             yield monitor, ReportLink(name="Rollout report", about=about, at=note.get("at"), link=link)
+
+
+def _of_trainings(one: One) -> Iterator[_Link]:
+    """Of a fleet, what the gates said of all its keys, run by run."""
+    for run in reversed(one.records.trainings[-_WINDOWS:]):
+        if link := report_link(run.dag_id, run.report):
+            about = days(run.window) if run.window else run.run_id
+            yield run.dag_id, ReportLink(name="Gate report", about=about, at=run.at, link=link)
 
 
 _NAMES = {"quality": "Validation report", "drift": "Drift report", "skew": "Feature skew report"}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from starlette.exceptions import HTTPException
 
 from airflow_mlops.plugins.api.live import Live, live_pipelines
+from airflow_mlops.registry.key_story import key_records
 from airflow_mlops.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -34,6 +35,18 @@ class One:
     def name(self) -> str:
         """The pipeline's name."""
         return self.live.pipeline
+
+    def of_key(self, key: str | None) -> One:
+        """The same with the records of one model of a fleet; without a key, or where there is no fleet, as it is.
+
+        :raises HTTPException: 404: the fleet has no such model.
+        """
+        if key is None or not self.records.batches:
+            return self
+        records = key_records(self.store, self.name, key)
+        if not records.log:
+            raise HTTPException(404, f"The fleet {self.name} has no model of the key {key!r}.")
+        return replace(self, records=records)
 
     def version(self, number: int, key: str | None = None) -> Version:
         """A version with its record and notes.

@@ -53,7 +53,7 @@ def _actions(user: BaseUser, live: Live, line: Line, one: Standing | None) -> It
             why = f"{train.dag_id} is paused: a run would wait until it is switched on"
         asks = ["window_start", "window_end", *(["reason"] if (line.level or 0) >= 1 else [])]
         yield Action(name="retrain", dag_id=train.dag_id, allowed=why is None, why_not=why, conf={}, asks=asks)
-    if registry is None or one is None or one.keys:
+    if registry is None or one is None or one.keys or one.is_fleet:
         # Of a fleet, the form of the DAG itself asks for the model.
         return
     refused = None if may_start(user, registry.dag_id) else f"you may not start runs of {registry.dag_id}"

@@ -15,7 +15,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from airflow_mlops.exceptions import MLOpsError, StoreUnavailable
@@ -54,6 +54,8 @@ STORE_LIFE = 300.0
 """Seconds for which an opened store is used; then settings and connection are looked at again."""
 KEPT_RECORDS = 8
 """Pipelines whose whole records are kept in memory."""
+KEPT_TABLES = 8
+"""Tables of a fleet's keys that are kept in memory, 2 MB each where there are 16,000."""
 WAITING = 8
 """Requests that may wait for the store at a time: each holds one of Airflow's threads."""
 
@@ -159,6 +161,7 @@ class StoreReader:
         self._read: dict[str, _Read] = {}
         self._flights: dict[str, _Flight] = {}
         self._records: OrderedDict[str, _Kept] = OrderedDict()
+        self._made: OrderedDict[Mark, Any] = OrderedDict()
         self._reading: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
         self._waiting = threading.BoundedSemaphore(WAITING)
 
@@ -288,6 +291,19 @@ class StoreReader:
                     self._records.popitem(last=False)
             return records
 
+    def once(self, mark: Mark, make: Callable[[], T]) -> T:
+        """What ``make`` returned for this ``mark``, which names all that it depends on; the last few are kept."""
+        with self._lock:
+            if mark in self._made:
+                self._made.move_to_end(mark)
+                return cast("T", self._made[mark])
+        made = make()
+        with self._lock:
+            self._made[mark] = made
+            while len(self._made) > KEPT_TABLES:
+                self._made.popitem(last=False)
+        return made
+
     # --- in the reader's threads -------------------------------------------------------------------
 
     def _store(self) -> Store:
@@ -362,7 +378,7 @@ def _seq(summary: Summary | None) -> int:
 
 
 def _last(records: Records) -> int:
-    return records.log[-1].seq if records.log else 0
+    return records.seq
 
 
 def _overdue(seconds: float) -> str:

@@ -27,6 +27,7 @@ from airflow_mlops.plugins.api.models import (
 )
 from airflow_mlops.plugins.api.reader import Answer
 from airflow_mlops.registry.checks import Check
+from airflow_mlops.registry.fleet_runs import FleetRun
 from airflow_mlops.registry.overview import Summary
 from airflow_mlops.registry.rollout import path
 from airflow_mlops.store import layout
@@ -88,13 +89,14 @@ def row_of(line: Line) -> FleetRow:
         paused=live.main.paused,
         read=one is not None,
         attention=line.attention,
+        fleet=bool(one and one.is_fleet),
         models=summary.models if summary else 0,
         champions=summary.champions if summary else 0,
         versions=summary.versions if summary else 0,
         champion=_champion(one, summary),
         challenger=one.challenger if one else summary.challenger if summary else None,
         rollout=_rollout(one),
-        training=_training(one.candidate, live) if one and one.candidate else None,
+        training=_newest_training(one, live) if one else None,
         last_training_run=live.runs["train"].mark() if "train" in live.runs else None,
         last_monitor_run=live.runs["monitor"].mark() if "monitor" in live.runs else None,
         drift=_check(one, "drift", live),
@@ -192,6 +194,32 @@ def _champion(one: Standing | None, summary: Summary | None) -> Champion | None:
 def _rollout(one: Standing | None) -> RolloutMark | None:
     rollout = one.rollout if one else None
     return RolloutMark(version=rollout.version, step=rollout.name, path=path(rollout.steps)) if rollout else None
+
+
+def _newest_training(one: Standing, live: Live) -> Training | None:
+    if one.fleet is not None:
+        return _fleet_training(one.fleet, live)
+    return _training(one.candidate, live) if one.candidate else None
+
+
+def _fleet_training(run: FleetRun, live: Live) -> Training:
+    return Training(
+        version=None,
+        at=run.at,
+        verdict=f"{run.promoted:,} promoted" if run.promoted else "none promoted",
+        tone=fleet_tone(run),
+        sentence=run.sentence,
+        window=window_mark(run.window),
+        link=run_link(run.dag_id, run.run_id) if live.may_read(run.dag_id) else None,
+        promoted=run.promoted > 0,
+    )
+
+
+def fleet_tone(run: FleetRun) -> Tone:
+    """How a fleet's training is coloured: a key that failed is a fault, one that was rejected is not."""
+    if run.counts.get("failed"):
+        return "warning"
+    return "ok" if run.promoted else "info"
 
 
 def _training(found: Candidate, live: Live) -> Training:

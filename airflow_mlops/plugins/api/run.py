@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from starlette.exceptions import HTTPException
 
+from airflow_mlops.exceptions import ObjectNotFound
 from airflow_mlops.ml.history import OTHERS
 from airflow_mlops.ml.standing import window_of
+from airflow_mlops.plugins.api import run_changes, run_facts, trainings
+from airflow_mlops.plugins.api.keys import of_run
 from airflow_mlops.plugins.api.live import SUFFIXES, instant, may_read, run_link, run_of
-from airflow_mlops.plugins.api.models import CheckMark, Event, Fact, GateLine, ReportLink, Run, Section, Tone
+from airflow_mlops.plugins.api.models import CheckMark, Event, ReportLink, Run, Section, Tone
 from airflow_mlops.plugins.api.one import One, read_records, visible
-from airflow_mlops.plugins.api.rows import check_mark, days, gate_lines, report_link, verdict_tone, window_mark
+from airflow_mlops.plugins.api.rows import (
+    check_mark,
+    days,
+    fleet_tone,
+    gate_lines,
+    report_link,
+    verdict_tone,
+    window_mark,
+)
 from airflow_mlops.plugins.api.timeline import happenings
 from airflow_mlops.registry.checks import Check
 from airflow_mlops.registry.entry import Entry
-from airflow_mlops.registry.provenance import delivered_text
+from airflow_mlops.registry.fleet_runs import FleetRun
+from airflow_mlops.store import get_json
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 
     from airflow_mlops.plugins.api.reader import StoreReader
 
-_SHORT = 12
 _BY_HAND = ("promote", "rollback", "retire")
 
 
@@ -68,6 +81,7 @@ class _Page:
         self.began, self.ended = instant(row["start_date"]), instant(row["end_date"])
         mine = [e for e in self.records.log if e.type == "register" and self._trained(e)]
         self.registered = mine[-1] if mine else None
+        self.fleet = of_run(one, dag_id, run_id) if suffix == "train" else None
         self.note = self._note("gates")
         self.checks = [c for c in self.records.checks if self._is_mine(c)]
         self.claims = [
@@ -108,8 +122,12 @@ class _Page:
         model = (self.registered.key, self.registered.payload["version"])
         return [note for e, note in self.records.notes(kind) if (e.key, e.payload["version"]) == model]
 
-    @property
+    @cached_property
     def _record(self) -> dict[str, Any]:
+        if self.fleet is not None and self.fleet.of is not None:
+            with suppress(ObjectNotFound):  # all its versions are retired, and collected
+                shared: dict[str, Any] = get_json(self.one.store, self.fleet.of)
+                return shared
         record: dict[str, Any] = self.registered.payload["record"] if self.registered else {}
         return record
 
@@ -128,6 +146,7 @@ class _Page:
             started_at=self.began,
             ended_at=self.ended,
             window=window_mark(self._window()),
+            fleet=self.fleet is not None,
             replay=bool(run.get("replay")) or self.run_id.startswith("replay__") or any(c.replay for c in self.checks),
             rehearsal=bool(run.get("rehearsal")),
             start=self._start(),
@@ -153,6 +172,8 @@ class _Page:
         conf = self.row["conf"] or {}
         if conf.get("window_start") and conf.get("window_end"):
             return {"start": str(conf["window_start"]), "end": str(conf["window_end"])}
+        if self.fleet is not None and self.fleet.window:
+            return self.fleet.window
         if self.registered is not None and (window := window_of(self.registered)):
             return window
         start, end = self.row["data_interval_start"], self.row["data_interval_end"]
@@ -180,6 +201,8 @@ class _Page:
     def _training(self) -> _Said:
         if self.claims and not self.claims[-1].payload["go"]:
             return _Said("This run did not train", "info", self.claims[-1].payload["sentence"])
+        if self.fleet is not None:
+            return self._fleet(self.fleet)
         if self.registered is None:
             return self._unfinished()
         number, verdict = self.registered.payload["version"], self.note.get("verdict")
@@ -206,6 +229,15 @@ class _Page:
             return _Said(f"{name} waits for a person's answer", "warning", sentence)
         return _Said(f"{name} passed, and did not become champion here{later}", "info", sentence)
 
+    def _fleet(self, run: FleetRun) -> _Said:
+        tests = trainings.compared(run)
+        if (run.approval or {}).get("answer") not in (None, ["Approve"]):
+            by = (run.approval or {}).get("by") or "the time-out"
+            return _Said(f"Nothing was promoted: {by} said no", "bad", ", ".join(filter(None, (run.sentence, tests))))
+        if any((a.dag_id, a.run_id) == (self.dag_id, self.run_id) for a in self.one.live.approvals):
+            return _Said("The new models wait for a person's answer", "warning", run.sentence)
+        return _Said(run.sentence, fleet_tone(run), tests)
+
     def _monitoring(self) -> _Said:
         marks = [*self._check_marks()]
         if not marks:
@@ -223,7 +255,9 @@ class _Page:
         if not self._predictions():
             return self._unfinished()
         result = self._predictions()[-1]
-        return _Said(f"{result.get('rows', 0):,} rows were scored by v{result.get('version')}", "ok", "")
+        many, version = result.get("rows", 0), result.get("version")
+        by = f"by v{version}" if version is not None else "each by the model of its key"
+        return _Said(f"{many:,} rows were scored {by}", "ok", "")
 
     def _predictions(self) -> list[dict[str, Any]]:
         """What a run scored; one without a window is noted on the version alone."""
@@ -249,13 +283,9 @@ class _Page:
 
     def _changes(self) -> Iterator[str]:
         """What would change the verdict, as sentences."""
-        holdout = self._note("evaluation").get("rows")
-        had = f" (there were {holdout:,})" if holdout is not None else ""
-        for line, result in zip(gate_lines(self.note), self.note.get("results") or (), strict=True):
-            if line.verdict == "inconclusive":
-                yield _undecided(line, had, result.get("reference") or {})
-            elif line.verdict == "rejected":
-                yield _missed(line)
+        yield from run_changes.what_would_change(self.note, self._note("evaluation"))
+        if self.fleet is not None:
+            yield from trainings.what_would_change(self.fleet)
         if self.claims and not self.claims[-1].payload["go"]:
             yield self.claims[-1].payload["sentence"]
 
@@ -265,7 +295,8 @@ class _Page:
         model = (self.registered.key, self.registered.payload["version"]) if self.registered else None
         for happening in happenings(self.records, self.one.live):
             entry = happening.source
-            if isinstance(entry, Entry) and self._wrote(entry, model):
+            mine_too = isinstance(entry, FleetRun) and (entry.dag_id, entry.run_id) == (self.dag_id, self.run_id)
+            if mine_too or (isinstance(entry, Entry) and self._wrote(entry, model)):
                 mine.append(happening)
         return [h.make() for h in sorted(mine, key=lambda h: (h.at, h.id))]
 
@@ -294,59 +325,24 @@ class _Page:
 
     def _sections(self) -> Iterator[Section]:
         record = self._record
-        yield Section(title="Data", facts=[*self._data(record)])
-        yield Section(title="Code", facts=[*self._code(record)])
-        yield Section(title="Model", facts=[*_model(record)])
-        yield Section(title="Prediction", facts=[*self._scored()])
-        yield Section(title="Cost", facts=[*self._cost()])
+        if self.fleet is not None:
+            yield Section(title="Fleet", facts=[*trainings.facts(self.fleet)])
+        data = run_facts.data(record, self._note("evaluation"), self._window())
+        yield Section(title="Data", facts=[*data])
+        yield Section(title="Code", facts=[*run_facts.code(record, self.row["bundle_version"])])
+        yield Section(title="Model", facts=[*run_facts.model(record)])
+        yield Section(title="Prediction", facts=[*run_facts.scored(self._predictions())])
+        yield Section(title="Cost", facts=[*run_facts.cost(self._costs())])
 
-    def _data(self, record: dict[str, Any]) -> Iterator[Fact]:
-        snapshot, rows = record.get("snapshot") or {}, record.get("rows") or {}
-        if window := snapshot.get("window"):
-            span = f"{window['start']} to {window['end']}, end excluded"
-            yield Fact(name="rows of", value=f"{span}{_further(record, window, self._window())}")
-        if snapshot.get("rows") is not None:
-            yield Fact(name="rows", value=f"{snapshot['rows']:,}")
-        if snapshot.get("columns") is not None:
-            yield Fact(name="columns", value=f"{snapshot['columns']:,}")
-        if rows.get("train") is not None:
-            yield Fact(name="for training", value=f"{rows['train']:,}")
-            yield Fact(name="held out", value=f"{rows['holdout']:,}")
-        if blocks := self._note("evaluation").get("blocks"):
-            yield Fact(name="independent units of the holdout", value=str(blocks))
-        for name in ("snapshot", "fingerprint"):
-            if snapshot.get(name):
-                yield Fact(name=name, value=str(snapshot[name]))
-        if sentence := (snapshot.get("validation") or {}).get("sentence"):
-            yield Fact(name="validation", value=str(sentence))
-
-    def _code(self, record: dict[str, Any]) -> Iterator[Fact]:
-        code = record.get("code") or {}
-        if code.get("delivered"):
-            yield Fact(name="delivered", value=delivered_text(code["delivered"]))
-        if code.get("git") and code["git"] != "unknown":
-            yield Fact(name="commit", value=str(code["git"]))
-        for path, digest in sorted((code.get("files") or {}).items()):
-            yield Fact(name=path.rpartition("/")[2], value=f"sha256 {str(digest)[:_SHORT]}")
-        if self.row["bundle_version"]:
-            yield Fact(name="DAG bundle", value=str(self.row["bundle_version"]))
-
-    def _scored(self) -> Iterator[Fact]:
-        for result in self._predictions():
-            yield Fact(name="rows", value=f"{result.get('rows', 0):,}")
-            yield Fact(name="output", value=str(result.get("output") or ""))
-            if rollout := result.get("rollout"):
-                yield Fact(name="rolling out", value=f"v{rollout.get('version')}, {rollout.get('step')}")
-
-    def _cost(self) -> Iterator[Fact]:
+    def _costs(self) -> list[dict[str, Any]]:
         costs = [n for n in self._notes("cost") if n.get("run_id") == self.run_id]
         costs += [c.result["cost"] | {"task": c.name} for c in self.checks if c.result.get("cost")]
-        for cost in costs:
-            took = f"{cost['wall_seconds']:,.1f} s, {cost['cpu_seconds']:,.1f} s of processor time"
-            yield Fact(name=str(cost.get("task", "")), value=f"{took}, {cost['peak_mb']:,.0f} MB")
+        return costs + ([self.fleet.cost | {"task": "all tasks"}] if self.fleet and self.fleet.cost else [])
 
     def _reports(self, checks: list[CheckMark]) -> Iterator[ReportLink]:
         about = f"v{self.registered.payload['version']}" if self.registered is not None else ""
+        if self.fleet is not None and (link := report_link(self.dag_id, self.fleet.report)):
+            yield ReportLink(name="Gate report", about="all keys", at=self.fleet.at, link=link)
         if link := report_link(self.dag_id, self.note.get("report")):
             yield ReportLink(name="Gate report", about=about, at=None, link=link)
         if link := report_link(self.dag_id, self._note("card").get("html")):
@@ -355,58 +351,3 @@ class _Page:
             if check.report:
                 name, about = f"{check.name} report".capitalize(), days(check.window.model_dump())
                 yield ReportLink(name=name, about=about, at=check.at, link=check.report)
-
-
-def _undecided(line: GateLine, had: str, reference: dict[str, Any]) -> str:
-    """What would decide a gate.
-
-    :param reference: what the gate kept about the version that losses are counted from, beside the champion.
-    """
-    version, needed = reference.get("version"), reference.get("needed")
-    if version is not None and needed:
-        names = {"champion": "the champion", "reference": f"v{version}, the reference"}
-        said = [f"{_about(rows)} against {names[who]}" for who, rows in needed.items()]
-        return f"{line.name}: what would decide it is {', and '.join(said)}{had}"
-    if line.needed_rows is None:
-        return f"{line.name}: more holdout rows{had}; how many cannot be said"
-    if version is not None and needed is None:
-        # Of before both were kept: it is the champion's, where that comparison was undecided, else the other's.
-        most = f"the comparison with v{version}, the reference, can need more"
-        return f"{line.name}: {_about(line.needed_rows)} at least{had}; {most}"
-    return f"{line.name}: {_about(line.needed_rows)} would decide it{had}"
-
-
-def _about(rows: int | None) -> str:
-    """An estimate: two figures are as much as it can carry."""
-    return f"about {int(float(f'{rows:.2g}')):,} holdout rows" if rows is not None else "more rows than can be said"
-
-
-def _further(record: dict[str, Any], rows: dict[str, Any], run: dict[str, Any] | None) -> str:
-    """Why the rows are of a longer time than the run is about; empty where they are not."""
-    if run is None or datetime.fromisoformat(rows["start"]) >= datetime.fromisoformat(run["start"]):
-        return ""
-    history = ((record.get("config") or {}).get("data") or {}).get("window")
-    return f": data.window ({history}) reaches back from the end of the run's own window" if history else ""
-
-
-def _missed(line: GateLine) -> str:
-    if line.value is None or line.threshold is None:
-        return line.sentence
-    bounds = f" ({line.low:.4g} to {line.high:.4g})" if line.low is not None and line.high is not None else ""
-    return f"{line.name}: it was {line.value:.4g}{bounds}, the limit is {line.threshold:.4g}"
-
-
-def _model(record: dict[str, Any]) -> Iterator[Fact]:
-    model = record.get("model") or {}
-    if record.get("estimator"):
-        yield Fact(name="made by", value=str(record["estimator"]))
-    if record.get("seed") is not None:
-        yield Fact(name="seed", value=str(record["seed"]))
-    if record.get("config_hash"):
-        yield Fact(name="configuration", value=f"sha256 {str(record['config_hash'])[:_SHORT]}")
-    if model.get("digest"):
-        yield Fact(name="file", value=f"{model.get('format')} sha256 {str(model['digest'])[:_SHORT]}")
-    if model.get("bytes") is not None:
-        yield Fact(name="size", value=f"{model['bytes'] / 1e6:,.2f} MB")
-    for warning in record.get("warnings") or ():
-        yield Fact(name="warning", value=str(warning))

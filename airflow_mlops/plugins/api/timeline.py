@@ -13,8 +13,10 @@ from airflow_mlops.plugins.api.live import Live, run_link
 from airflow_mlops.plugins.api.models import Event, Timeline, Tone
 from airflow_mlops.plugins.api.one import One
 from airflow_mlops.plugins.api.rows import check_tone, gate_lines, report_link, verdict_tone, window_mark
+from airflow_mlops.plugins.api.trainings import happened
 from airflow_mlops.registry.checks import Check
 from airflow_mlops.registry.entry import Entry
+from airflow_mlops.registry.fleet_runs import FleetRun
 from airflow_mlops.registry.records import Records
 from airflow_mlops.registry.rollout import path, step_name
 from airflow_mlops.registry.version import model_name
@@ -37,7 +39,7 @@ class Happening:
     at: str
     id: str
     kind: Kind
-    source: Entry | Check
+    source: Entry | Check | FleetRun
     make: Callable[[], Event]
 
 
@@ -61,6 +63,9 @@ def happenings(records: Records, live: Live) -> Iterator[Happening]:
         if (way := teller.of_log(entry)) is not None:
             # A commit for a fleet is one entry for each model: the place in the list keeps them apart.
             yield Happening(entry.at, f"log-{entry.seq:010d}-{number}", way[0], entry, partial(way[1], entry))
+    for run in records.trainings:
+        for number, (kind, at, _, make) in enumerate(happened(run, live)):
+            yield Happening(at, f"fleet-{run.started_at}-{number}", kind, run, make)
     for entry in records.ledger:
         if not entry.payload["dry"] and not entry.payload.get("repeats") and entry.type != "check":
             make = partial(teller.of_ledger, entry)
@@ -125,7 +130,7 @@ class _Teller:
             _GATES.get(verdict, str(verdict)),
             str(note.get("sentence", "")),
             verdict_tone(verdict),
-            window=window_of(self._versions[entry.key, entry.payload["version"]]),
+            window=self._window(entry),
             gates=gate_lines(note),
             report=self._report(entry, note.get("report")),
         )
@@ -210,6 +215,11 @@ class _Teller:
             link=self._link(run.get("dag_id"), run.get("run_id")) if kind != "delivery" else None,
             report=report,
         )
+
+    def _window(self, entry: Entry) -> dict[str, str] | None:
+        """The window of the rows that the version learned from; of a fleet's model, its registration may be unknown."""
+        registered = self._versions.get((entry.key, entry.payload["version"]))
+        return window_of(registered) if registered else None
 
     def _run(self, entry: Entry) -> dict[str, Any]:
         """The run that trained the version that the entry is about."""

@@ -14,6 +14,7 @@ from airflow_mlops.registry import Registry, op_id
 from airflow_mlops.registry.export import told
 from airflow_mlops.registry.fsck import check
 from airflow_mlops.registry.gc import collect
+from airflow_mlops.registry.key_story import key_records
 from airflow_mlops.registry.packs import write_pack
 from airflow_mlops.registry.provenance import lineage, trained_by_code
 from airflow_mlops.registry.records import Records
@@ -125,8 +126,41 @@ def test_everything_that_reads_records_follows_it(store: LocalStore) -> None:
     assert (seen["model"]["format"], seen["environment"]) == ("pack", {"python": "3.12"})
     assert told(version)["record"]["run"]["run_id"] == "r1"
     assert [use.key for use in trained_by_code(store, "c0ffee")] == KEYS
-    entries = [*Records.read(store, "fleet").versions.values()]
+    entries = [e for key in KEYS for e in key_records(store, "fleet", key).versions.values()]
     assert [e.payload["record"]["run"]["run_id"] for e in entries] == ["r1"] * 5
+
+
+def test_the_records_of_a_fleet_hold_no_item_of_it(store: LocalStore) -> None:
+    train(store, "r1")
+    registry = Registry(store, "fleet")
+    registry.annotate(1, "seen", {"by": "hand"}, op_id="hand", key="b")
+    records = Records.read(store, "fleet")
+    assert [(e.type, e.key) for e in records.log] == [("annotate", "b")]
+    assert (records.batches, records.seq, records.runs) == (
+        len(registry.log.entries()) - 1,
+        registry.log.entries()[-1].seq,
+        (),
+    )
+
+
+def test_one_model_is_told_as_if_it_were_alone(store: LocalStore) -> None:
+    for run in ("r1", "r2", "r3"):
+        train(store, run)
+    registry = Registry(store, "fleet")
+    for run in (1, 2, 3):
+        registry.annotate_many({k: (run, "gates", {"verdict": "passed", "key": k}) for k in KEYS}, op_id=f"g{run}")
+        before = run - 1 or None
+        registry.promote_many(dict.fromkeys(KEYS, (run, before)), op_id=f"p{run}", reason="gates")
+    registry.rollback(op_id="back", reason="worse", expected=3, key="b")
+    told = [(e.type, e.payload["version"]) for e in key_records(store, "fleet", "b").log]
+    kinds = [("register", n) for n in (1, 2, 3)]
+    for n in (1, 2, 3):
+        kinds += [("annotate", n), ("promote", n)]
+    # Version 2 became champion twice: the last time counts.
+    assert told == [*[k for k in kinds if k != ("promote", 2)], ("rollback", 2)]
+    assert {e.payload["note"]["key"] for e in key_records(store, "fleet", "b").log if e.type == "annotate"} == {"b"}
+    assert {e.payload["version"] for e in key_records(store, "fleet", "a", most=1).log} == {3}
+    assert key_records(store, "fleet", "nobody").log == ()
 
 
 def test_nothing_that_a_fleet_needs_is_collected(store: LocalStore) -> None:
@@ -204,7 +238,7 @@ def test_a_fleet_is_annotated_in_one_commit(store: LocalStore) -> None:
     fresh.notes["evaluation"][0]["metrics"]["rmse"] = "changed"
     assert Registry(store, "fleet").get(1, "a").notes["evaluation"] == [notes["a"][2]]
     assert [v["verdict"] for v in lineage(store, registry.get(1, "a"))["verdicts"]] == ["passed"]
-    assert [(e.key, note) for e, note in Records.read(store, "fleet").notes("gates")] == [("a", {"verdict": "passed"})]
+    assert [note for _, note in key_records(store, "fleet", "a").notes("gates")] == [{"verdict": "passed"}]
     rows = [row for row in registry.history() if row["op_id"] == "eval"]
     assert [(row["action"], row["kind"], row["key"]) for row in rows] == [("annotate", "evaluation", k) for k in KEYS]
     with pytest.raises(VersionNotFound, match=r"fleet\[a\] has no version 2"):

@@ -11,8 +11,10 @@ route (GET)                                        answers
 &order=&limit=&offset=``
 ``attention?limit=``                               :class:`AttentionCard`
 ``pipelines/{pipeline}``                           :class:`Pipeline`
-``pipelines/{pipeline}/timeline?kind=&limit=       :class:`Timeline`
-&offset=``
+``pipelines/{pipeline}/timeline?kind=&key=         :class:`Timeline`
+&limit=&offset=``
+``pipelines/{pipeline}/keys?run_id=&search=        :class:`Keys`, of a fleet
+&state=&sort=&order=&limit=&offset=``
 ``pipelines/{pipeline}/versions?key=``             :class:`Versions`
 ``pipelines/{pipeline}/compare?a=&b=&key=``        :class:`Comparison`; ``a`` and ``b`` are numbers or ``champion``,
                                                    ``challenger``, ``latest``
@@ -72,6 +74,7 @@ from airflow_mlops.plugins.api.models.fleet import (
     Training,
     Trend,
 )
+from airflow_mlops.plugins.api.models.keys import KeyRow, Keys, SpreadMark, StateMark, TrainingMark
 from airflow_mlops.plugins.api.models.lineage import Edge, Lineage, Node, Reports
 from airflow_mlops.plugins.api.models.monitoring import (
     Bin,
@@ -118,6 +121,8 @@ __all__ = [
     "FleetRow",
     "GateLine",
     "Json",
+    "KeyRow",
+    "Keys",
     "Lineage",
     "MetricPair",
     "Model",
@@ -135,10 +140,13 @@ __all__ = [
     "Section",
     "Side",
     "SlicePair",
+    "SpreadMark",
+    "StateMark",
     "Suppressed",
     "Timeline",
     "Tone",
     "Training",
+    "TrainingMark",
     "Trend",
     "VersionRow",
     "Versions",

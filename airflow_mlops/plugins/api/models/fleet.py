@@ -45,10 +45,12 @@ class Training(Model):
     "sentence": "rejected: roc_auc 0.61 is below 0.62", "window": {"start": "…", "end": "…"},
     "link": "dags/churn__train/runs/…", "promoted": false}``
 
-    :param verdict: ``passed``, ``rejected``, ``inconclusive``, ``no_baseline``; ``None``: not judged (yet).
+    :param verdict: ``passed``, ``rejected``, ``inconclusive``, ``no_baseline``; ``None``: not judged (yet). Of a fleet
+        how many keys were promoted, in words.
+    :param version: ``None`` of a fleet, whose training makes one for each key.
     """
 
-    version: int
+    version: int | None
     at: str
     verdict: str | None
     tone: Tone
@@ -121,6 +123,7 @@ class FleetRow(Model):
     :param read: whether the store's part has been read; else it is being read, or the store does not answer.
     :param level: as configured, 0 to 2; ``exercised``: by runs of the last 30 days (``None``: not even 0).
     :param models: how many models it has (keys of a fleet); ``champions``: how many of them have a champion.
+    :param fleet: whether one training makes a model for each key: the page tells of all of them together.
     :param dags: its DAGs that this user may read, by suffix: ``{"train": "churn__train", …}``.
     :param next_run: when the clock starts ``__train`` next; ``schedule``: that schedule in Airflow's words.
     :param events: which assets' events start it too, in words: ``new data or a granted retrain``.
@@ -134,6 +137,7 @@ class FleetRow(Model):
     paused: bool
     read: bool
     attention: Attention
+    fleet: bool
     models: int
     champions: int
     versions: int

@@ -1,0 +1,241 @@
+"""The pages of a fleet: all keys told together, one key by itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from airflow_mlops.ml.standing import standing
+from airflow_mlops.registry import Registry
+from airflow_mlops.registry.evidence import assess
+from airflow_mlops.registry.records import Records
+from tests.unit.plugins.fleets import night
+from tests.unit.plugins.pages import NOW, Get, Site, as_role
+
+SAID = "9 promoted, 1 rejected, 1 inconclusive, 1 failed"
+
+
+@pytest.fixture
+def routes(site: Site) -> Registry:
+    """Two nights of twelve keys."""
+    registry = site.pipeline("routes")
+    for number in (1, 2):
+        at = NOW - timedelta(days=2 - number)
+        night(site.store, number, at=at)
+        site.run("routes__train", f"night_{number}", at=at - timedelta(minutes=5))
+    return registry
+
+
+def test_the_row_of_a_fleet_tells_all_its_keys(routes: Registry, get: Get) -> None:
+    (row,) = get("fleet")["rows"]
+    assert (row["fleet"], row["models"], row["champions"], row["versions"]) == (True, 11, 9, 22)
+    training = row["training"]
+    assert (training["version"], training["verdict"], training["sentence"]) == (None, "9 promoted", SAID)
+    assert (training["tone"], training["link"]) == ("warning", "dags/routes__train/runs/night_2")
+    assert row["attention"]["code"] == "keys_failed"
+    assert row["attention"]["reason"] == "1 of 12 keys failed in the last training"
+    assert row["attention"]["link"].endswith("/plugin/mlops-pipeline?section=models&state=failed")
+    assert row["owner"] == "ops"
+
+
+def test_a_month_of_a_fleet_has_its_cost(site: Site, routes: Registry) -> None:
+    found = standing(site.store, "routes", NOW)
+    assert found.cost is not None
+    assert (found.cost["month"], found.cost["cpu_seconds"]) == ("2026-11", 180.0)
+    assert found.description == "A route, a model."
+
+
+def test_the_level_of_a_fleet_counts_its_trainings(site: Site, routes: Registry) -> None:
+    states = {s.capability.name: s for s in assess(site.store, "routes", None, NOW, 30).states}
+    for name in ("training recorded with its data", "data validated before training", "gates judge a candidate",
+                 "promotion by gates alone", "gates refuse a candidate"):  # fmt: skip
+        assert states[name].recent, name
+    assert not states["promotion by gates and a person"].used
+    assert not states["a person approves"].used
+    assert not states["pipeline delivery (CI/CD)"].used
+    much_later = assess(site.store, "routes", None, NOW + timedelta(days=60), 30)
+    assert not any(s.recent for s in much_later.states)
+
+
+def test_who_was_asked_counts_as_approval(site: Site) -> None:
+    site.pipeline("routes")
+    night(site.store, 1, approval={"by": "anna", "answer": ["Approve"]}, delivered=True)
+    states = {s.capability.name: s for s in assess(site.store, "routes", None, NOW, 30).states}
+    assert states["a person approves"].recent
+    assert states["promotion by gates and a person"].recent
+    assert states["pipeline delivery (CI/CD)"].recent
+    assert not states["promotion by gates alone"].used
+
+
+def test_a_rollback_of_one_key_counts(site: Site, routes: Registry) -> None:
+    routes.rollback(expected=2, key="r00005", op_id="back", reason="worse", by="anna")
+    states = {s.capability.name: s for s in assess(site.store, "routes", None, datetime.now(UTC), 30).states}
+    assert states["rollback to an earlier champion"].used
+
+
+def test_a_rehearsal_is_no_training(site: Site, routes: Registry, get: Get) -> None:
+    night(site.store, 3, keys=2, rehearsal=True, sentence="a rehearsal")
+    assert get("fleet")["rows"][0]["training"]["sentence"] == SAID
+    assert all("rehearsal" not in e["sentence"] for e in get("pipelines/routes/timeline")["events"])
+    assert get("pipelines/routes/keys")["training"]["run_id"] == "night_2"
+    assert get("pipelines/routes/keys", run_id="night_3")["training"]["sentence"] == "a rehearsal"
+
+
+def test_the_timeline_tells_a_night_in_two_lines(routes: Registry, get: Get) -> None:
+    events = get("pipelines/routes/timeline")["events"]
+    assert [(e["what"], e["title"]) for e in events] == [
+        ("promoted", "9 keys have a new champion"),
+        ("fleet", "12 keys were trained and judged"),
+    ] * 2
+    assert events[1]["sentence"] == f"{SAID}, 9 compared with their champion (p had to be at most 0.04)"
+    assert events[1]["link"] == "dags/routes__train/runs/night_2"
+    assert events[1]["report"] == f"mlops/reports/routes__train/{'e' * 64}"
+    assert [e["what"] for e in get("pipelines/routes/timeline", kind="delivery")["events"]] == ["promoted"] * 2
+
+
+def test_the_timeline_of_one_key(routes: Registry, get: Get) -> None:
+    routes.rollback(expected=2, key="r00005", op_id="back", reason="worse", by="anna")
+    events = get("pipelines/routes/timeline", key="r00005")["events"]
+    assert [e["what"] for e in reversed(events)] == [
+        "registered",
+        "gates",
+        "registered",
+        "gates",
+        "promoted",
+        "rolled back",
+    ]
+    assert events[0]["title"] == "routes[r00005] v1 became champion again: v2 was rolled back"
+    # It is told on the page of all keys, too: somebody did it by hand.
+    assert get("pipelines/routes/timeline")["events"][0]["key"] == "r00005"
+
+
+@pytest.mark.parametrize("path", ["timeline", "versions", "compare", "lineage", "reports"])
+def test_a_key_that_is_not_there_is_not_found(routes: Registry, client: Any, path: str) -> None:
+    answer = client.get(f"/mlops/api/pipelines/routes/{path}", params={"key": "nobody"}, headers=as_role("viewer"))
+    assert answer.status_code == 404
+    assert "nobody" in answer.json()["detail"]
+
+
+def test_versions_and_comparison_of_one_key(routes: Registry, get: Get) -> None:
+    found = get("pipelines/routes/versions", key="r00007")["versions"]
+    assert [(v["version"], v["status"], v["verdict"]) for v in found] == [
+        (2, "champion", "passed"), (1, "candidate", "no_baseline")]  # fmt: skip
+    assert found[0]["link"] == "dags/routes__train/runs/night_2"
+    both = get("pipelines/routes/compare", key="r00007", a="1", b="champion")
+    assert (both["a"]["version"], both["b"]["version"]) == (1, 2)
+    graph = get("pipelines/routes/lineage", key="r00007", version="champion")
+    assert graph["version"] == 2
+    titles = {n["title"] for n in graph["nodes"]}
+    assert {"routes[r00007] v2", "night_2", "Gates: passed", "Promoted"} <= titles
+    assert [r["name"] for r in get("pipelines/routes/reports", key="r00007")["reports"]] == ["Gate report"] * 2
+
+
+def test_keys_are_searched_filtered_sorted_and_paged(routes: Registry, get: Get) -> None:
+    page = get("pipelines/routes/keys", limit=5)
+    assert (page["total"], [r["key"] for r in page["rows"]]) == (12, [f"r{n:05d}" for n in range(5)])
+    assert [(s["state"], s["keys"]) for s in page["states"]] == [
+        ("promoted", 9), ("rejected", 1), ("inconclusive", 1), ("failed", 1)]  # fmt: skip
+    assert page["metrics"] == ["r2"]
+    row = get("pipelines/routes/keys", search="R00007")["rows"][0]
+    assert (row["state"], row["version"], row["champion"], row["serving"], row["versions"]) == ("promoted", 2, 1, 2, 2)
+    assert row["metrics"] == {"r2": pytest.approx(0.5 + 0.4 * 7 / 97)}
+    assert row["champion_metrics"] == {"r2": pytest.approx(0.49 + 0.4 * 7 / 97)}
+    failed = get("pipelines/routes/keys", state="failed,rejected")["rows"]
+    assert [(r["key"], r["state"], r["tone"], r["serving"]) for r in failed] == [
+        ("r00000", "failed", "bad", None), ("r00001", "rejected", "bad", None)]  # fmt: skip
+    best = get("pipelines/routes/keys", sort="metric:r2", order="desc", limit=3)["rows"]
+    assert [r["key"] for r in best] == ["r00011", "r00010", "r00009"]
+    # Keys without the metric stand last, whichever way.
+    for order in ("asc", "desc"):
+        assert get("pipelines/routes/keys", sort="metric:r2", order=order)["rows"][-1]["key"] == "r00000"
+    last = get("pipelines/routes/keys", limit=5, offset=999)
+    assert (last["offset"], [r["key"] for r in last["rows"]]) == (10, ["r00010", "r00011"])
+    assert get("pipelines/routes/keys", sort="no such column", limit=1)["rows"][0]["key"] == "r00000"
+    assert get("pipelines/routes/keys", search="nothing like it")["rows"] == []
+
+
+def test_how_a_metric_is_spread(routes: Registry, get: Get) -> None:
+    (spread,) = get("pipelines/routes/keys")["spreads"]
+    assert (spread["metric"], spread["keys"], sum(spread["tally"]), len(spread["edges"])) == ("r2", 11, 11, 31)
+    assert spread["low"] < spread["middle"] < spread["high"]
+
+
+def test_keys_that_were_not_due_are_there_too(site: Site, routes: Registry, get: Get) -> None:
+    night(site.store, 3, due=["r00004", "r00005"], at=NOW + timedelta(days=1))
+    page = get("pipelines/routes/keys")
+    assert {s["state"]: s["keys"] for s in page["states"]} == {"promoted": 2, "not_due": 9}
+    row = get("pipelines/routes/keys", search="r00007")["rows"][0]
+    assert (row["state"], row["version"], row["serving"], row["versions"]) == ("not_due", None, 2, 2)
+    # Of one run, what it came to.
+    assert get("pipelines/routes/keys", run_id="night_3")["total"] == 2
+
+
+def test_a_run_of_a_fleet_tells_what_it_decided(routes: Registry, get: Get) -> None:
+    run = get("runs/routes__train", run_id="night_1")
+    assert (run["fleet"], run["version"], run["title"], run["tone"]) == (True, None, SAID, "warning")
+    assert run["window"]["end"] == "2026-11-01T00:00:00+00:00"
+    assert any("missed a gate" in text for text in run["changes"])
+    assert [e["what"] for e in run["events"]] == ["fleet", "promoted"]
+    facts = {s["title"]: {f["name"]: f["value"] for f in s["facts"]} for s in run["sections"]}
+    assert facts["Fleet"] == {"keys": "12", "new models": "11", "new champions": "9"}
+    assert facts["Data"]["rows"] == "2,400"
+    assert facts["Code"]["commit"] == "c0ffee" * 6
+    assert "90.0 s of processor time" in facts["Cost"]["all tasks"]
+    assert [r["about"] for r in run["reports"]] == ["all keys"]
+    later = get("runs/routes__train", run_id="night_2")
+    assert later["sentence"] == "9 compared with their champion (p had to be at most 0.04)"
+    keys = get("pipelines/routes/keys", run_id="night_1")
+    assert {r["serving"] for r in keys["rows"]} == {None}
+    assert keys["training"]["run_id"] == "night_1"
+
+
+def test_a_no_to_a_fleet_is_told(site: Site, get: Get) -> None:
+    site.pipeline("routes")
+    site.run("routes__train", "night_1")
+    night(site.store, 1, approval={"by": "anna", "answer": ["Reject"]}, counts={"passed": 12}, sentence="12 passed")
+    run = get("runs/routes__train", run_id="night_1")
+    assert (run["title"], run["tone"]) == ("Nothing was promoted: anna said no", "bad")
+    assert [e["title"] for e in get("pipelines/routes/timeline")["events"] if e["what"] == "approval"] == [
+        "the new models were answered Reject by anna"
+    ]
+
+
+def test_a_run_that_is_not_known_has_no_keys(routes: Registry, client: Any) -> None:
+    answer = client.get("/mlops/api/pipelines/routes/keys", params={"run_id": "x"}, headers=as_role("viewer"))
+    assert answer.status_code == 404
+
+
+def test_before_the_first_result_there_is_a_fleet(site: Site, get: Get) -> None:
+    registry = site.pipeline("routes")
+    registry.register_many({"a": {"model": {"digest": "d" * 64}}}, op_id="r")
+    row = get("fleet")["rows"][0]
+    assert (row["fleet"], row["training"], row["models"]) == (True, None, 1)
+    page = get("pipelines/routes/keys")
+    assert (page["training"], [(r["key"], r["state"]) for r in page["rows"]]) == (None, [("a", "not_due")])
+    head = get("pipelines/routes")
+    assert [a["name"] for a in head["actions"]] == ["retrain"]
+    assert get("pipelines/routes/performance")["points"] == []
+    assert get("pipelines/routes/drift")["windows"] == []
+
+
+def test_markup_in_a_key_is_data(site: Site, get: Get) -> None:
+    registry = site.pipeline("routes")
+    name = '<img src=x onerror="alert(1)">'
+    registry.register_many({name: {"model": {"digest": "d" * 64}}}, op_id="r")
+    assert get("pipelines/routes/keys", search="<img")["rows"][0]["key"] == name
+    assert get("pipelines/routes/timeline", key=name)["events"][0]["key"] == name
+
+
+def test_a_year_of_nights_is_read_by_run_not_by_key(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.pipeline("routes")
+    for number in (1, 2):
+        night(site.store, number, keys=24)
+    read: list[str] = []
+    get = site.store.get
+    monkeypatch.setattr(site.store, "get", lambda key: (read.append(key), get(key))[1])
+    records = Records.read(site.store, "routes")
+    assert (len(records.runs), records.log) == (2, ())
+    # No batch of models: what the log's entries name is left alone.
+    assert not [key for key in read if key.startswith("blobs/")]
