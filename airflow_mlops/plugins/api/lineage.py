@@ -100,16 +100,16 @@ def _model(told: dict[str, Any]) -> Node:
 def _after(told: dict[str, Any]) -> Iterator[Node]:
     for number, verdict in enumerate(told["verdicts"]):
         yield _node(
-            f"verdict-{number}", "decision", f"Gates: {verdict['verdict']}", [_day(verdict["at"]), verdict["sentence"]]
+            f"verdict-{number}", "decision", f"Gates: {verdict['verdict']}", [str(verdict["at"]), verdict["sentence"]]
         )
     for number, answer in enumerate(told["approvals"]):
         said = answer["answer"]
         words = ", ".join(map(str, said)) if isinstance(said, list) else str(said)
         by = answer["by"] or "nobody: it timed out"
-        yield _node(f"approval-{number}", "decision", f"Approval: {words}", [_day(answer["at"]), f"by {by}"])
+        yield _node(f"approval-{number}", "decision", f"Approval: {words}", [str(answer["at"]), f"by {by}"])
     scored = [d for d in told["deployments"] if d["what"] == "predicted"]
     for number, item in enumerate(d for d in told["deployments"] if d["what"] != "predicted"):
-        lines = [_day(item.get("at")), f"by {item['by']}" if item.get("by") else "", str(item.get("reason") or "")]
+        lines = [str(item.get("at") or ""), f"by {item['by']}" if item.get("by") else "", str(item.get("reason") or "")]
         yield _node(f"delivery-{number}", "delivery", str(item["what"]).capitalize(), lines)
     if scored:
         rows = sum(d["rows"] or 0 for d in scored)
@@ -120,11 +120,6 @@ def _after(told: dict[str, Any]) -> Iterator[Node]:
 
 def _node(id_: str, kind: str, title: str, lines: list[str], link: str | None = None) -> Node:
     return Node(id=id_, kind=kind, title=title, lines=[line for line in lines if line], link=link)
-
-
-def _day(time: Any) -> str:
-    """A time to the minute, UTC."""
-    return f"{str(time)[:16].replace('T', ' ')} UTC" if time else ""
 
 
 # --- reports -----------------------------------------------------------------------------------------

@@ -114,7 +114,9 @@ class _Teller:
     def _registered(self, entry: Entry) -> Event:
         record = entry.payload["record"]
         snapshot = record.get("snapshot") or {}
-        rows = f"learned from {snapshot['rows']:,} rows" if snapshot.get("rows") is not None else ""
+        # A model of a fleet has learned from the rows of its key alone.
+        many = snapshot.get("rows") if entry.key is None else (record.get("rows") or {}).get("train")
+        rows = f"learned from {many:,} rows" if many is not None else ""
         made = f"made by {record['estimator']}" if record.get("estimator") else ""
         where = "taken in from elsewhere" if record.get("imported") else ""
         sentence = ", ".join(filter(None, (where, rows, made)))

@@ -2,16 +2,17 @@
 import { C, html } from "./host.js";
 import { address, useData } from "./api.js";
 import { count, sentence } from "./format.js";
-import { AttentionWord, Go, Panel, Small } from "./parts.js";
+import { AttentionWord, Go, Panel, Small, useWords } from "./parts.js";
 import { Read } from "./states.js";
 
 const SHOWN = 5;
 
 function Line({ row }) {
+  const words = useWords();
   return html`<${C.Flex} as="li" columnGap=${3} rowGap=${1} align="baseline" py=${2} borderTopWidth="1px" wrap="wrap">
     <${C.Box} minW="24"><${AttentionWord} level=${row.attention.level} /><//>
     <${Go} to=${row.link} fontWeight="medium" fontSize="sm" minW="40">${row.pipeline}<//>
-    <${Go} to=${row.attention.link} color="fg" fontSize="sm" flex="1" minW="14rem">${sentence(row.attention.reason)}<//>
+    <${Go} to=${row.attention.link} color="fg" fontSize="sm" flex="1" minW="14rem">${words(sentence(row.attention.reason))}<//>
   <//>`;
 }
 

@@ -1,17 +1,20 @@
 // How one property of a pipeline is shown; the fleet's table, its cards and the pipeline's head all use these.
 import { C, React, html } from "./host.js";
 import { effort, number, sentence } from "./format.js";
-import { AttentionWord, Go, Small, Time, Word } from "./parts.js";
+import { AttentionWord, Go, Small, Time, Word, useWords } from "./parts.js";
 import { Spark } from "./spark.js";
 
 const none = html`<${C.Text} as="span" color="fg.muted">–<//>`;
 
-export const Needs = ({ attention, inline = false }) => html`<${C.Flex} direction=${inline ? "row" : "column"} align=${inline ? "baseline" : "flex-start"} gap=${inline ? 3 : 1} wrap=${inline ? "wrap" : "nowrap"}>
+export function Needs({ attention, inline = false }) {
+  const words = useWords();
+  return html`<${C.Flex} direction=${inline ? "row" : "column"} align=${inline ? "baseline" : "flex-start"} gap=${inline ? 3 : 1} wrap=${inline ? "wrap" : "nowrap"}>
   <${AttentionWord} level=${attention.level} />
   <${Go} to=${attention.link} color="fg" fontSize="sm" flex=${inline ? "1 1 16rem" : undefined} title=${attention.reason}>
-    <${C.Text} as="span" overflowWrap="anywhere" lineClamp=${3}>${sentence(attention.reason)}<//>
+    <${C.Text} as="span" overflowWrap="anywhere" lineClamp=${3}>${words(sentence(attention.reason))}<//>
   <//>
 <//>`;
+}
 
 export function Level({ row }) {
   if (row.level === null) return none;
@@ -25,7 +28,7 @@ export function Level({ row }) {
 }
 
 export function ChampionCell({ row }) {
-  if (row.models > 1) {
+  if (row.fleet || row.models > 1) {
     return html`<${C.Box}>${number(row.champions)} of ${number(row.models)}<${Small}>models<//><//>`;
   }
   return html`<${C.Box}>
@@ -46,7 +49,7 @@ export function TrainingCell({ row }) {
   }
   return html`<${C.Box} title=${t.sentence}>
     <${Word} tone=${t.tone}>${t.verdict ? (OUTCOME[t.verdict] ?? t.verdict) : "not judged"}<//>
-    <${Small}><${Go} to=${t.link} color="fg.muted"><span>v${t.version}, <${Time} at=${t.at} relative=${true} /></span><//><//>
+    <${Small}><${Go} to=${t.link} color="fg.muted"><span>${t.version !== null && `v${t.version}, `}<${Time} at=${t.at} relative=${true} /></span><//><//>
   <//>`;
 }
 

@@ -3,7 +3,7 @@ import { C, React, html } from "./host.js";
 import { useData } from "./api.js";
 import { NONE, number, signed } from "./format.js";
 import { Gates } from "./gates.js";
-import { Cell, Grid, Head, Panel, Small, Time, Word } from "./parts.js";
+import { Cell, Grid, Head, Panel, Small, Time, Word, useWords } from "./parts.js";
 import { Empty, Read } from "./states.js";
 
 const scoreText = (s) => (s ? `${number(s.value)}${s.low === null ? "" : ` (${number(s.low)} to ${number(s.high)})`}` : NONE);
@@ -75,6 +75,7 @@ function Slices({ data }) {
 }
 
 function FactTable({ data }) {
+  const words = useWords();
   const [all, setAll] = React.useState(false);
   const differing = data.facts.filter((f) => f.differs);
   const shown = all ? data.facts : differing;
@@ -88,7 +89,7 @@ function FactTable({ data }) {
           ${shown.map(
             (f, i) => html`<${C.Table.Row} key=${i} bg=${all && f.differs ? "bg.muted" : undefined}>
               <${Cell} color="fg.muted">${f.group}<//><${Cell}>${f.name}<//>
-              <${Cell} minW="9rem" overflowWrap="anywhere">${f.a ?? NONE}<//><${Cell} minW="9rem" overflowWrap="anywhere">${f.b ?? NONE}<//>
+              <${Cell} minW="9rem" overflowWrap="anywhere">${words(f.a) ?? NONE}<//><${Cell} minW="9rem" overflowWrap="anywhere">${words(f.b) ?? NONE}<//>
             <//>`,
           )}
         <//>`}
@@ -98,9 +99,10 @@ function FactTable({ data }) {
 const TONES = { passed: "ok", rejected: "bad", inconclusive: "warning", no_baseline: "info" };
 
 function Side({ side }) {
+  const words = useWords();
   return html`<${Panel} title=${`v${side.version}, ${side.status}`} side=${html`<${Word} tone=${TONES[side.verdict] ?? "unknown"}>${side.verdict}<//>`}>
     <${Small} mb=${2}>Registered <${Time} at=${side.registered_at} />${side.against !== null && `; its gates compared it with v${side.against}`}<//>
-    <${C.Text} fontSize="sm" mb=${2} overflowWrap="anywhere">${side.sentence}<//>
+    <${C.Text} fontSize="sm" mb=${2} overflowWrap="anywhere">${words(side.sentence)}<//>
     <${Gates} gates=${side.gates} />
   <//>`;
 }

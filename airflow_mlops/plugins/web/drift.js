@@ -3,7 +3,7 @@ import { C, React, html, usePhone, useZone } from "./host.js";
 import { useData } from "./api.js";
 import { Chart, axis, tip, useSteps } from "./chart.js";
 import { NONE, number, percent, windowStart, windowText } from "./format.js";
-import { ChartOrTable, Go, Panel, Small, Span, Word } from "./parts.js";
+import { ChartOrTable, Go, Panel, Small, Span, Word, useWords } from "./parts.js";
 import { Empty, Read } from "./states.js";
 
 const TALL = 24; // px a row of the heat map
@@ -181,13 +181,14 @@ function Map({ data, query }) {
 }
 
 function Windows({ windows }) {
+  const words = useWords();
   return html`<${Panel} title="Checks" mt=${4}>
     <${C.Box} as="ul" listStyleType="none" fontSize="sm" maxH="24rem" overflowY="auto" tabIndex=${0} aria-label="Drift checks">
       ${windows.toReversed().map(
         (w, i) => html`<${C.Flex} as="li" key=${w.key} gap=${3} py=${1.5} borderTopWidth=${i ? "1px" : 0} wrap="wrap" align="baseline">
           <${C.Box} minW=${{ base: 0, md: "20" }}><${Word} tone=${w.tone}>${w.verdict}<//><//>
           <${Span} window=${w.window} />
-          <${C.Text} flex="1" minW="14rem" overflowWrap="anywhere">${w.sentence}<//>
+          <${C.Text} flex="1" minW="14rem" overflowWrap="anywhere">${words(w.sentence)}<//>
           <${Small}>${[w.rows !== null && `${number(w.rows)} rows`, w.version !== null && `v${w.version}`].filter(Boolean).join(", ")}<//>
           ${w.report && html`<${Go} to=${w.report}>report<//>`}
         <//>`,

@@ -4,6 +4,7 @@ import { address, useData } from "./api.js";
 import { count } from "./format.js";
 import { ChampionCell, CheckCell, CostCell, Level, Needs, NextCell, TrainingCell, TrendCell, WaitingCell } from "./cells.js";
 import { Cell, Chips, Facts, Go, Grid, Pager, Small, SortHead, wholePath } from "./parts.js";
+import { SearchField } from "./search.js";
 import { Empty, Read } from "./states.js";
 
 const LIMIT = 25;
@@ -27,30 +28,6 @@ function useSettings() {
       { replace: true },
     );
   return [settings, change];
-}
-
-/** A search field that asks when the hand rests. */
-function Search({ value, onChange }) {
-  const [text, setText] = React.useState(value);
-  const tell = React.useRef(onChange);
-  tell.current = onChange;
-  // What it has asked for itself comes back as `value`, by when more may have been typed.
-  const told = React.useRef(value);
-  React.useEffect(() => {
-    if (value === told.current) return;
-    told.current = value;
-    setText(value);
-  }, [value]);
-  React.useEffect(() => {
-    if (text === told.current) return undefined;
-    const timer = setTimeout(() => {
-      told.current = text;
-      tell.current(text);
-    }, 300);
-    return () => clearTimeout(timer);
-  }, [text]);
-  return html`<${C.Input} type="search" size="sm" maxW=${{ base: "100%", md: "20rem" }} placeholder="Search pipelines" aria-label="Search pipelines"
-    value=${text} onChange=${(e) => setText(e.target.value)} />`;
 }
 
 function Choose({ label, value, options, all, onChange }) {
@@ -140,7 +117,7 @@ export default function Fleet() {
         ];
         return html`<${C.Box} opacity=${read.data ? 1 : 0.6} aria-busy=${!read.data}>
           <${C.Flex} gap=${3} wrap="wrap" align="center" mb=${3}>
-            <${Search} value=${settings.search} onChange=${(search) => change({ search })} />
+            <${SearchField} label="Search pipelines" value=${settings.search} onChange=${(search) => change({ search })} />
             <${Chips} label="Attention" value=${settings.attention} options=${chips} onChange=${(attention) => change({ attention })} />
             <${Choose} label="Level" value=${settings.level} all="All levels" options=${data.levels.map((n) => [String(n), `Level ${n}`])} onChange=${(level) => change({ level })} />
             <${Choose} label="Owner" value=${settings.owner} all="All owners" options=${data.owners.map((o) => [o, o])} onChange=${(owner) => change({ owner })} />

@@ -29,6 +29,16 @@ export function windowText({ start, end }, zone) {
   return `${from.slice(0, 16)} to ${to.slice(0, 16)}`;
 }
 
+const ISO = "\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d(?::\\d\\d(?:\\.\\d+)?)?(?:Z|[+-]\\d\\d:\\d\\d)";
+const WINDOW = new RegExp(`(${ISO}) to (${ISO})`, "g");
+const INSTANT = new RegExp(ISO, "g");
+
+/** A text with the times and windows in it as they are written elsewhere: in `zone`, not as ISO 8601. */
+export function localTimes(text, zone) {
+  if (typeof text !== "string" || !text.includes("T")) return text;
+  return text.replace(WINDOW, (_, start, end) => windowText({ start, end }, zone)).replace(INSTANT, (iso) => moment(iso, zone));
+}
+
 /** When a window begins: "2026-01-01", with the hour where it is not midnight. */
 export const windowStart = (w, zone) => windowText(w, zone).split(" to ")[0];
 

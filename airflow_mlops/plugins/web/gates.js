@@ -1,7 +1,7 @@
 // Gates with their reasons; the timeline, the comparison and the run page show them alike.
 import { C, React, html } from "./host.js";
 import { number, signed } from "./format.js";
-import { Small, Word } from "./parts.js";
+import { Small, Word, useWords } from "./parts.js";
 
 /** The interval as a bar on a common scale, with the threshold as a line: which side of it is what decides. */
 function Bar({ gate }) {
@@ -30,13 +30,14 @@ function numbers(gate) {
 }
 
 export function Gates({ gates }) {
+  const words = useWords();
   return html`<${C.Box} as="ul" listStyleType="none">
     ${gates.map(
       (gate, i) => html`<${C.Grid} as="li" key=${i} templateColumns=${{ base: "minmax(0, 1fr)", sm: "6.5rem minmax(0, 1fr)" }} gap=${2} py=${1.5} borderTopWidth=${i ? "1px" : 0} alignItems="start">
         <${C.Box}><${Word} tone=${gate.tone}>${gate.verdict}<//><//>
         <${C.Box} minW=${0}>
           <${C.Text} fontSize="sm" fontWeight="medium" overflowWrap="anywhere">${gate.name}<//>
-          <${Small} overflowWrap="anywhere">${gate.sentence}<//>
+          <${Small} overflowWrap="anywhere">${words(gate.sentence)}<//>
           ${gate.value !== null && html`<${React.Fragment}><${Bar} gate=${gate} /><${Small} fontVariantNumeric="tabular-nums">${numbers(gate)}<//><//>`}
         <//>
       <//>`,

@@ -1,7 +1,7 @@
 // What a version was made from and what became of it, as a graph from left to right.
 import { C, React, html } from "./host.js";
 import { useData } from "./api.js";
-import { ChartOrTable, Go, Panel, Small } from "./parts.js";
+import { ChartOrTable, Go, Panel, Small, useWords } from "./parts.js";
 import { Empty, Read } from "./states.js";
 
 const KINDS = {
@@ -49,8 +49,10 @@ function Box({ node }) {
   <//>`;
 }
 
-const Lines = ({ lines }) =>
-  lines.map((line, i) => html`<${Small} key=${i} overflowWrap="anywhere" lineClamp=${2} title=${line}>${line}<//>`);
+function Lines({ lines }) {
+  const words = useWords();
+  return lines.map((line, i) => html`<${Small} key=${i} overflowWrap="anywhere" lineClamp=${2} title=${words(line)}>${words(line)}<//>`);
+}
 
 /** Lines between boxes, measured after the browser has laid the boxes out. */
 function useLines(frame, edges) {

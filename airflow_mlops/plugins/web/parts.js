@@ -1,6 +1,6 @@
 // The small pieces that all pages are made of.
 import { C, React, Router, here, html, useZone } from "./host.js";
-import { NONE, ago, moment, windowText } from "./format.js";
+import { NONE, ago, localTimes, moment, number, windowText } from "./format.js";
 
 const PALETTES = { action: "red", bad: "red", warning: "orange", ok: "green", info: "blue", unknown: "gray" };
 
@@ -31,13 +31,20 @@ export function Time({ at, relative = false, ...more }) {
   <//>`;
 }
 
+/** Writes times within texts in Airflow's time zone. */
+export function useWords() {
+  const zone = useZone();
+  return (text) => localTimes(text, zone);
+}
+
 /** A link that our API gave, relative to Airflow's root: pages of Airflow open here, reports in a tab. */
 export function Go({ to, children, ...more }) {
   if (!to) return html`<${C.Text} as="span" ...${more}>${children}<//>`;
   if (to.startsWith("mlops/")) {
     return html`<${C.Link} color="fg.info" href=${here(to).href} target="_blank" rel="noopener noreferrer" ...${more}>${children}<//>`;
   }
-  return html`<${C.Link} asChild color="fg.info" ...${more}><${Router.Link} to=${`/${to}`}>${children}<//><//>`;
+  // "?a=1": the page that is open, seen in another way.
+  return html`<${C.Link} asChild color="fg.info" ...${more}><${Router.Link} to=${to.startsWith("?") ? to : `/${to}`}>${children}<//><//>`;
 }
 
 export const dagPath = (dag) => `dags/${encodeURIComponent(dag)}`;
@@ -112,7 +119,7 @@ export function Pager({ total, limit, offset, onOffset }) {
   if (total <= limit) return null;
   const last = Math.min(offset + limit, total);
   return html`<${C.HStack} as="nav" aria-label="Pages" justify="flex-end" gap=${2} mt=${2}>
-    <${Small}>${offset + 1}–${last} of ${total}<//>
+    <${Small}>${number(offset + 1)}–${number(last)} of ${number(total)}<//>
     <${C.Button} size="xs" variant="outline" disabled=${offset === 0} onClick=${() => onOffset(Math.max(0, offset - limit))}>Previous<//>
     <${C.Button} size="xs" variant="outline" disabled=${last >= total} onClick=${() => onOffset(offset + limit)}>Next<//>
   <//>`;

@@ -6,6 +6,9 @@ import { NONE, day, number, windowText } from "./format.js";
 import { ChartOrTable, Panel, Small } from "./parts.js";
 import { Empty, Read } from "./states.js";
 
+// In the legend, of lines that have no points.
+const DASHES = "path://M0 5h8v2H0zM11 5h8v2h-8zM22 5h8v2h-8z";
+
 const at = (point) => Date.parse(point.window.end);
 
 /** The option of the chart; a gap in the values is a gap in the line. */
@@ -19,7 +22,7 @@ function drawn(data, zone) {
     const toned = { ok: paint.main, warning: paint.other, bad: paint.bad, unknown: paint.muted, info: paint.main };
     return {
       grid: { left: 8, right: 24, top: 36, bottom: 8, containLabel: true },
-      legend: { top: 0, left: 0, textStyle: { color: paint.text }, data: [metric, "at training", ...(seen ? ["estimate"] : [])] },
+      legend: { top: 0, left: 0, textStyle: { color: paint.text }, data: [metric, { name: "at training", icon: DASHES }, ...(seen ? [{ name: "estimate", icon: DASHES }] : [])] },
       xAxis: axis(paint, { type: "time", splitLine: { show: false }, ...(first ? { min: Date.parse(first.at) } : {}) }),
       yAxis: axis(paint, { type: "value", scale: true }),
       tooltip: {

@@ -5,6 +5,7 @@ import { address, readAgain, useData } from "./api.js";
 import { ChampionCell, CheckCell, CostCell, Level, Needs, NextCell, TrainingCell, TrendCell } from "./cells.js";
 import Compare from "./compare.js";
 import Drift from "./drift.js";
+import Models from "./keys.js";
 import Lineage from "./lineage.js";
 import { Go, Small, Time, wholePath } from "./parts.js";
 import Performance from "./performance.js";
@@ -12,14 +13,18 @@ import Reports from "./reports.js";
 import { Empty, Read } from "./states.js";
 import Timeline from "./timeline.js";
 
-const SECTIONS = [
-  ["timeline", "Timeline", Timeline],
-  ["compare", "Compare", Compare],
-  ["performance", "Performance", Performance],
-  ["drift", "Drift", Drift],
-  ["lineage", "Lineage", Lineage],
-  ["reports", "Card & reports", Reports],
-];
+const SECTIONS = {
+  models: ["Models", Models],
+  timeline: ["Timeline", Timeline],
+  compare: ["Compare", Compare],
+  performance: ["Performance", Performance],
+  drift: ["Drift", Drift],
+  lineage: ["Lineage", Lineage],
+  reports: ["Card & reports", Reports],
+};
+const ALONE = ["timeline", "compare", "performance", "drift", "lineage", "reports"];
+const FLEET = ["models", "timeline", "performance", "drift", "reports"]; // of all keys together
+const KEY = ["timeline", "compare", "lineage", "reports"]; // of one of them
 
 function Tile({ name, children }) {
   return html`<${C.Box} minW=${0}>
@@ -96,15 +101,23 @@ function KeyChoice({ keys, value, onChange }) {
   <//>`;
 }
 
+/** One key of a fleet has its own story; the way back to all of them. */
+function OfKey({ name, onBack }) {
+  return html`<${C.Flex} gap=${3} align="baseline" wrap="wrap" mt=${4}>
+    <${C.Heading} as="h2" size="md" overflowWrap="anywhere">Model of ${name}<//>
+    <${C.Button} size="xs" variant="outline" onClick=${onBack}>All models<//>
+  <//>`;
+}
+
 /** The sections' names; where they are wider than the window, the chosen one is in sight. */
-function Tabs({ section }) {
+function Tabs({ names, section }) {
   const list = React.useRef(null);
   React.useEffect(() => {
     const tab = list.current?.querySelector("[aria-selected=true]");
     if (tab) list.current.scrollTo({ left: tab.offsetLeft - (list.current.clientWidth - tab.clientWidth) / 2 });
   }, [section]);
   return html`<${C.Tabs.List} ref=${list} overflowX="auto" flex="1" minW=${0}>
-    ${SECTIONS.map(([name, title]) => html`<${C.Tabs.Trigger} key=${name} value=${name} whiteSpace="nowrap" flexShrink=${0}>${title}<//>`)}
+    ${names.map((name) => html`<${C.Tabs.Trigger} key=${name} value=${name} whiteSpace="nowrap" flexShrink=${0}>${SECTIONS[name][0]}<//>`)}
   <//>`;
 }
 
@@ -132,7 +145,6 @@ export default function Pipeline({ pipeline, alone = false }) {
   const read = useData(pipeline && root, pace);
   useNews(read.data?.row);
   const [params, setParams] = Router.useSearchParams();
-  const section = SECTIONS.some(([name]) => name === params.get("section")) ? params.get("section") : "timeline";
   const go = (more) =>
     setParams((old) => {
       const next = new URLSearchParams(old);
@@ -146,20 +158,26 @@ export default function Pipeline({ pipeline, alone = false }) {
   }
   return html`<${Read} of=${read} what="the pipeline" rows=${8}>
     ${(data) => {
-      const key = data.keys.length ? (data.keys.includes(params.get("key")) ? params.get("key") : data.keys[0]) : null;
+      const { fleet } = data.row;
+      const asked = params.get("key");
+      const key = fleet ? asked : data.keys.length ? (data.keys.includes(asked) ? asked : data.keys[0]) : null;
+      const names = !fleet ? ALONE : key === null ? FLEET : KEY;
+      const section = names.includes(params.get("section")) ? params.get("section") : names[0];
       const query = (path, more = {}) => address(`${root}/${path}`, { key, ...more });
       return html`<${C.Box} maxW="1600px" mx="auto">
         <${Header} data=${data} reload=${readAgain} alone=${alone} />
+        ${fleet && key !== null && html`<${OfKey} name=${key} onBack=${() => go({ key: "", section: "models" })} />`}
         <${C.Tabs.Root} value=${section} onValueChange=${(e) => go({ section: e.value })} mt=${4} lazyMount unmountOnExit>
           <${C.Flex} justify="space-between" align="flex-end" wrap="wrap" gap=${2}>
-            <${Tabs} section=${section} />
+            <${Tabs} names=${names} section=${section} />
             <${KeyChoice} keys=${data.keys} value=${key} onChange=${(k) => go({ key: k })} />
           <//>
-          ${SECTIONS.map(
-            ([name, , Section]) => html`<${C.Tabs.Content} key=${name} value=${name} data-testid=${`mlops-${name}`}>
-              <${Section} query=${query} go=${go} params=${params} />
-            <//>`,
-          )}
+          ${names.map((name) => {
+            const Section = SECTIONS[name][1];
+            return html`<${C.Tabs.Content} key=${`${name} ${key}`} value=${name} data-testid=${`mlops-${name}`}>
+              <${Section} root=${root} query=${query} go=${go} params=${params} />
+            <//>`;
+          })}
         <//>
       <//>`;
     }}

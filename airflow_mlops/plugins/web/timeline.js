@@ -3,7 +3,7 @@ import { C, React, html } from "./host.js";
 import { useData } from "./api.js";
 import { sentence } from "./format.js";
 import { Gates } from "./gates.js";
-import { Chips, Go, Pager, Small, Span, Time, palette } from "./parts.js";
+import { Chips, Go, Pager, Small, Span, Time, palette, useWords } from "./parts.js";
 import { Empty, Read } from "./states.js";
 
 const LIMIT = 50;
@@ -16,11 +16,12 @@ const KINDS = [
   ["delivery", "Deliveries"],
 ];
 
-function Entry({ event }) {
+function Entry({ event, linkOf }) {
+  const words = useWords();
   const facts = [
     event.window && html`data of <${Span} window=${event.window} />`,
     event.by && `by ${event.by}`,
-    event.key && `model ${event.key}`,
+    event.key !== null && html`model <${Go} to=${linkOf?.(event.key)}>${event.key}<//>`,
     event.replay && "in a replay of the past",
   ].filter(Boolean);
   return html`<${C.Timeline.Item}>
@@ -30,10 +31,10 @@ function Entry({ event }) {
     <//>
     <${C.Timeline.Content} pb=${4} minW=${0}>
       <${C.Flex} gap=${2} wrap="wrap" align="baseline" justify="space-between">
-        <${C.Text} fontSize="sm" fontWeight="medium" overflowWrap="anywhere">${sentence(event.title)}<//>
+        <${C.Text} fontSize="sm" fontWeight="medium" overflowWrap="anywhere">${words(sentence(event.title))}<//>
         <${Small}><${Time} at=${event.at} /><//>
       <//>
-      ${event.sentence && html`<${C.Text} fontSize="sm" overflowWrap="anywhere">${event.sentence}<//>`}
+      ${event.sentence && html`<${C.Text} fontSize="sm" overflowWrap="anywhere">${words(event.sentence)}<//>`}
       <${C.Flex} gap=${3} wrap="wrap" fontSize="xs" color="fg.muted" align="baseline">
         ${facts.map((fact, i) => html`<span key=${i}>${fact}</span>`)}
         ${event.link && html`<${Go} to=${event.link}>run<//>`}
@@ -48,8 +49,9 @@ function Entry({ event }) {
   <//>`;
 }
 
-export function Events({ events }) {
-  return html`<${C.Timeline.Root} size="sm" variant="subtle">${events.map((event) => html`<${Entry} key=${event.id} event=${event} />`)}<//>`;
+/** `linkOf(key)`: where the story of a fleet's key is. */
+export function Events({ events, linkOf }) {
+  return html`<${C.Timeline.Root} size="sm" variant="subtle">${events.map((event) => html`<${Entry} key=${event.id} event=${event} linkOf=${linkOf} />`)}<//>`;
 }
 
 export default function Timeline({ query }) {
@@ -67,7 +69,7 @@ export default function Timeline({ query }) {
         data.events.length === 0
           ? html`<${Empty} title="Nothing has happened yet">With its first training a pipeline begins to have a story.<//>`
           : html`<${C.Box}>
-              <${Events} events=${data.events} />
+              <${Events} events=${data.events} linkOf=${(key) => `?${new URLSearchParams({ key })}`} />
               <${Pager} ...${data} onOffset=${setOffset} />
             <//>`}
     <//>
