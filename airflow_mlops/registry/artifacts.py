@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -17,6 +17,7 @@ from airflow_mlops.registry.formats import (
     MAX_BYTES,
     PICKLES,
     TRUSTED_TYPES,
+    check_archive,
     dump_bytes,
     dump_model,
     foreign_types,
@@ -24,6 +25,8 @@ from airflow_mlops.registry.formats import (
     load_signed,
     untrusted_types,
 )
+from airflow_mlops.registry.kind_reader import KindReader
+from airflow_mlops.registry.kinds import Kind, join, split
 from airflow_mlops.registry.lineage import thread_counts
 from airflow_mlops.registry.packs import PACK, PackReader, packs_of, write_pack
 from airflow_mlops.registry.signing import Signer, Verifier
@@ -64,14 +67,17 @@ def store_models(
     models: Sequence[tuple[str, bytes]],
     *,
     prepare: dict[str, Any] | None,
+    kinds: Mapping[str, Kind] | None = None,
     signer: Signer | None = None,
     pipeline: str = "",
 ) -> dict[str, dict[str, Any]]:
     """Store models of a fleet in packs.
 
-    :param models: key and bytes (:func:`~airflow_mlops.registry.formats.dump_bytes`) of each; packs follow their order.
+    :param models: key and bytes of each (:func:`~airflow_mlops.registry.formats.dump_bytes`, or
+        :meth:`~airflow_mlops.registry.kinds.KindWriter.dump`); packs follow their order.
     :param prepare: what :func:`store_model` returned of the fitted preparation that goes before each of them, stored
         as the ``pipeline``'s without a key; None: they are whole.
+    :param kinds: of those that are entries, by sha256.
     :param signer: signs each, with its preparation, as the model of ``pipeline`` and its key.
     :return: by key ``{"digest", "bytes", "pack", "entry"}`` and, where it is signed, ``signature``. With ``format``
         (``pack``), ``prepare`` and ``environment``, which all have in common, that is the model info of a record.
@@ -79,7 +85,7 @@ def store_models(
     """
     found: dict[str, dict[str, Any]] = {}
     for part in packs_of(models):
-        pack = write_pack(store, part)
+        pack = write_pack(store, part, kinds)
         for entry, (key, data) in enumerate(part):
             if key in found:
                 raise ValueError(f"there are two models of {key!r}")
@@ -199,15 +205,16 @@ class _Packed:
 
     def __init__(self, store: Store, trusted: Sequence[str], verifier: Verifier | None, max_bytes: int) -> None:
         self._store, self._trusted, self._verifier, self._max_bytes = store, trusted, verifier, max_bytes
-        self._packs = PackReader(store)
+        self._packs, self._kinds = PackReader(store), KindReader(trusted, max_bytes)
         self._prepared: dict[tuple[bytes, str | None], Any] = {}
 
     def fetch(self, info: dict[str, Any], pipeline: str | None, key: str | None) -> Any:
         """Load a model with its preparation before it."""
-        data, _ = _packed_bytes(self._packs, info, self._verifier, pipeline, key, self._max_bytes)
+        kind, data, _ = _packed(self._packs, info, self._verifier, pipeline, key, self._max_bytes)
         prepare = info["prepare"] and self._prepare(info["prepare"], pipeline)
-        model = load_model(data, trusted=self._trusted, max_bytes=self._max_bytes)
-        return _composed(prepare, model)
+        if kind is None:
+            return _composed(prepare, load_model(data, trusted=self._trusted, max_bytes=self._max_bytes))
+        return _composed(prepare, self._kinds.load(kind, data))
 
     def _prepare(self, info: dict[str, Any], pipeline: str | None) -> Any:
         said = canonical_json(info), pipeline
@@ -219,18 +226,18 @@ class _Packed:
         return self._prepared[said]
 
 
-def _packed_bytes(
+def _packed(
     packs: PackReader,
     info: dict[str, Any],
     verifier: Verifier | None,
     pipeline: str | None,
     key: str | None,
     max_bytes: int,
-) -> tuple[bytes, str | None]:
-    """The skops bytes of a model in a pack, with size, key, digest and signature verified, and who signed it."""
+) -> tuple[Kind | None, bytes, str | None]:
+    """Kind and bytes of a model in a pack, with size, key, digest and signature verified, and who signed it."""
     _check_info(info, verifier or Verifier(), max_bytes)
-    data = packs.read(info, key, pipeline=pipeline or "", max_bytes=max_bytes)
-    return data, (verifier or Verifier()).check(info, pipeline=pipeline, key=key)
+    kind, data = packs.parts(info, key, pipeline=pipeline or "", max_bytes=max_bytes)
+    return kind, data, (verifier or Verifier()).check(info, pipeline=pipeline, key=key)
 
 
 def _composed(prepare: Any, model: Any) -> Any:
@@ -258,12 +265,12 @@ def fetch_model_file(
     :raises UntrustedArtifact: as :func:`fetch_model`.
     """
     if info.get("format") == PACK:
-        data, signed_by = _packed_bytes(PackReader(store), info, verifier, pipeline, key, max_bytes)
-        path.write_bytes(data)
+        kind, data, signed_by = _packed(PackReader(store), info, verifier, pipeline, key, max_bytes)
+        path.write_bytes(data if kind is None else join(kind, data, max_bytes=max_bytes))
         return signed_by
     _check_info(info, verifier or Verifier(), max_bytes)
     get_blob_file(store, info["digest"], path)
-    return _verify(path, info, verifier or Verifier(), pipeline, key)
+    return _verify(path.stat().st_size, info, verifier or Verifier(), pipeline, key)
 
 
 def open_model(
@@ -282,12 +289,14 @@ def open_model(
     """
     path = Path(path)
     _check_info(info, verifier or Verifier(), MAX_BYTES)
-    digest = file_digest(path)
+    digest, size = file_digest(path), path.stat().st_size
+    if digest != info["digest"] and info["format"] == PACK:
+        digest, size = _entry_of(path) or (digest, size)
     if digest != info["digest"]:
         raise CorruptObject(
             f"the model file {path} is not the one that was registered: its sha256 is {digest}", hint=_RECORD_HINT
         )
-    signed_by = _verify(path, info, verifier or Verifier(), pipeline, key)
+    signed_by = _verify(size, info, verifier or Verifier(), pipeline, key)
     model = _load(path, info, verifier, signed_by, trusted, MAX_BYTES)
     if info["format"] != PACK or info["prepare"] is None:
         return model
@@ -384,10 +393,17 @@ def _check_size(size: int, max_bytes: int) -> None:
         )
 
 
-def _verify(path: Path, info: dict[str, Any], verifier: Verifier, pipeline: str | None, key: str | None) -> str | None:
-    if path.stat().st_size != info["bytes"]:
+def _entry_of(path: Path) -> tuple[str, int] | None:
+    """Sha256 and size of the entry that a pack has of a model's file; ``None`` where the file is no such model's."""
+    check_archive(f"the model file {path}", path, MAX_BYTES)
+    parts = split(path.read_bytes())
+    return parts and (hashlib.sha256(parts[1]).hexdigest(), len(parts[1]))
+
+
+def _verify(size: int, info: dict[str, Any], verifier: Verifier, pipeline: str | None, key: str | None) -> str | None:
+    if size != info["bytes"]:
         raise UntrustedArtifact(
-            f"the model's file has {path.stat().st_size:,} bytes and its record says {info['bytes']:,}",
+            f"the model's file has {size:,} bytes and its record says {info['bytes']:,}",
             hint=_RECORD_HINT,
         )
     return verifier.check(info, pipeline=pipeline, key=key)

@@ -166,7 +166,7 @@ def load_model(
     :raises UntrustedArtifact: when the file is too large, damaged, or holds a type that is not trusted.
     """
     name, file = _opened(source)
-    _check_archive(name, file, max_bytes)
+    check_archive(name, file, max_bytes)
     allowed = {*TRUSTED_TYPES, *trusted}
     try:
         unknown = untrusted_types(file)
@@ -237,7 +237,7 @@ def _importable(dotted: str) -> bool:
     return hasattr(sys.modules.get(module), attribute)
 
 
-def _check_archive(name: str, file: Path | BinaryIO, max_bytes: int) -> None:
+def check_archive(name: str, file: Path | BinaryIO, max_bytes: int) -> None:
     """Refuse a zip bomb by what its directory announces (zipfile never unpacks more), and names skops does not write.
 
     :raises UntrustedArtifact: it is too large, no zip, or an entry is there twice or lies in a folder.

@@ -8,6 +8,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,16 +27,32 @@ def rewrite(source: IO[bytes], target: IO[bytes]) -> bytes:
     """
     with zipfile.ZipFile(source) as old:
         tree = json.loads(old.read(SCHEMA))
-        numbering = _Numbering()
+        numbering = Numbering()
         numbering.apply(tree)
         schema = json.dumps(tree, separators=(",", ":")).encode()
-        plain = len(numbering.files) < 2**16 - 1 and sum(i.file_size for i in old.infolist()) + len(schema) < _PLAIN
-        with (_Plain if plain else _Large)(target) as new:
-            for before, after in numbering.files.items():
-                data = old.read(before)
-                new.add(after, _settled(data) if after.endswith(".npy") else data)
-            new.add(SCHEMA, schema)
+        size = sum(i.file_size for i in old.infolist())
+        files = ((after, _read(old, before)) for before, after in numbering.files.items())
+        write_zip(target, files, schema, many=len(numbering.files), size=size)
     return schema
+
+
+def write_zip(target: IO[bytes], files: Iterable[tuple[str, bytes]], schema: bytes, *, many: int, size: int) -> None:
+    """Write a skops file.
+
+    :param files: name and contents of each.
+    :param many: how many they are.
+    :param size: about how many bytes they have.
+    """
+    plain = many < 2**16 - 1 and size + len(schema) < _PLAIN
+    with (_Plain if plain else _Large)(target) as new:
+        for name, data in files:
+            new.add(name, data)
+        new.add(SCHEMA, schema)
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    data = archive.read(name)
+    return _settled(data) if name.endswith(".npy") else data
 
 
 class _Plain:
@@ -90,7 +107,7 @@ class _Large:
         self._archive.close()
 
 
-class _Numbering:
+class Numbering:
     """Numbers for objects and names for files, by where they first appear in the tree."""
 
     def __init__(self) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
-from airflow_mlops.ml.fleet.training import Row
+from airflow_mlops.ml.fleet.training import Row, Trained
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 
-_ROWS = b"airflow_mlops.rows"
+_ROWS, _KINDS = b"airflow_mlops.rows", b"airflow_mlops.kinds"
 _MOST, _LEAST, _A_SHARD = 128, 32, 16
-
-Models = list[tuple[str, bytes]]
 
 
 def chunk_size(keys: int) -> int:
@@ -37,31 +35,37 @@ class Chunks:
     def _key(self, number: int) -> str:
         return layout.fleet_chunk(self._pipeline, self._run, self._shard, number)
 
-    def save(self, number: int, rows: Sequence[Row], models: Models) -> None:
+    def save(self, number: int, done: Trained) -> None:
         """Write a chunk: one object, there as a whole or not at all."""
         table = pa.table(
             {
-                "key": pa.array([k for k, _ in models], pa.string()),
-                "model": pa.array([m for _, m in models], pa.large_binary()),
+                "key": pa.array([k for k, _ in done.models], pa.string()),
+                "model": pa.array([m for _, m in done.models], pa.large_binary()),
             }
-        ).replace_schema_metadata({_ROWS: json.dumps(rows, allow_nan=False).encode()})
+        ).replace_schema_metadata(
+            {
+                _ROWS: json.dumps(done.rows, allow_nan=False).encode(),
+                _KINDS: json.dumps({digest: kind.decode() for digest, kind in done.kinds.items()}).encode(),
+            }
+        )
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_page_checksum=True)
         self._store.put(self._key(number), sink.getvalue())
 
-    def load(self, number: int) -> tuple[list[Row], Models] | None:
+    def load(self, number: int) -> Trained | None:
         """Read a chunk; ``None`` where it is not done, or not readable."""
         try:
             data = self._store.get(self._key(number))
             table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
             rows: list[Row] = json.loads(table.schema.metadata[_ROWS])
+            kinds = {digest: kind.encode() for digest, kind in json.loads(table.schema.metadata[_KINDS]).items()}
         except ObjectNotFound:
             return None
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
             return None  # it is done again
-        return rows, list(zip(table["key"].to_pylist(), table["model"].to_pylist(), strict=True))
+        return Trained(rows, list(zip(table["key"].to_pylist(), table["model"].to_pylist(), strict=True)), kinds)
 
-    def every(self, count: int) -> Iterator[tuple[list[Row], Models]]:
+    def every(self, count: int) -> Iterator[Trained]:
         """Yield all chunks in order.
 
         :raises CorruptObject: one that was saved cannot be read.

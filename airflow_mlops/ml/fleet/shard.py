@@ -21,12 +21,12 @@ from airflow_mlops.ml.candidate import featured
 from airflow_mlops.ml.estimators import build_estimator
 from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.fleet.champions import ask_champions
-from airflow_mlops.ml.fleet.chunks import Chunks, Models, chunk_size
+from airflow_mlops.ml.fleet.chunks import Chunks, chunk_size
 from airflow_mlops.ml.fleet.judging import needs_labels
 from airflow_mlops.ml.fleet.partition import Log, bounds_of, read_shard
 from airflow_mlops.ml.fleet.plan import Plan
 from airflow_mlops.ml.fleet.prepare import matrix
-from airflow_mlops.ml.fleet.training import Chunk, Row, Settings, labels, train_chunk
+from airflow_mlops.ml.fleet.training import Chunk, Row, Settings, Trained, labels, train_chunk
 from airflow_mlops.ml.preprocessing import categorical_positions
 from airflow_mlops.ml.splitting import Splitter
 from airflow_mlops.ml.wear import Wear
@@ -136,15 +136,20 @@ def _register(
     store: Store,
     registry: Registry,
     plan: Plan,
-    made: Sequence[tuple[list[Row], Models]],
+    made: Sequence[Trained],
     trust: Trust,
     op_id: str,
 ) -> list[Row]:
     """Pack the models, register them in one commit, and return the rows with what they became."""
-    by_key = {row["key"]: row for rows, _ in made for row in rows}
-    models = [model for _, models in made for model in models]
-    prepare = get_json(store, plan.of)["model"]["prepare"]
-    infos = store_models(store, models, prepare=prepare, signer=trust.signer, pipeline=plan.pipeline)
+    by_key = {row["key"]: row for done in made for row in done.rows}
+    infos = store_models(
+        store,
+        [model for done in made for model in done.models],
+        kinds={digest: kind for done in made for digest, kind in done.kinds.items()},
+        prepare=get_json(store, plan.of)["model"]["prepare"],
+        signer=trust.signer,
+        pipeline=plan.pipeline,
+    )
     records = {
         key: {
             "of": plan.of,
@@ -251,12 +256,12 @@ class _Work:
         """Train chunks, and save each as soon as it is done."""
         keys = len(self._bounds)
         finished = keys - sum(len(self.chunk(number).bounds) for number in numbers)
-        for number, (rows, models) in self._trained(numbers, processes):
-            chunks.save(number, rows, models)
-            finished += len(rows)
+        for number, done in self._trained(numbers, processes):
+            chunks.save(number, done)
+            finished += len(done.rows)
             log("%s of %s keys trained", f"{finished:,}", f"{keys:,}")
 
-    def _trained(self, numbers: Sequence[int], processes: int) -> Iterator[tuple[int, tuple[list[Row], Models]]]:
+    def _trained(self, numbers: Sequence[int], processes: int) -> Iterator[tuple[int, Trained]]:
         if processes == 1 or len(numbers) == 1:
             for number in numbers:
                 yield number, train_chunk(self.settings, self.chunk(number))

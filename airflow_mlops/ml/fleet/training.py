@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import random
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
 from airflow_mlops.config.models import Evaluate
 from airflow_mlops.exceptions import DataError, EvaluationError, MLOpsError, TargetError, TrainingError
@@ -22,7 +23,7 @@ from airflow_mlops.ml.holdout import predict
 from airflow_mlops.ml.metrics import Predictions, Task
 from airflow_mlops.ml.privacy import told
 from airflow_mlops.ml.wear import Wear
-from airflow_mlops.registry.artifacts import dump_bytes
+from airflow_mlops.registry.kinds import KindWriter
 
 FAILED = "failed"
 
@@ -90,13 +91,28 @@ class Chunk:
 Row = dict[str, Any]
 
 
-def train_chunk(settings: Settings, chunk: Chunk) -> tuple[list[Row], list[tuple[str, bytes]]]:
+@dataclass(frozen=True)
+class Trained:
+    """What a chunk came to.
+
+    :param rows: one for each key.
+    :param models: key and bytes of those that have a model, as :func:`~airflow_mlops.registry.artifacts.store_models`
+        takes them.
+    :param kinds: of those bytes that are entries, by sha256.
+    """
+
+    rows: list[Row]
+    models: list[tuple[str, bytes]]
+    kinds: dict[str, bytes]
+
+
+def train_chunk(settings: Settings, chunk: Chunk) -> Trained:
     """Fit, score and judge the models of a chunk, key by key; a key that fails is a row that says why.
 
     Seeds ``random`` and ``numpy.random`` before each key, so that none depends on the ones before it.
 
     :return: a row for each key (``key, status, reason, champion, train_rows, holdout_rows, metrics, champion_metrics,
-        p_value, seconds``) and, of those that have a model, the model's bytes.
+        p_value, seconds``), and the models.
     """
     judge = Judge(
         settings.evaluate.gates,
@@ -106,8 +122,8 @@ def train_chunk(settings: Settings, chunk: Chunk) -> tuple[list[Row], list[tuple
         blocks=settings.blocks,
         wear=settings.wear,
     )
-    rows: list[Row] = []
-    models: list[tuple[str, bytes]] = []
+    done = Trained([], [], {})
+    writer = KindWriter(done.kinds)
     for key, place in chunk.bounds.items():
         started = time.perf_counter()
         champion = chunk.champions.get(key)
@@ -115,16 +131,16 @@ def train_chunk(settings: Settings, chunk: Chunk) -> tuple[list[Row], list[tuple
         try:
             if key in chunk.problems:
                 raise DataError(chunk.problems[key])
-            model, more = _train(settings, judge, chunk, key, place, champion)
+            model, more = _train(settings, judge, writer, chunk, key, place, champion)
         except Exception as e:  # one bad key never fails its shard; what it was is in the result, key by key
             row |= {"status": FAILED, "reason": _why(e, settings.private), "train_rows": 0, "holdout_rows": 0}
             if not isinstance(e, MLOpsError):
                 logging.getLogger(__name__).warning("Key %s failed", key, exc_info=None if settings.private else e)
         else:
-            models.append((key, model))
+            done.models.append((key, model))
             row |= more
-        rows.append(row | {"seconds": round(time.perf_counter() - started, 4)})
-    return rows, models
+        done.rows.append(row | {"seconds": round(time.perf_counter() - started, 4)})
+    return done
 
 
 def _why(error: Exception, private: Sequence[str]) -> str:
@@ -132,14 +148,20 @@ def _why(error: Exception, private: Sequence[str]) -> str:
 
 
 def _train(
-    settings: Settings, judge: Judge, chunk: Chunk, key: str, place: slice, champion: Champion | None
+    settings: Settings,
+    judge: Judge,
+    writer: KindWriter,
+    chunk: Chunk,
+    key: str,
+    place: slice,
+    champion: Champion | None,
 ) -> tuple[bytes, Row]:
     held, y, inputs = chunk.holdout[place], chunk.y[place], chunk.inputs[place]
     fitted, target = ~held, chunk.target[place]
     _check(settings, y, fitted)
     random.seed(settings.seed)
     np.random.seed(settings.seed)
-    model = clone(settings.estimator)
+    model = copy.deepcopy(settings.estimator)  # it is not fitted: the same as a clone, sooner
     with warnings.catch_warnings():
         # Of thousands of fits, each would say the same.
         warnings.simplefilter("ignore")
@@ -152,7 +174,7 @@ def _train(
         said = predictions_of(
             predict("candidate", model, inputs[held], ordered=settings.classes, labels=judge.needs_labels), "candidate"
         )
-    data = dump_bytes(model)
+    data = writer.dump(model)
     if champion is not None and champion.problem is not None:
         raise EvaluationError(f"champion v{champion.version} cannot be compared with: {champion.problem}")
     judged = judge.judge(

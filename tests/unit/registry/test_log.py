@@ -348,7 +348,7 @@ def test_the_worked_example_of_the_format() -> None:
 
 
 def test_a_store_is_read_by_the_program_on_the_page(tmp_path: Path) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    program, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     store = LocalStore(tmp_path)
     registry = Registry(store, "churn")
     digests = [hashlib.sha256(bytes([i])).hexdigest() for i in range(4)]
