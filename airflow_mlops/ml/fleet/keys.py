@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -52,7 +53,9 @@ def key_of(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
                 f"of them row {int((codes < 0).argmax()) + 1} of its batch",
                 hint="drop or repair them, or expect_column_values_to_not_be_null with on_failure: quarantine",
             )
-        texts = np.array([_text(v) for v in values] or [""], dtype=object)
+        texts = np.array(
+            [*map(_text, values if isinstance(values, np.ndarray) else values.tolist())] or [""], dtype=object
+        )
         parts.append(pd.Series(texts[codes], index=frame.index, dtype=object))
     keys = parts[0]
     for part in parts[1:]:
@@ -69,6 +72,8 @@ def _textual(values: pd.Series) -> bool:
     return not (pd.api.types.is_numeric_dtype(values) or values.dtype.kind in "mM")
 
 
+# The same values come with each batch of rows. 1, 1.0 and True are equal, and not the same text.
+@lru_cache(maxsize=2**17, typed=True)
 def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -73,11 +73,9 @@ class Counts:
         self.group_of: dict[str, str] = {}
         for batch in snapshot.batches(store, present(snapshot.columns, key_columns(fleet))):
             keys, groups = keyed(batch, fleet)
-            values, counts = np.unique(keys, return_counts=True)
-            self.keys.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            self.keys.update(_counted(keys))
             if groups is not None:
-                values, counts = np.unique(groups, return_counts=True)
-                self.groups.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+                self.groups.update(_counted(groups))
                 first = pd.Series(groups, index=keys).groupby(level=0).first()
                 for key, group in first.items():
                     self.group_of.setdefault(str(key), group)
@@ -85,6 +83,12 @@ class Counts:
     def parent(self, key: str) -> str:
         """The key of the parent that serves a key."""
         return self.group_of.get(key, ALL)
+
+
+def _counted(values: np.ndarray) -> dict[str, int]:
+    """How often each text is there."""
+    codes, found = pd.factorize(values)
+    return dict(zip(found.tolist(), np.bincount(codes, minlength=len(found)).tolist(), strict=True))
 
 
 def present(columns: Collection[str], wanted: Sequence[str]) -> list[str]:
@@ -219,7 +223,15 @@ class Spool:
         """Write a file's rows in the order of their places; return its path, and how many rows each place has."""
         table, place = self.table(number)
         path = self._folder / f"{number}.parquet"
-        pq.write_table(table.replace_schema_metadata(None), path, compression="zstd", write_page_checksum=True)
+        pq.write_table(
+            table.replace_schema_metadata(None),
+            path,
+            compression="zstd",
+            # Nobody looks for rows in it, and a dictionary of numbers costs more than it saves.
+            use_dictionary=[field.name for field in table.schema if not pa.types.is_primitive(field.type)],
+            write_statistics=False,
+            write_page_checksum=True,
+        )
         return path, np.bincount(place, minlength=keys)
 
     def table(self, number: int) -> tuple[pa.Table, np.ndarray]:
