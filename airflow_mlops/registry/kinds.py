@@ -235,7 +235,7 @@ class Look:
             return self.of(value.get_state(legacy=False))
         if kind is np.random.Generator:
             return self.of(value.bit_generator.state) and self.of(value.bit_generator.seed_seq.state)
-        if _plain(kind):  # type: ignore[arg-type] - mypy takes a metaclass for one that has no hash
+        if _plain(kind):  # type: ignore[arg-type]
             return self.of(value.__getstate__())
         if kind.__module__.startswith("sklearn.") and not kind.__flags__ & _HEAP:
             _, args, *state = value.__reduce__()
