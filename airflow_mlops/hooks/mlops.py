@@ -187,11 +187,15 @@ class MLOpsHook(BaseHook):
 
     @cached_property
     def _s3_client(self) -> Any:
+        return self._new_s3_client()
+
+    def _new_s3_client(self, *, impatient: bool = False) -> Any:
         from botocore.config import Config
 
         session, endpoint, region = self._aws_session(self._settings["aws_conn_id"])
         # Bounded waits and few tries: an unreachable store is the task's retry, not an hour's silence.
-        config = Config(connect_timeout=5, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
+        seconds, tries = (10, 1) if impatient else (60, 3)
+        config = Config(connect_timeout=5, read_timeout=seconds, retries={"max_attempts": tries, "mode": "standard"})
         return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
 
     def _s3_filesystem(self, conn_id: str) -> Any:
@@ -208,11 +212,17 @@ class MLOpsHook(BaseHook):
             options |= {"endpoint_override": host, "scheme": scheme or "https"}
         return S3FileSystem(**options)
 
-    def store(self) -> Store:
-        """Open the store."""
+    def store(self, *, impatient: bool = False) -> Store:
+        """Open the store.
+
+        :param impatient: for who would rather be told soon that it does not answer: a page, not a task.
+        """
         from airflow_mlops.store import open_store
 
-        return open_store(self.store_uri, s3_client=self._s3_client if self.store_uri.startswith("s3://") else None)
+        if not self.store_uri.startswith("s3://"):
+            return open_store(self.store_uri)
+        client = self._new_s3_client(impatient=True) if impatient else self._s3_client
+        return open_store(self.store_uri, s3_client=client)
 
     def files(self, *uris: str | None) -> Files:
         """Open the user's data; S3 is connected only where one of ``uris`` or the data root is on S3."""

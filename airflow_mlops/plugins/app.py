@@ -78,7 +78,7 @@ def _key(kind: str, dag_id: str, digest: str) -> str:
 
 
 def _open_store() -> Store:
-    return MLOpsHook().store()
+    return MLOpsHook().store(impatient=True)
 
 
 _HEADERS = {

@@ -50,7 +50,7 @@ _HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nos
 
 
 def _open_store() -> Store:
-    return MLOpsHook().store()
+    return MLOpsHook().store(impatient=True)
 
 
 def _answer(request: Request, found: BaseModel) -> Response:
