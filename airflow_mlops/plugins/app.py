@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import html
 import logging
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import requires_access_dag, requires_access_view
@@ -28,10 +29,13 @@ from starlette.exceptions import HTTPException
 from airflow_mlops.exceptions import CorruptObject, MLOpsError, ObjectNotFound
 from airflow_mlops.hooks.mlops import MLOpsHook
 from airflow_mlops.plugins.api.app import create_api
+from airflow_mlops.plugins.plugin import web_state
 from airflow_mlops.store import layout
 from airflow_mlops.store.trash import recovering
 
 if TYPE_CHECKING:
+    from starlette.types import Scope
+
     from airflow_mlops.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -187,11 +191,19 @@ async def _on_any_error(_: Request, error: Exception) -> Response:
 
 
 class _PageFiles(StaticFiles):
-    """The modules of the pages, asked for again each time: after an upgrade none is left from before."""
+    """The modules of the pages, below the name of their state (``/static/<state>/mlops.js``).
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "no-cache"
+    Browsers keep what they got under the present name. Under any other, as of another server while an upgrade goes on,
+    they ask again each time: none is left from before.
+    """
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        state, _, name = path.partition("/")
+        known = bool(re.fullmatch("[0-9a-f]{8}", state))
+        response = await super().get_response(name if known else path, scope)
+        # Edited while this server runs: it is another state already.
+        kept = known and state == web_state()
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if kept else "no-cache"
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 

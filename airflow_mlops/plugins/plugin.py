@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_mlops.links.reports import URL_PREFIX
 
-# Below the page's base URL, not from the host's root: Airflow may live under a prefix.
-STATIC = f"{URL_PREFIX.lstrip('/')}/static"
+
+def web_state() -> str:
+    """Names the state of the pages' files: another release, or an edited file, has another name.
+
+    By their sizes and times, not by what is in them: every process of Airflow that loads plugins asks.
+    """
+    web = Path(__file__).with_name("web")
+    told = []
+    for folder in (web, web / "vendor"):
+        with os.scandir(folder) as files:
+            told += [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files if f.is_file()]
+    told.sort()
+    return f"{zlib.crc32(chr(10).join(told).encode()):08x}"
+
+
+# Below the page's base URL, not from the host's root: Airflow may live under a prefix. The name of the files' state is
+# in their addresses, so that browsers keep them without asking again for each.
+STATIC = f"{URL_PREFIX.lstrip('/')}/static/{web_state()}"
 
 
 def _page(name: str, destination: str, **more: Any) -> dict[str, Any]:

@@ -45,10 +45,12 @@ function useSettled() {
   const navigate = Router.useNavigate();
   const { pathname, search, hash, state } = Router.useLocation();
   React.useEffect(() => {
-    if (settled) return;
+    if (settled) return undefined;
     settled = true;
     navigate({ pathname, search, hash }, { replace: true, state });
-    setReady(true);
+    // The page that is drawn anew is ready at once, and asks for its data; this one goes on only if it is left alone.
+    const timer = setTimeout(() => setReady(true), 200);
+    return () => clearTimeout(timer);
   }, []);
   return ready;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import tomllib
@@ -14,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from airflow_mlops.plugins.api import models
 from airflow_mlops.plugins.app import WEB, create_app
-from airflow_mlops.plugins.plugin import MLOpsPlugin
+from airflow_mlops.plugins.plugin import MLOpsPlugin, web_state
 
 ROOT = WEB.parents[2]
 OWN = sorted(WEB.glob("*.js"))
@@ -48,8 +49,8 @@ def test_the_module_sets_the_global_of_every_page() -> None:
 @pytest.mark.parametrize("url", sorted({app[key] for app in APPS for key in ("bundle_url", "icon", "icon_dark_mode")}))
 def test_what_airflow_loads_is_relative_and_there(url: str) -> None:
     assert not url.startswith(("/", "http"))  # relative to <base>, which knows the prefix
-    assert url.startswith("mlops/static/")
-    assert (WEB / url.removeprefix("mlops/static/")).is_file()
+    assert url.startswith(f"mlops/static/{web_state()}/")
+    assert (WEB / url.removeprefix(f"mlops/static/{web_state()}/")).is_file()
 
 
 @pytest.mark.parametrize("module", OWN, ids=ids)
@@ -101,8 +102,28 @@ def client() -> TestClient:
     return TestClient(create_app())
 
 
+def test_a_state_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "web" / "vendor").mkdir(parents=True)
+    module = tmp_path / "web" / "a.js"
+    monkeypatch.setattr("airflow_mlops.plugins.plugin.__file__", str(tmp_path / "plugin.py"))
+    names = []
+    for number, text in enumerate(("1", "2", "33")):
+        module.write_text(text)
+        os.utime(module, ns=(0, number))
+        names.append(web_state())
+    assert len(set(names)) == 3
+
+
 @pytest.mark.parametrize("path", ["mlops.js", "vendor/echarts.js", "icon.svg"])
+def test_what_airflow_loads_is_kept_by_the_browser(client: TestClient, path: str) -> None:
+    answer = client.get(f"/static/{web_state()}/{path}")
+    assert (answer.status_code, "immutable" in answer.headers["cache-control"]) == (200, True)
+    assert answer.content == (WEB / path).read_bytes()
+
+
+@pytest.mark.parametrize("path", ["mlops.js", "00000000/vendor/echarts.js", "icon.svg"])
 def test_files_are_served_without_a_session_and_asked_for_again(client: TestClient, path: str) -> None:
+    # Without the name of their state, or with that of another one: a server that is not upgraded yet, say.
     answer = client.get(f"/static/{path}")
     assert answer.status_code == 200
     assert answer.headers["content-type"].partition(";")[0] in ("text/javascript", "image/svg+xml")
@@ -111,6 +132,8 @@ def test_files_are_served_without_a_session_and_asked_for_again(client: TestClie
     assert again.status_code == 304
 
 
-@pytest.mark.parametrize("path", ["", "../app.py", "%2e%2e/app.py", "..%2fapp.py", "vendor", "none.js"])
+@pytest.mark.parametrize(
+    "path", ["", "../app.py", "%2e%2e/app.py", "..%2fapp.py", "vendor", "none.js", "00000000/../../app.py", "00000000"]
+)
 def test_nothing_but_the_files_is_served(client: TestClient, path: str) -> None:
     assert client.get(f"/static/{path}").status_code == 404
