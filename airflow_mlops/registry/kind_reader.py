@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 
 from airflow_mlops.exceptions import UntrustedArtifact
 from airflow_mlops.registry.formats import MAX_BYTES, load_model
-from airflow_mlops.registry.kinds import HINT, Entry, Kind, Look, is_value, join, read_entry
+from airflow_mlops.registry.kinds import HINT, Entry, Kind, Look, is_value, join, kind_of, read_entry
 
 Values = Sequence[Any]
 Arrays = Sequence[np.ndarray]
@@ -41,7 +40,7 @@ class KindReader:
 
         :raises UntrustedArtifact: as :func:`~airflow_mlops.registry.formats.load_model`, and for a damaged entry.
         """
-        digest = hashlib.sha256(kind).hexdigest()
+        digest = str(kind_of(entry))
         if digest not in self._known:
             model = load_model(join(kind, entry), trusted=self._trusted, max_bytes=self._max_bytes)
             self._known[digest] = _builder(kind, entry, model)

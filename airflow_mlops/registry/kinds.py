@@ -79,6 +79,8 @@ def join(kind: Kind, entry: Entry, *, max_bytes: int = MAX_BYTES) -> bytes:
     :param max_bytes: the most it may have.
     :raises UntrustedArtifact: the entry is damaged, of another kind, or too large.
     """
+    if (digest := hashlib.sha256(kind).hexdigest()) != kind_of(entry):
+        raise UntrustedArtifact(f"a model is of the kind {kind_of(entry)}, and this is {digest}", hint=HINT)
     try:
         said = json.loads(kind)
         values, arrays = read_entry(said, entry)

@@ -192,6 +192,9 @@ def test_an_entry_of_other_values_than_its_kind_is_refused() -> None:
     values, shapes = json.loads(entry[44 : 44 + struct.unpack_from("<I", entry, 40)[0]])
     reader = KindReader()
     reader.load(kind, entry)
+    for load in (KindReader().load, join):
+        with pytest.raises(UntrustedArtifact, match="of the kind"):
+            load(kind + b" ", entry)
     for bad in (
         edited(kind, entry, values[:-1]),
         edited(kind, entry, [*values, 1]),
