@@ -28,10 +28,10 @@ from airflow_mlops.registry.formats import (
 from airflow_mlops.registry.kind_reader import KindReader
 from airflow_mlops.registry.kinds import Kind, join, split
 from airflow_mlops.registry.lineage import thread_counts
+from airflow_mlops.registry.model_info import RECORD_HINT, check_format, check_info, check_size
 from airflow_mlops.registry.packs import PACK, PackReader, packs_of, write_pack
 from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.registry.version import Version
-from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import canonical_json, file_digest, get_blob_file, put_blob_file
 
@@ -42,7 +42,6 @@ __all__ = [
 ]  # fmt: skip
 
 _PACKAGES = ("airflow-mlops", "scikit-learn", "numpy", "pandas", "pyarrow", "skops", "apache-airflow")
-_RECORD_HINT = "its record was changed or was not written by this package: restore the store from a backup"
 
 
 def store_model(
@@ -108,13 +107,13 @@ def store_foreign(
     :raises UntrustedArtifact: for another format, a file that is too large, or one that runs code and is not signed.
     """
     path = Path(path)
-    _check_format(format)
+    check_format(format)
     if format in PICKLES and signer is None:
         raise UntrustedArtifact(
             f"{path} is a {format} file, which can run code when it is loaded: it is not stored without a signature",
             hint="set [mlops] signing_key_file or signing_key_conn_id, or save the model as skops",
         )
-    _check_size(path.stat().st_size, MAX_BYTES)
+    check_size(path.stat().st_size, MAX_BYTES)
     return _store(store, path, format, signer, pipeline, key)
 
 
@@ -174,7 +173,7 @@ def fetch_models(
         try:
             info = version.record.get("model") or {}
             if info.get("format") == PACK:
-                _check_info(info, verifier or Verifier(), max_bytes)
+                check_info(info, verifier or Verifier(), max_bytes)
             todo.append((info.get("pack") or "", info.get("entry") or 0, version))
         except MLOpsError as e:
             _tell(failed, version, e)
@@ -235,7 +234,7 @@ def _packed(
     max_bytes: int,
 ) -> tuple[Kind | None, bytes, str | None]:
     """Kind and bytes of a model in a pack, with size, key, digest and signature verified, and who signed it."""
-    _check_info(info, verifier or Verifier(), max_bytes)
+    check_info(info, verifier or Verifier(), max_bytes)
     kind, data = packs.parts(info, key, pipeline=pipeline or "", max_bytes=max_bytes)
     return kind, data, (verifier or Verifier()).check(info, pipeline=pipeline, key=key)
 
@@ -268,7 +267,7 @@ def fetch_model_file(
         kind, data, signed_by = _packed(PackReader(store), info, verifier, pipeline, key, max_bytes)
         path.write_bytes(data if kind is None else join(kind, data, max_bytes=max_bytes))
         return signed_by
-    _check_info(info, verifier or Verifier(), max_bytes)
+    check_info(info, verifier or Verifier(), max_bytes)
     get_blob_file(store, info["digest"], path)
     return _verify(path.stat().st_size, info, verifier or Verifier(), pipeline, key)
 
@@ -288,13 +287,13 @@ def open_model(
     :param prepare: of a model of a pack, the file of the preparation that goes before it.
     """
     path = Path(path)
-    _check_info(info, verifier or Verifier(), MAX_BYTES)
+    check_info(info, verifier or Verifier(), MAX_BYTES)
     digest, size = file_digest(path), path.stat().st_size
     if digest != info["digest"] and info["format"] == PACK:
         digest, size = _entry_of(path) or (digest, size)
     if digest != info["digest"]:
         raise CorruptObject(
-            f"the model file {path} is not the one that was registered: its sha256 is {digest}", hint=_RECORD_HINT
+            f"the model file {path} is not the one that was registered: its sha256 is {digest}", hint=RECORD_HINT
         )
     signed_by = _verify(size, info, verifier or Verifier(), pipeline, key)
     model = _load(path, info, verifier, signed_by, trusted, MAX_BYTES)
@@ -339,60 +338,6 @@ def _named(pipeline: str) -> str:
     return pipeline
 
 
-def _check_info(info: dict[str, Any], verifier: Verifier, max_bytes: int) -> None:
-    """Check what a record says about its model, before a byte of it is fetched."""
-    _check_format(info.get("format"), (FORMAT, *PICKLES, PACK))
-    if info["format"] == PACK:
-        _check_packed(info, verifier, max_bytes)
-    if info["format"] in PICKLES and not verifier.allow_pickle:
-        raise UntrustedArtifact(
-            f"the model is in the format {info['format']!r}, which can run code when it is loaded",
-            hint="store it as skops, or set [mlops] allow_pickle: then it is loaded if a trusted key signed it",
-        )
-    _check_digest(info, "digest", "its file")
-    size = info.get("bytes")
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise UntrustedArtifact("the model's record does not say how large its file is", hint=_RECORD_HINT)
-    _check_size(size, max_bytes)
-
-
-def _check_packed(info: dict[str, Any], verifier: Verifier, max_bytes: int) -> None:
-    """Check where a record says that its model lies, and what goes before it."""
-    _check_digest(info, "pack", "its pack")
-    entry, prepare = info.get("entry"), info.get("prepare", "")
-    if isinstance(entry, bool) or not isinstance(entry, int) or entry < 0:
-        raise UntrustedArtifact("the model's record does not say which entry of its pack it is", hint=_RECORD_HINT)
-    if prepare is None:
-        return
-    if not isinstance(prepare, dict):
-        raise UntrustedArtifact("the model's record does not say which preparation goes before it", hint=_RECORD_HINT)
-    _check_format(prepare.get("format"), (FORMAT,))
-    _check_info(prepare, verifier, max_bytes)
-
-
-def _check_digest(info: dict[str, Any], name: str, of: str) -> None:
-    try:
-        layout.blob(info[name])
-    except (KeyError, TypeError, ValueError) as e:
-        raise UntrustedArtifact(f"the model's record names no sha256 of {of}", hint=_RECORD_HINT) from e
-
-
-def _check_format(format: Any, known: tuple[str, ...] = (FORMAT, *PICKLES)) -> None:
-    if format not in known:
-        raise UntrustedArtifact(
-            f"the model is in the format {format!r}; this version knows {', '.join(known)}",
-            hint="upgrade airflow-mlops, or train again",
-        )
-
-
-def _check_size(size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise UntrustedArtifact(
-            f"the model's file has {size:,} bytes; the limit is {max_bytes:,}",
-            hint="train a smaller model (fewer or shallower trees)",
-        )
-
-
 def _entry_of(path: Path) -> tuple[str, int] | None:
     """Sha256 and size of the entry that a pack has of a model's file; ``None`` where the file is no such model's."""
     check_archive(f"the model file {path}", path, MAX_BYTES)
@@ -404,7 +349,7 @@ def _verify(size: int, info: dict[str, Any], verifier: Verifier, pipeline: str |
     if size != info["bytes"]:
         raise UntrustedArtifact(
             f"the model's file has {size:,} bytes and its record says {info['bytes']:,}",
-            hint=_RECORD_HINT,
+            hint=RECORD_HINT,
         )
     return verifier.check(info, pipeline=pipeline, key=key)
 
