@@ -1,0 +1,328 @@
+"""Drift of each key of a fleet against what its model was trained on, and of all keys together.
+
+A key's column drifts when its change is large (as for one model: ``monitor.drift.effect``, half of it for shares, two
+points for the missing rate) and significant over all tests of the fleet: by Benjamini & Hochberg's procedure (1995,
+*JRSS B* 57, 289-300) at most ``alpha`` of the alarms are expected to be false, and where nothing drifts anywhere the
+probability of a single alarm is at most ``alpha``. What each key has too few rows to show, all keys show together: the
+tests over all keys (key ``*``) belong to the same family.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.special import ndtri
+
+from airflow_mlops.config.models import Drift
+from airflow_mlops.exceptions import CorruptObject
+from airflow_mlops.ml.drift import MISSING_POINTS, critical_p
+from airflow_mlops.ml.drift_values import coded, to_numbers
+from airflow_mlops.ml.fleet.drift_tests import (
+    Found,
+    Side,
+    Together,
+    compare_categories,
+    compare_numbers,
+    compare_shares,
+    dependence,
+)
+from airflow_mlops.store import get_blob, put_blob
+from airflow_mlops.store.base import Store
+
+ALL_KEYS = "*"
+MOST_ROWS = 500
+"""Rows of a key and side that are compared: of more, so many at equal distances."""
+_NAMED = 5
+
+W1, CONSTANT, SHARE, MISSING = "W1", "share off the constant", "L∞", "missing rate"
+_SHIFT, _SHARE_OF_ALL = "shift over all keys", "share over all keys"
+_COLUMNS = ["key", "version", "column", "statistic", "effect", "threshold", "p_value", "reference_rows", "current_rows"]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some keys with the rows of both sides.
+
+    :param reference: rows ordered by key and then by time; ``reference_starts``, shape (keys + 1,): where each key's
+        rows begin, and the end. ``current`` and ``current_starts`` likewise.
+    :param versions: of each key, the version whose training rows these are.
+    :param kinds: column → ``number``, ``boolean`` or ``category``.
+    """
+
+    keys: Sequence[str]
+    versions: Sequence[int]
+    reference: pd.DataFrame
+    reference_starts: np.ndarray
+    current: pd.DataFrame
+    current_starts: np.ndarray
+    kinds: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class FleetDrift:
+    """What was found.
+
+    :param tests: a row for each test: ``key`` (``*``: over all keys), ``version`` (0 there), ``column``, ``statistic``,
+        ``effect``, ``threshold``, ``p_value``, ``reference_rows``, ``current_rows``, ``alarm``.
+    :param limit: the largest p-value that is significant over all of them; −1: none is.
+    :param compared: keys that had a test; ``few``: keys with too few rows for any.
+    """
+
+    verdict: str
+    sentence: str
+    tests: pd.DataFrame
+    limit: float
+    compared: int
+    few: int
+
+    @property
+    def drifted(self) -> list[str]:
+        """The keys with an alarm of their own."""
+        alarms = self.tests[self.tests["alarm"]]
+        return [key for key in alarms["key"].unique().tolist() if key != ALL_KEYS]
+
+    @property
+    def columns(self) -> list[dict[str, Any]]:
+        """For each column in how many of its keys it drifted, as the drift check of one model tells columns."""
+        told = []
+        for name, tests in self.tests.groupby("column", sort=False):
+            own = tests[tests["key"] != ALL_KEYS]
+            everywhere = bool(tests["alarm"][tests["key"] == ALL_KEYS].any())
+            keys, drifted = own["key"].nunique(), own.loc[own["alarm"], "key"].nunique()
+            words = f"{name}: drift in {drifted:,} of {keys:,} keys" + (", and in all together" if everywhere else "")
+            told.append(
+                {
+                    "name": str(name),
+                    "kind": "fleet",
+                    "statistic": "share of keys",
+                    "effect": drifted / keys if keys else 0.0,
+                    "p_value": float(tests["p_value"].min()),
+                    "drifted": bool(drifted or everywhere),
+                    "sentence": words,
+                    "threshold": None,
+                }
+            )
+        return told
+
+
+def check_fleet_drift(stretches: Iterable[Stretch], config: Drift) -> FleetDrift:
+    """Compare both sides of each key, a stretch of keys in memory at a time.
+
+    Rows of a key that hang together in time count as fewer, unless ``config.independent_rows``.
+    """
+    parts: list[pd.DataFrame] = []
+    everywhere = _Everywhere()
+    order: dict[str, int] = {}
+    few = compared = 0
+    for stretch in stretches:
+        made = _stretch(stretch, config, everywhere)
+        for name in stretch.kinds:
+            order.setdefault(name, len(order))
+        parts += made
+        tested = len(set().union(*(part["key"] for part in made)))
+        compared += tested
+        few += len(stretch.keys) - tested
+    over_all = everywhere.tests()
+    tests = pd.concat([*parts, over_all], ignore_index=True) if parts else over_all
+    limit = critical_p(tests["p_value"].tolist(), config.alpha, "bh")
+    tests["alarm"] = (tests["p_value"] <= limit) & (tests["effect"] >= tests["threshold"])
+    places = np.lexsort((tests["column"].map(order).to_numpy(), tests["key"].to_numpy()))
+    tests = tests.iloc[places].reset_index(drop=True)
+    return FleetDrift(*_told(tests, compared, few), tests, limit, compared, few)
+
+
+def _told(tests: pd.DataFrame, compared: int, few: int) -> tuple[str, str]:
+    tail = f"; {few:,} keys have too few rows" if few else ""
+    if not compared:
+        return "not_enough_data", f"not enough data: no key has rows enough{tail}"
+    alarms = tests[tests["alarm"]]
+    if alarms.empty:
+        return "no_drift", f"no drift in {compared:,} keys ({len(tests):,} tests){tail}"
+    own = alarms[alarms["key"] != ALL_KEYS]
+    over_all = alarms.loc[alarms["key"] == ALL_KEYS, "column"].unique().tolist()
+    worst = own.sort_values("p_value", kind="stable").drop_duplicates("key")
+    shown = [f"{r.key} ({r.column}, {r.statistic} {r.effect:.2g})" for r in worst.head(_NAMED).itertuples()]
+    more = f" and {len(worst) - _NAMED:,} more" if len(worst) > _NAMED else ""
+    head = [f"drift in {len(worst):,} of {compared:,} keys: {', '.join(shown)}{more}"] if shown else []
+    head += [f"drift over all keys in {', '.join(map(str, over_all))}"] if over_all else []
+    return "drift", "; ".join(head) + tail
+
+
+# --- one stretch -------------------------------------------------------------------------------
+
+
+def _stretch(stretch: Stretch, config: Drift, everywhere: _Everywhere) -> list[pd.DataFrame]:
+    both = stretch.reference_starts, stretch.current_starts
+    rows = [_thinned(starts) for starts in both]
+    kept = [np.concatenate([[0], np.cumsum(np.minimum(np.diff(starts), MOST_ROWS))]) for starts in both]
+    found: list[pd.DataFrame] = []
+    for column, kind in stretch.kinds.items():
+        values = _values(stretch, column, kind, everywhere)
+        ref, cur = (Side(v[r], s) for v, r, s in zip(values, rows, kept, strict=True))
+        missing = [side.values < 0 if kind == "category" else np.isnan(side.values) for side in (ref, cur)]
+        found += _gaps(stretch, column, (ref, cur), missing, config, everywhere)
+        ref, cur = ref.present(missing[0]), cur.present(missing[1])
+        n, m = np.diff(ref.starts), np.diff(cur.starts)
+        tested = np.minimum(n, m) >= config.min_rows
+        if not tested.any():
+            continue
+        factor = 1.0 if config.independent_rows else dependence(_marked(ref, kind))
+        if kind == "number":
+            of_all = everywhere.of(column, "", _SHIFT, config.effect)
+            one, name, limit = compare_numbers(ref, cur, tested, factor, of_all), W1, config.effect
+        else:
+            codes: dict[int, Together] = {}
+            one, name, limit = compare_categories(ref, cur, tested, factor, codes), SHARE, config.effect / 2
+            everywhere.take(column, codes, limit)
+        statistic = np.where(one.constant, CONSTANT, name)
+        found.append(_rows(stretch, column, statistic, np.where(one.constant, config.effect / 2, limit), one, n, m))
+    return found
+
+
+def _thinned(starts: np.ndarray) -> np.ndarray:
+    """Numbers of the rows that are compared."""
+    counts = np.diff(starts)
+    kept = np.minimum(counts, MOST_ROWS)
+    at = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
+    return np.repeat(starts[:-1], kept) + at * np.repeat(counts, kept) // np.repeat(np.maximum(kept, 1), kept)
+
+
+def _values(stretch: Stretch, column: str, kind: str, everywhere: _Everywhere) -> list[np.ndarray]:
+    frames = stretch.reference, stretch.current
+    sides = [f[column] if column in f else pd.Series(np.nan, index=f.index) for f in frames]
+    if kind == "category":
+        return [everywhere.codes(column, side).astype(np.float64) for side in sides]
+    return [to_numbers(side.astype(np.float64) if kind == "boolean" else side) for side in sides]
+
+
+def _marked(ref: Side, kind: str) -> Side:
+    """Numbers as they are; of categories whether the row has the one that its key has most often."""
+    if kind != "category":
+        return ref
+    key, width = ref.of_row, int(ref.values.max(initial=0)) + 1
+    cells, counts = np.unique(key * width + ref.values.astype(np.int64), return_counts=True)
+    owner, code = np.divmod(cells, width)
+    order = np.lexsort((-counts, owner))
+    first = order[np.concatenate([[True], np.diff(owner[order]) > 0])]
+    most = np.full(ref.keys, -1)
+    most[owner[first]] = code[first]
+    return Side((ref.values == most[key]).astype(np.float64), ref.starts)
+
+
+def _gaps(
+    stretch: Stretch,
+    column: str,
+    sides: tuple[Side, Side],
+    missing: Sequence[np.ndarray],
+    config: Drift,
+    everywhere: _Everywhere,
+) -> list[pd.DataFrame]:
+    ref, cur = sides
+    a, b = (np.bincount(s.of_row[gone], minlength=s.keys) for s, gone in zip(sides, missing, strict=True))
+    n, m = np.diff(ref.starts), np.diff(cur.starts)
+    tested = np.flatnonzero(np.minimum(n, m) >= config.min_rows)
+    if not len(tested) or not (a + b).any():
+        return []
+    factor = 1.0 if config.independent_rows else dependence(Side(missing[0].astype(np.float64), ref.starts))
+    of_all = everywhere.of(column, "", MISSING, MISSING_POINTS)
+    p = compare_shares((a[tested], b[tested]), (n[tested], m[tested]), factor, of_all)
+    found = Found(np.full(ref.keys, np.nan), np.full(ref.keys, np.nan), np.zeros(ref.keys, dtype=bool))
+    some = (a + b)[tested] > 0  # without a gap on either side there is nothing to test
+    keys = tested[some]
+    found.p_value[keys], found.effect[keys] = p[some], np.abs(a[keys] / n[keys] - b[keys] / m[keys])
+    return [_rows(stretch, column, np.full(ref.keys, MISSING), np.full(ref.keys, MISSING_POINTS), found, n, m)]
+
+
+def _rows(
+    stretch: Stretch,
+    column: str,
+    statistic: np.ndarray,
+    threshold: np.ndarray,
+    found: Found,
+    n: np.ndarray,
+    m: np.ndarray,
+) -> pd.DataFrame:
+    known = np.flatnonzero(~np.isnan(found.p_value))
+    keys, versions = np.asarray(stretch.keys, dtype=object), np.asarray(stretch.versions, dtype=np.int64)
+    columns = (
+        keys[known], versions[known], column, statistic[known], found.effect[known], threshold[known],
+        found.p_value[known], n[known], m[known],
+    )  # fmt: skip
+    return pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
+
+
+# --- all keys together -------------------------------------------------------------------------
+
+
+class _Everywhere:
+    """Adds up what each key says of each column, and keeps one code for each category of the fleet."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, dict[str, int]] = {}
+        self._sums: dict[tuple[str, str, str], tuple[Together, float]] = {}
+
+    def codes(self, column: str, values: pd.Series) -> np.ndarray:
+        """Codes of shape (rows,), −1 where missing."""
+        codes, texts = coded(values)
+        known = self._codes.setdefault(column, {})
+        return np.array([known.setdefault(text, len(known)) for text in texts] + [-1], dtype=np.int64)[codes]
+
+    def of(self, column: str, category: str, statistic: str, threshold: float) -> Together:
+        """The sum of one test."""
+        return self._sums.setdefault((column, category, statistic), (Together(), threshold))[0]
+
+    def take(self, column: str, codes: Mapping[int, Together], threshold: float) -> None:
+        """Take the sums of some keys' categories."""
+        for code, some in codes.items():
+            total = self.of(column, str(code), _SHARE_OF_ALL, threshold)
+            total.off += some.off
+            total.variance += some.variance
+            total.weighted += some.weighted
+            total.weight += some.weight
+
+    def tests(self) -> pd.DataFrame:
+        """A row for each column and statistic; of categories the least likely change, among as many as there are."""
+        found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+        for (column, _, statistic), (total, threshold) in self._sums.items():
+            change = total.change
+            if statistic == _SHIFT:
+                # P(current > reference) of two normal distributions that are so many σ apart.
+                change = math.sqrt(2) * float(ndtri(min(max(0.5 + change, 1e-9), 1 - 1e-9)))
+            found.setdefault((column, statistic), []).append((total.p_value, abs(change), threshold))
+        rows = []
+        for (column, statistic), tests in found.items():
+            p, effect, threshold = min(tests, key=lambda t: (t[0], -t[1]))
+            many = 1 if len(tests) == 2 else len(tests)
+            rows.append((ALL_KEYS, 0, column, statistic, effect, threshold, min(1.0, p * many), 0, 0))
+        return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+
+def put_tests(store: Store, tests: pd.DataFrame) -> str:
+    """Store a table of tests as Parquet and return its digest."""
+    sink = io.BytesIO()
+    table = pa.Table.from_pandas(tests, preserve_index=False).replace_schema_metadata(None)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return put_blob(store, sink.getvalue())
+
+
+def read_tests(store: Store, digest: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table of tests, or some of its columns.
+
+    :raises CorruptObject: it is damaged.
+    """
+    try:
+        data = io.BytesIO(get_blob(store, digest))
+        return pq.read_table(data, columns=columns, page_checksum_verification=True).to_pandas()
+    except pa.ArrowException as e:
+        raise CorruptObject(f"the table {digest} cannot be read: {e}", hint="run the check again") from e
