@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, TriggerRule
 
+from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.factory.approval import APPROVAL
 from airflow_mlops.factory.step_context import Step, StepContext
 
@@ -42,6 +43,7 @@ def _train(c: StepContext, task_id: str) -> Any:
         data=config.data.model_dump(mode="json", exclude_none=True),
         evaluate=config.evaluate.model_dump(mode="json", exclude_none=True),
         processes=fleet.processes if fleet else "auto",
+        watched=config.monitor is not None,
         map_index_template="{{ task.shard['label'] }}",
         doc_md=FLEET_STEPS[TRAIN][1],
         **c.common(fleet.resources if fleet else None),
@@ -133,6 +135,18 @@ def _publish(c: StepContext, task_id: str) -> BaseOperator:
         outlets=[c.assets.predictions],
         **c.common(c.config.deploy.batch.resources),
     )
+
+
+def fleet_check(name: str, config: PipelineConfig, arguments: dict[str, Any]) -> BaseOperator:
+    """The operator of a monitoring check of all keys.
+
+    :param name: ``drift`` or ``staleness``; a fleet has no others.
+    """
+    from airflow_mlops.operators import fleet_monitoring
+
+    if name == "drift":
+        return fleet_monitoring.FleetDriftCheckOperator(**arguments)
+    return fleet_monitoring.FleetStalenessCheckOperator(**arguments)
 
 
 FLEET_STEPS: dict[str, Step] = {

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import BaseOperator, TriggerRule
 
 from airflow_mlops.config.models import Retrain
+from airflow_mlops.factory.fleet_steps import fleet_check
 from airflow_mlops.factory.step_context import Step, StepContext
 
 
@@ -18,6 +19,8 @@ def _check(name: str) -> Callable[[StepContext, str], BaseOperator]:
         config = c.config
         arguments: dict[str, Any] = {"task_id": task_id, "data": config.data, "monitor": config.monitor}
         arguments |= c.common(config.monitor.resources if config.monitor else None)
+        if config.fleet is not None:
+            return fleet_check(name, config, arguments)
         if name == "quality":
             return monitoring.QualityCheckOperator(validate=config.validate_, **arguments)
         if name == "drift":
@@ -39,8 +42,15 @@ def _request(c: StepContext, task_id: str) -> BaseOperator:
     from airflow_mlops.operators.retrain import RequestRetrainOperator
 
     config = c.config
-    checks = {name: c.output(f"monitor.{name}") for name in ("drift", "performance") if f"monitor.{name}" in c.tasks}
-    return RequestRetrainOperator(
+    names = ["drift", "performance"]
+    request = RequestRetrainOperator
+    if config.fleet is not None:
+        from airflow_mlops.operators.fleet_monitoring import FleetRequestRetrainOperator
+
+        request = FleetRequestRetrainOperator
+        names.append("staleness")  # which says of each key how old its model is
+    checks = {name: c.output(f"monitor.{name}") for name in names if f"monitor.{name}" in c.tasks}
+    return request(
         task_id=task_id,
         checks=checks,
         retrain=config.retrain or Retrain(),

@@ -477,6 +477,17 @@ def capture_batches(store: Store, ref: dict[str, Any] | str) -> Iterator[pd.Data
 
     :raises CorruptObject: digest, page checksums or row count do not agree; what was yielded before is sound.
     """
+    for batch in arrow_batches(store, ref):
+        yield batch.to_pandas()
+
+
+def arrow_batches(
+    store: Store, ref: dict[str, Any] | str, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Like :func:`capture_batches`, as Arrow batches.
+
+    :param columns: only these.
+    """
     digest = ref if isinstance(ref, str) else ref["capture"]
     manifest = get_json(store, digest)
     rows = 0
@@ -485,9 +496,9 @@ def capture_batches(store: Store, ref: dict[str, Any] | str) -> Iterator[pd.Data
         get_blob_file(store, manifest["file"], path)
         try:
             with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as parquet:
-                for batch in parquet.iter_batches(2**16):
+                for batch in parquet.iter_batches(2**16, columns=None if columns is None else [*columns]):
                     rows += batch.num_rows
-                    yield batch.to_pandas()
+                    yield batch
         except (OSError, pa.ArrowInvalid) as e:
             raise CorruptObject(f"the capture {digest} cannot be read: {e}", hint="score this window again") from e
     if rows != manifest["rows"]:

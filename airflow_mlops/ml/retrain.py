@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.config.models import Retrain, length
 from airflow_mlops.config.types import parse_confirm
@@ -34,8 +34,11 @@ from airflow_mlops.ml.retrain_state import (
 )
 from airflow_mlops.registry.log import Log
 from airflow_mlops.registry.log import op_id as make_op_id
-from airflow_mlops.store import layout
+from airflow_mlops.store import get_json, layout
 from airflow_mlops.store.base import Store
+
+if TYPE_CHECKING:
+    from airflow_mlops.ml.fleet.due import Due
 
 STARTS = (*EVENT_STARTS, "schedule", "manual", "initial")
 
@@ -46,6 +49,7 @@ class Decision:
 
     :param reasons: what training is granted for; where it is not, all that asked.
     :param held: why it is not granted, some of ``cooldown``, ``budget``, ``waiting``, ``confirm``.
+    :param keys: of a fleet, digest of the keys that are to be trained.
     """
 
     granted: bool
@@ -53,6 +57,7 @@ class Decision:
     sentence: str
     reasons: list[str]
     held: list[str] = field(default_factory=list)
+    keys: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -87,7 +92,7 @@ class Ledger:
     """
 
     def __init__(self, store: Store, pipeline: str) -> None:
-        self.pipeline = pipeline
+        self.pipeline, self._store = pipeline, store
         self._log: Log[State] = Log(store, layout.ledger_prefix(pipeline), fold)
 
     def note(self, checks: Mapping[str, Checked], *, at: datetime, op_id: str, dry: bool = False) -> None:
@@ -111,6 +116,7 @@ class Ledger:
         checks: Mapping[str, Checked] | None = None,
         details: dict[str, Any] | None = None,
         dry: bool = False,
+        keys: Mapping[str, str] | None = None,
     ) -> Decision:
         """Ask for training because of ``reasons``; every answer is recorded.
 
@@ -124,6 +130,8 @@ class Ledger:
             and one finding confirm each other. A reason that is not among them was seen at ``at``.
         :param details: plain JSON kept with the request.
         :param dry: decide as usual but spend nothing: a replay that does not promote.
+        :param keys: of a fleet, by reason the digest of the keys that alarmed. Cool-down and confirmation are then
+            those of each key, and training is granted for the keys that pass both; the budget is the pipeline's.
         """
         when = _time(at)
         grant = f"grant-{make_op_id(self.pipeline, evidence, when.isoformat(), dry)[:12]}"
@@ -136,11 +144,19 @@ class Ledger:
                 "closes": [], "closes_because": "", "repeats": False,
             }  # fmt: skip
             if (before := state.requests.get((evidence, dry))) is not None:
-                return body | {key: before[key] for key in _ANSWER} | {"repeats": True}
-            counts = confirmations(state, {n: c for n, c in checked.items() if n in reasons}, config, dry=dry)
-            need = parse_confirm(config.confirm)[0] if config.confirm else 0
-            confirmed = [r for r in reasons if counts.get(r, need) >= need]
-            held, lost = refusals(state, when, config), None
+                return body | {key: before[key] for key in _ANSWER if key in before} | {"repeats": True}
+            held, lost = refusals(state, when, config, some_keys=keys is not None), None
+            due: Due | None = None
+            if keys is not None:
+                from airflow_mlops.ml.fleet.due import due as choose
+
+                due = choose(self._store, state, keys, checked, when, config, dry=dry)
+                counts, confirmed = due.confirmations, due.listed
+                held |= due.held
+            else:
+                counts = confirmations(state, {n: c for n, c in checked.items() if n in reasons}, config, dry=dry)
+                need = parse_confirm(config.confirm)[0] if config.confirm else 0
+                confirmed = [r for r in reasons if counts.get(r, need) >= need]
             if (waiting := state.open_grant()) is not None:
                 if when <= waiting.at or when < waiting.at + (length(config.cooldown) or timedelta()):
                     held["waiting"] = f"{waiting.id} of {short(waiting.at)} still waits for its training"
@@ -148,18 +164,23 @@ class Ledger:
                     lost = waiting.id
             if not reasons:
                 held = {"nothing": "nothing asks for training"}
-            elif not confirmed:
+            elif not confirmed and due is None:
                 held["confirm"] = "; ".join(f"{name} {counts[name]} of {need} confirmations" for name in reasons)
             body |= {"confirmations": counts, "held": [*held]}
             if held:
                 return body | {"granted": False, "grant": None, "sentence": f"suppressed: {'; '.join(held.values())}"}
             if lost and not dry:
                 body |= {"closes": [lost], "closes_because": f"{grant} of {short(when)} took its place"}
-            sentence = f"granted: training because of {_listed(confirmed)}, window until {short(when)}"
+            of = f" of {due.told}" if due is not None else ""
+            sentence = f"granted: training{of} because of {_listed(confirmed)}, window until {short(when)}"
+            if due is not None:
+                body |= {"keys": due.put(self._store)}
             return body | {"granted": True, "grant": grant, "sentence": sentence, "reasons": confirmed}
 
         body = self._log.append("request", decide, op_id=op_id).payload
-        return Decision(body["granted"], body["grant"], body["sentence"], body["reasons"], body["held"])
+        return Decision(
+            body["granted"], body["grant"], body["sentence"], body["reasons"], body["held"], body.get("keys")
+        )
 
     def ask_for_experiment(
         self, futile: Futile, *, reasons: Sequence[str], at: datetime, op_id: str, details: dict[str, Any] | None = None
@@ -222,6 +243,7 @@ class Ledger:
         op_id: str,
         evidence: str = "",
         dry: bool = False,
+        keys: str | None = None,
     ) -> Claim:
         """Decide whether ``run`` trains, and record it.
 
@@ -231,6 +253,8 @@ class Ledger:
             budget, and close a grant that waits for the same time or an earlier one.
         :param run: the run's id; a run that asks again gets its own answer again.
         :param evidence: for ``new_data``, names the data (its fingerprint or version).
+        :param keys: of a fleet, where no event started it: digest of the only keys that it trains. Their cool-down
+            begins, and a grant that waits goes on waiting.
         :raises RegistryError: for an unknown ``start``.
         """
         if start not in STARTS:
@@ -258,15 +282,16 @@ class Ledger:
             if (before := state.went.get((run, dry))) is not None:
                 return body | {k: before[k] for k in ("go", "sentence", "reasons")} | {"repeats": True}
             if start not in EVENT_STARTS:
+                body |= {"keys": keys} if keys else {}
                 waiting = state.open_grant()
-                if waiting is not None and waiting.at <= when and not dry:
+                if waiting is not None and waiting.at <= when and not dry and keys is None:
                     body |= {"closes": [waiting.id], "closes_because": f"run {run} trained ({start})"}
                 return body | {"go": True, "grant": None, "sentence": f"training: {_START_TEXT[start]}"}
             mine = state.grants.get(grant or "")
             if mine is not None:
-                body["reasons"] = mine.reasons
+                body |= {"reasons": mine.reasons} | ({"keys": mine.keys} if mine.keys else {})
             problem = _unclaimable(self.pipeline, grant, mine, dry)
-            if problem is None and mine is not None and (held := refusals(state, when, config)):
+            if problem is None and mine is not None and (held := self._refused(state, mine, when, config)):
                 problem = f"suppressed: {'; '.join(held.values())}"
                 body |= {"closes": [mine.id], "closes_because": problem, "held": [*held]}
             if problem or mine is None:
@@ -275,6 +300,18 @@ class Ledger:
 
         body = self._log.append("claim", decide, op_id=op_id).payload
         return Claim(body["go"], body["sentence"], body["reasons"], body["held"])
+
+    def _refused(self, state: State, grant: Grant, when: datetime, config: Retrain) -> dict[str, str]:
+        """Why a grant may not start its training now, by kind; of a fleet, the cool-down is that of its keys."""
+        if grant.keys is None:
+            return refusals(state, when, config)
+        from airflow_mlops.ml.fleet.due import resting
+
+        held = refusals(state, when, config, some_keys=True)
+        keys = get_json(self._store, grant.keys)
+        if len(resting(self._store, state, keys, when, config)) == len(keys):
+            held["cooldown"] = f"cool-down of all its {len(keys):,} keys"
+        return held
 
     def history(self) -> list[dict[str, Any]]:
         """All requests and claims, oldest first, as rows for a table.
@@ -296,7 +333,7 @@ class Ledger:
         ]
 
 
-_ANSWER = ("granted", "grant", "sentence", "reasons", "held", "confirmations")
+_ANSWER = ("granted", "grant", "sentence", "reasons", "held", "confirmations", "keys")
 _SHOWN = ("sentence", "reasons", "held", "confirmations", "grant", "run", "start", "dry", "repeats")
 _START_TEXT = {"schedule": "by the schedule", "manual": "started by a person", "initial": "there is no champion yet"}
 

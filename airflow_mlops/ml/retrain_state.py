@@ -19,12 +19,16 @@ UNCONFIRMED = ("new_data",)
 
 @dataclass
 class Grant:
-    """A yes that waits for its training, was taken by a run, or was closed."""
+    """A yes that waits for its training, was taken by a run, or was closed.
+
+    :param keys: of a fleet, digest of the keys that it is about; ``None``: of all that there is.
+    """
 
     id: str
     at: datetime
     reasons: list[str]
     dry: bool
+    keys: str | None = None
     taken_by: str | None = None
     closed: str | None = None
 
@@ -40,7 +44,8 @@ class Checked:
 
     :param about: what it judged: the version.
     :param at: end of the window it judged, which need not be that of the run: labels come late. Naive is UTC.
-    :param found: what it alarmed about, where that has names: the columns that drifted.
+    :param found: what it alarmed about, where that has names: the columns that drifted. Of a fleet both
+        are the digest of its :mod:`~airflow_mlops.ml.fleet.alarms`, which have the version of each key.
     """
 
     about: str
@@ -64,7 +69,8 @@ class Seen:
 class State:
     """What the entries add up to; rehearsals (``dry``) are kept apart and never counted."""
 
-    trainings: list[tuple[datetime, bool]] = field(default_factory=list)  # (time, started by an event)
+    # (time, started by an event, digest of the keys or None: all)
+    trainings: list[tuple[datetime, bool, str | None]] = field(default_factory=list)
     grants: dict[str, Grant] = field(default_factory=dict)
     requests: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)
     went: dict[tuple[str, bool], dict[str, Any]] = field(default_factory=dict)  # (run, dry) → its claim
@@ -96,13 +102,13 @@ def fold(entries: Iterable[Entry]) -> State:
         if entry.type == "request":
             state.requests[body["evidence"], dry] = body
             if body["granted"]:
-                state.grants[body["grant"]] = Grant(body["grant"], at, body["reasons"], dry)
+                state.grants[body["grant"]] = Grant(body["grant"], at, body["reasons"], dry, keys=body.get("keys"))
         elif body["go"]:
             state.went[body["run"], dry] = body
             if body["grant"]:
                 state.grants[body["grant"]].taken_by = body["run"]
             if not dry:
-                state.trainings.append((at, body["start"] in EVENT_STARTS))
+                state.trainings.append((at, body["start"] in EVENT_STARTS, body.get("keys")))
     return state
 
 
@@ -125,16 +131,19 @@ def confirmations(state: State, alarms: Mapping[str, Checked], config: Retrain, 
     return counts
 
 
-def refusals(state: State, at: datetime, config: Retrain) -> dict[str, str]:
-    """Why an event may not start a training at ``at``, by kind (``cooldown``, ``budget``); empty if it may."""
+def refusals(state: State, at: datetime, config: Retrain, *, some_keys: bool = False) -> dict[str, str]:
+    """Why an event may not start a training at ``at``, by kind (``cooldown``, ``budget``); empty if it may.
+
+    :param some_keys: it is about some keys of a fleet, of which each has a cool-down of its own.
+    """
     found = {}
-    cooldown = length(config.cooldown)
-    earlier = [t for t, _ in state.trainings if t <= at]
+    cooldown = length(config.cooldown) if not some_keys else None
+    earlier = [t for t, _, keys in state.trainings if t <= at and keys is None]
     if cooldown is not None and earlier and at < max(earlier) + cooldown:
         last = max(earlier)
         found["cooldown"] = f"cool-down until {short(last + cooldown)} (last training {short(last)})"
     if config.max_per_month is not None:
-        local = (t.astimezone(at.tzinfo) for t, event in state.trainings if event)
+        local = (t.astimezone(at.tzinfo) for t, event, _ in state.trainings if event)
         used = sum((t.year, t.month) == (at.year, at.month) for t in local)
         if used >= config.max_per_month:
             following = (at.replace(day=1, hour=0, minute=0, second=0, microsecond=0) + timedelta(days=32)).replace(

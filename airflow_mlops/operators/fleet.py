@@ -147,6 +147,7 @@ class TrainShardOperator(MLOpsOperator):
     :param shard: an item of the list that :class:`PartitionOperator` returned.
     :param data: the ``data`` section as in YAML; ``evaluate`` likewise.
     :param processes: ``fleet.processes``.
+    :param watched: whether the pipeline has ``monitor``: then rows of each key are kept for its drift checks.
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "shard")
@@ -158,6 +159,7 @@ class TrainShardOperator(MLOpsOperator):
         data: Data | Mapping[str, Any],
         evaluate: Evaluate | Mapping[str, Any] | None = None,
         processes: int | str = "auto",
+        watched: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -165,6 +167,7 @@ class TrainShardOperator(MLOpsOperator):
         self.data = section(Data, data)
         self.evaluate = section(Evaluate, evaluate)
         self.processes = processes
+        self.watched = watched
 
     def _trust(self) -> Trust:
         from airflow_mlops.ml.fleet.shard import Trust
@@ -189,6 +192,7 @@ class TrainShardOperator(MLOpsOperator):
             processes=processes_of(self.processes, slots_of(max_active_tasks(context))[1]),
             op_id=self.operation(context, "register", self.shard["plan"]),
             log=self.log.info,
+            watched=self.watched,
         )
 
 

@@ -35,15 +35,18 @@ class CheckOperator(MLOpsOperator):
         self.data = section(Data, data)
         self.monitor = section(Monitor, monitor)
 
-    def _capture(self, scope: RunScope) -> tuple[dict[str, Any], Version]:
+    def _captured(self, scope: RunScope) -> dict[str, Any]:
         from airflow_mlops.ml.prediction import find_capture
 
         if scope.window is None:
             raise AirflowSkipException("these predictions were made without a window: nothing was captured to check")
         try:
-            capture = find_capture(self.hook.store(), self.pipeline, scope.window, rehearsal=not scope.promote)
+            return find_capture(self.hook.store(), self.pipeline, scope.window, rehearsal=not scope.promote)
         except DataNotFound as e:
             raise AirflowSkipException(f"{e.message}: nothing to check") from None
+
+    def _capture(self, scope: RunScope) -> tuple[dict[str, Any], Version]:
+        capture = self._captured(scope)
         return capture, self.hook.registry(self.pipeline).get(capture["version"])
 
     def _record(self, scope: RunScope, name: str, result: dict[str, Any]) -> dict[str, Any]:

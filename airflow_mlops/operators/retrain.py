@@ -104,6 +104,7 @@ class RequestRetrainOperator(MLOpsOperator):
             op_id=self.operation(context, "request", window.key, evidence),
             details=alarms,
             dry=not scope.promote,
+            keys=self._keys({name: checked[name] for name in reasons}),
         )
         answer = {"granted": decision.granted, "reasons": decision.reasons, "sentence": decision.sentence}
         self.record_check(scope, "request", answer | {"held": decision.held})
@@ -114,7 +115,11 @@ class RequestRetrainOperator(MLOpsOperator):
             return self._remind(ledger, scope, context, decision.sentence)
         self.log.info("Retrain granted: %s", decision.sentence)
         self.tell(context, scope, "retrain", f"{self.pipeline}: retrain, because of {', '.join(decision.reasons)}")
-        return self._send(scope, context, str(decision.grant), decision.reasons, decision.sentence)
+        return self._send(scope, context, str(decision.grant), decision.reasons, decision.sentence, decision.keys)
+
+    def _keys(self, alarmed: Mapping[str, Checked]) -> dict[str, str] | None:
+        """Of a fleet, by reason the digest of the keys that alarmed."""
+        return None
 
     def _remind(self, ledger: Ledger, scope: RunScope, context: Context, sentence: str) -> dict[str, Any]:
         """Send the event of an earlier grant that still waits once more; skip where there is none."""
@@ -123,13 +128,22 @@ class RequestRetrainOperator(MLOpsOperator):
             raise AirflowSkipException(sentence)
         sentence = f"{sentence}; {grant.id} is not claimed yet: its event is sent again"
         self.log.info("%s", sentence)
-        return self._send(scope, context, grant.id, grant.reasons, sentence)
+        return self._send(scope, context, grant.id, grant.reasons, sentence, grant.keys)
 
-    def _send(self, scope: RunScope, context: Context, grant: str, reasons: list[str], sentence: str) -> dict[str, Any]:
+    def _send(
+        self,
+        scope: RunScope,
+        context: Context,
+        grant: str,
+        reasons: list[str],
+        sentence: str,
+        keys: str | None,
+    ) -> dict[str, Any]:
+        of_keys = {"keys": keys} if keys is not None else {}
         for outlet in self.outlets:
             why: list[Any] = [*reasons]
-            context["outlet_events"][outlet].extra = {**scope.event_extra(), "grant": grant, "reasons": why}
-        return {"grant": grant, "reasons": reasons, "sentence": sentence}
+            context["outlet_events"][outlet].extra = {**scope.event_extra(), "grant": grant, "reasons": why, **of_keys}
+        return {"grant": grant, "reasons": reasons, "sentence": sentence, **of_keys}
 
 
 class RequestExperimentOperator(RequestRetrainOperator):
@@ -219,7 +233,15 @@ class ClaimRetrainOperator(MLOpsOperator):
             # A watcher's event names the data it saw, so that the same files twice are one piece of evidence.
             evidence=f"{(scope.extra.get('payload') or {}).get('version') or window.key}:{scope.start}",
             dry=not scope.promote,
+            keys=self._named_keys(context),
         )
+
+    def _named_keys(self, context: Context) -> str | None:
+        """Of a fleet, the digest of the keys that the trigger form names."""
+        from airflow_mlops.store import put_json
+
+        named = (context.get("params") or {}).get("keys")
+        return put_json(self.hook.store(), sorted({str(key) for key in named})) if named else None
 
 
 def _tell_held(operator: MLOpsOperator, context: Context, scope: RunScope, held: Sequence[str], sentence: str) -> None:

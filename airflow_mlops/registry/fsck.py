@@ -17,7 +17,7 @@ from airflow_mlops.registry.items import Items, whole
 from airflow_mlops.registry.reachable import COLLECTED, digest_of
 from airflow_mlops.registry.records import stored_pipelines
 from airflow_mlops.registry.references import Referenced, digest_in, references
-from airflow_mlops.registry.released import capture_pointers, released_captures, released_snapshots
+from airflow_mlops.registry.released import capture_pointers, released_captures, released_references, released_snapshots
 from airflow_mlops.registry.salvage import Fold, Salvaged, fold, salvage, unreadable
 from airflow_mlops.registry.shared import Shared
 from airflow_mlops.registry.version import model_name
@@ -73,6 +73,7 @@ class _Pipeline:
         self._holdouts()
         changes = [*self._changes(e for e in entries if e.seq not in wrong)]
         released = released_snapshots(changes) | released_captures(self.store, self.name, changes)
+        released |= released_references(changes)
         broken = self._versions(state, released)
         self._captures(released)
         self._records()

@@ -18,7 +18,7 @@ from airflow_mlops.registry.items import expanded
 from airflow_mlops.registry.log import Log
 from airflow_mlops.registry.parallel import parallel
 from airflow_mlops.registry.records import stored_pipelines
-from airflow_mlops.registry.released import released_captures, released_snapshots
+from airflow_mlops.registry.released import released_captures, released_references, released_snapshots
 from airflow_mlops.store import layout, trash
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import canonical_json, unpacked
@@ -56,7 +56,8 @@ def reachable(store: Store, present: Collection[bytes], blobs: Collection[bytes]
 
     :param blobs: those of them that are blobs, which may name others; also where they are in the trash.
 
-    The rows of snapshots and captures that retention has released count only where something else names them.
+    The rows of snapshots and captures that retention has released, and of drift references that no version needs, count
+    only where something else names them.
 
     :raises CorruptObject: when a log or an object that may name others is damaged: what it named is not known.
     """
@@ -87,7 +88,7 @@ def _logs(store: Store, pipeline: str, name: Callable[[bytes], None]) -> set[byt
     for entry in (*registry, *Log(store, layout.ledger_prefix(pipeline)).entries()):
         name(canonical_json(vars(entry)))
     entries = [*expanded(store, registry)]
-    return released_snapshots(entries) | released_captures(store, pipeline, entries)
+    return released_snapshots(entries) | released_captures(store, pipeline, entries) | released_references(entries)
 
 
 def _roots(store: Store) -> Iterator[str]:

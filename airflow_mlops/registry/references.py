@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
-from airflow_mlops.registry.released import snapshot_of
+from airflow_mlops.registry.released import reference_of, snapshot_of
 from airflow_mlops.registry.salvage import Known
 from airflow_mlops.registry.shared import Shared, shared_digest
 from airflow_mlops.store.base import Store
@@ -37,7 +37,7 @@ class Referenced:
 def references(store: Store, shared: Shared, known: Known, released: set[bytes]) -> Iterator[Referenced]:
     """Yield what a version names.
 
-    :param released: snapshots (32 bytes each) whose rows retention gave up: only their manifests count.
+    :param released: snapshots and drift references (32 bytes each) whose rows were given up: what lists them counts.
     """
     record = known.record
     if digest := shared_digest(record):
@@ -49,6 +49,12 @@ def references(store: Store, shared: Shared, known: Known, released: set[bytes])
         yield Referenced("snapshot", snapshot, "list of contents of the snapshot")
         if bytes.fromhex(snapshot) not in released:
             yield from _parts(store, snapshot)
+    if digest := reference_of(record):
+        again = "train this key again"
+        yield Referenced("evidence", digest, "list of contents of the drift reference", again)
+        if bytes.fromhex(digest) not in released:
+            for file in _named(store, digest, "file"):
+                yield Referenced("evidence", file, "drift reference", again)
     reference = record.get("snapshot")
     validation = reference.get("validation") if isinstance(reference, dict) else None
     if digest := digest_in(validation, "result"):
@@ -90,6 +96,14 @@ def _parts(store: Store, snapshot: str) -> Iterator[Referenced]:
     for number, file in enumerate(files, 1):
         if digest := digest_in(file, "digest"):
             yield Referenced("snapshot", digest, f"snapshot (file {number} of {len(files)})")
+
+
+def _named(store: Store, digest: str, name: str) -> list[str]:
+    try:
+        found = digest_in(get_json(store, digest), name)
+    except (CorruptObject, ObjectNotFound, ValueError):
+        return []  # told as its own damage
+    return [found] if found else []
 
 
 def digest_in(body: Any, name: str) -> str | None:

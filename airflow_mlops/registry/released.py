@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -50,6 +51,33 @@ def released_snapshots(entries: list[Entry]) -> set[bytes]:
     }
     kept = {digest for _, _, digest in trained - noted}
     return {bytes.fromhex(digest) for _, _, digest in noted if digest not in kept}
+
+
+def released_references(entries: list[Entry]) -> set[bytes]:
+    """Drift references of a fleet (32 bytes each) whose rows nobody needs any more.
+
+    A version needs its own while it serves, is tried, or would serve after a rollback, and as the newest of its key: a
+    person may still say yes to it.
+
+    :param entries: of a registry's log, batches expanded.
+    """
+    naming: dict[str, set[Model]] = defaultdict(set)
+    newest: dict[str | None, int] = {}
+    for e in entries:
+        if e.type == "register":
+            newest[e.key] = e.payload["version"]
+            if digest := reference_of(e.payload["record"]):
+                naming[digest].add((e.key, e.payload["version"]))
+    if not naming:
+        return set()
+    used = _needed(entries) | {*newest.items()}
+    return {bytes.fromhex(digest) for digest, versions in naming.items() if not versions & used}
+
+
+def reference_of(record: Any) -> str | None:
+    """Digest of the drift reference that the record of a fleet's version names."""
+    digest = record.get("reference") if isinstance(record, dict) else None
+    return digest if isinstance(digest, str) and layout.is_digest(digest) else None
 
 
 def _needed(entries: Iterable[Entry]) -> set[Model]:

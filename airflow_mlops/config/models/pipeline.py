@@ -206,7 +206,7 @@ class PipelineConfig(Model):
                 "`validate.labels.max_rate_change` compares with one champion, and a fleet has one for each key": (
                     self.validate_.labels.max_rate_change is not None
                 ),
-                "`fleet` has no monitoring in this version": self.monitor is not None,
+                **self._watched_alone(),
                 "`fleet` takes no steps before `full` in `deploy.rollout`": len(self.rollout) > 1,
                 **{
                     f"`evaluate.gates.{i}` is for one model; a fleet judges each key by a `metric`, alone or `versus: "
@@ -225,3 +225,24 @@ class PipelineConfig(Model):
                 },
             }
         )
+
+    def _watched_alone(self) -> dict[str, bool]:
+        """What of ``monitor`` is made for one model."""
+        if self.monitor is None:
+            return {}
+        drift, performance = self.monitor.drift, self.monitor.performance
+        return {
+            "`fleet` has no `monitor.skew` in this version": self.monitor.skew is not None,
+            "`fleet` has no `monitor.system` in this version": self.monitor.system is not None,
+            "`fleet` has no `monitor.labels` in this version: performance by key cannot be checked": (
+                self.monitor.labels is not None
+            ),
+            "`fleet` has no `monitor.performance.estimate` in this version": performance.estimate,
+            "`monitor.drift.engine: evidently` has no test; of a fleet's keys thousands would alarm by chance": (
+                drift.engine == "evidently"
+            ),
+            "`monitor.drift.multivariate` is for one model": drift.multivariate,
+            "`monitor.drift.correction` is for one model; over the keys of a fleet it is Benjamini and Hochberg's": (
+                "correction" in drift.model_fields_set
+            ),
+        }

@@ -4,7 +4,8 @@ A key's column drifts when its change is large (as for one model: ``monitor.drif
 points for the missing rate) and significant over all tests of the fleet: by Benjamini & Hochberg's procedure (1995,
 *JRSS B* 57, 289-300) at most ``alpha`` of the alarms are expected to be false, and where nothing drifts anywhere the
 probability of a single alarm is at most ``alpha``. What each key has too few rows to show, all keys show together: the
-tests over all keys (key ``*``) belong to the same family.
+tests over all keys (key ``*``) belong to the same family. Where keys alarm by themselves, the others are asked again
+without them: a column has changed everywhere only if it has changed in those, too.
 """
 
 from __future__ import annotations
@@ -71,9 +72,11 @@ class FleetDrift:
     """What was found.
 
     :param tests: a row for each test: ``key`` (``*``: over all keys), ``version`` (0 there), ``column``, ``statistic``,
-        ``effect``, ``threshold``, ``p_value``, ``reference_rows``, ``current_rows``, ``alarm``.
+        ``effect``, ``threshold``, ``p_value``, ``reference_rows``, ``current_rows``, ``alarm``. What all keys show only
+        because of those that alarm by themselves is no alarm.
     :param limit: the largest p-value that is significant over all of them; −1: none is.
     :param compared: keys that had a test; ``few``: keys with too few rows for any.
+    :param everywhere: columns that drift over all keys together, also without the keys that alarm by themselves.
     """
 
     verdict: str
@@ -82,6 +85,7 @@ class FleetDrift:
     limit: float
     compared: int
     few: int
+    everywhere: tuple[str, ...] = ()
 
     @property
     def drifted(self) -> list[str]:
@@ -95,7 +99,7 @@ class FleetDrift:
         told = []
         for name, tests in self.tests.groupby("column", sort=False):
             own = tests[tests["key"] != ALL_KEYS]
-            everywhere = bool(tests["alarm"][tests["key"] == ALL_KEYS].any())
+            everywhere = name in self.everywhere
             keys, drifted = own["key"].nunique(), own.loc[own["alarm"], "key"].nunique()
             words = f"{name}: drift in {drifted:,} of {keys:,} keys" + (", and in all together" if everywhere else "")
             told.append(
@@ -122,7 +126,10 @@ def check_fleet_drift(stretches: Iterable[Stretch], config: Drift) -> FleetDrift
     everywhere = _Everywhere()
     order: dict[str, int] = {}
     few = compared = 0
+    keys: list[str] = []
     for stretch in stretches:
+        everywhere.first = len(keys)
+        keys += stretch.keys
         made = _stretch(stretch, config, everywhere)
         for name in stretch.kinds:
             order.setdefault(name, len(order))
@@ -136,10 +143,28 @@ def check_fleet_drift(stretches: Iterable[Stretch], config: Drift) -> FleetDrift
     tests["alarm"] = (tests["p_value"] <= limit) & (tests["effect"] >= tests["threshold"])
     places = np.lexsort((tests["column"].map(order).to_numpy(), tests["key"].to_numpy()))
     tests = tests.iloc[places].reset_index(drop=True)
-    return FleetDrift(*_told(tests, compared, few), tests, limit, compared, few)
+    # Where Benjamini and Hochberg's line lies; the limit is the last p-value below it.
+    level = config.alpha * int((tests["p_value"] <= limit).sum()) / max(len(tests), 1)
+    stands = _everywhere(tests, everywhere, keys, level)
+    explained = (tests["key"] == ALL_KEYS) & ~tests["column"].isin(stands)
+    tests["alarm"] &= ~explained
+    return FleetDrift(*_told(tests, stands, compared, few), tests, limit, compared, few, stands)
 
 
-def _told(tests: pd.DataFrame, compared: int, few: int) -> tuple[str, str]:
+def _everywhere(tests: pd.DataFrame, everywhere: _Everywhere, keys: Sequence[str], level: float) -> tuple[str, ...]:
+    """Columns that drift over all keys together, with and without those that alarm by themselves."""
+    over_all = tests[tests["alarm"] & (tests["key"] == ALL_KEYS)]
+    alone = {*tests.loc[tests["alarm"], "key"]} - {ALL_KEYS}
+    if over_all.empty:
+        return ()
+    rest = everywhere.tests(np.array([number for number, key in enumerate(keys) if key in alone]))
+    still = rest[(rest["p_value"] <= level) & (rest["effect"] >= rest["threshold"])]
+    shown = {*zip(still["column"], still["statistic"], strict=True)}
+    pairs = zip(over_all["column"], over_all["statistic"], strict=True)
+    return tuple(dict.fromkeys(column for column, statistic in pairs if (column, statistic) in shown))
+
+
+def _told(tests: pd.DataFrame, everywhere: Sequence[str], compared: int, few: int) -> tuple[str, str]:
     tail = f"; {few:,} keys have too few rows" if few else ""
     if not compared:
         return "not_enough_data", f"not enough data: no key has rows enough{tail}"
@@ -147,12 +172,11 @@ def _told(tests: pd.DataFrame, compared: int, few: int) -> tuple[str, str]:
     if alarms.empty:
         return "no_drift", f"no drift in {compared:,} keys ({len(tests):,} tests){tail}"
     own = alarms[alarms["key"] != ALL_KEYS]
-    over_all = alarms.loc[alarms["key"] == ALL_KEYS, "column"].unique().tolist()
     worst = own.sort_values("p_value", kind="stable").drop_duplicates("key")
     shown = [f"{r.key} ({r.column}, {r.statistic} {r.effect:.2g})" for r in worst.head(_NAMED).itertuples()]
     more = f" and {len(worst) - _NAMED:,} more" if len(worst) > _NAMED else ""
     head = [f"drift in {len(worst):,} of {compared:,} keys: {', '.join(shown)}{more}"] if shown else []
-    head += [f"drift over all keys in {', '.join(map(str, over_all))}"] if over_all else []
+    head += [f"drift over all keys in {', '.join(everywhere)}"] if everywhere else []
     return "drift", "; ".join(head) + tail
 
 
@@ -161,7 +185,7 @@ def _told(tests: pd.DataFrame, compared: int, few: int) -> tuple[str, str]:
 
 def _stretch(stretch: Stretch, config: Drift, everywhere: _Everywhere) -> list[pd.DataFrame]:
     both = stretch.reference_starts, stretch.current_starts
-    rows = [_thinned(starts) for starts in both]
+    rows = [thinned(starts) for starts in both]
     kept = [np.concatenate([[0], np.cumsum(np.minimum(np.diff(starts), MOST_ROWS))]) for starts in both]
     found: list[pd.DataFrame] = []
     for column, kind in stretch.kinds.items():
@@ -187,8 +211,11 @@ def _stretch(stretch: Stretch, config: Drift, everywhere: _Everywhere) -> list[p
     return found
 
 
-def _thinned(starts: np.ndarray) -> np.ndarray:
-    """Numbers of the rows that are compared."""
+def thinned(starts: np.ndarray) -> np.ndarray:
+    """Numbers of the rows that are compared, of each key at most so many at equal distances.
+
+    :param starts: shape (keys + 1,): where the rows of each key begin, and the end.
+    """
     counts = np.diff(starts)
     kept = np.minimum(counts, MOST_ROWS)
     at = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
@@ -266,6 +293,8 @@ class _Everywhere:
     """Adds up what each key says of each column, and keeps one code for each category of the fleet."""
 
     def __init__(self) -> None:
+        self.first = 0
+        """Number of the first key of the stretch."""
         self._codes: dict[str, dict[str, int]] = {}
         self._sums: dict[tuple[str, str, str], tuple[Together, float]] = {}
 
@@ -276,32 +305,33 @@ class _Everywhere:
         return np.array([known.setdefault(text, len(known)) for text in texts] + [-1], dtype=np.int64)[codes]
 
     def of(self, column: str, category: str, statistic: str, threshold: float) -> Together:
-        """The sum of one test."""
-        return self._sums.setdefault((column, category, statistic), (Together(), threshold))[0]
+        """The sum of one test, ready for the keys of the stretch."""
+        total = self._sums.setdefault((column, category, statistic), (Together(), threshold))[0]
+        total.first = self.first
+        return total
 
     def take(self, column: str, codes: Mapping[int, Together], threshold: float) -> None:
         """Take the sums of some keys' categories."""
         for code, some in codes.items():
-            total = self.of(column, str(code), _SHARE_OF_ALL, threshold)
-            total.off += some.off
-            total.variance += some.variance
-            total.weighted += some.weighted
-            total.weight += some.weight
+            self.of(column, str(code), _SHARE_OF_ALL, threshold).take(some)
 
-    def tests(self) -> pd.DataFrame:
-        """A row for each column and statistic; of categories the least likely change, among as many as there are."""
+    def tests(self, without: np.ndarray | None = None) -> pd.DataFrame:
+        """A row for each column and statistic; of categories the least likely change, among as many as there are.
+
+        :param without: numbers of keys that are left out.
+        """
         found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
         for (column, _, statistic), (total, threshold) in self._sums.items():
-            change = total.change
+            change, p = total.tested(without)
             if statistic == _SHIFT:
                 # P(current > reference) of two normal distributions that are so many σ apart.
                 change = math.sqrt(2) * float(ndtri(min(max(0.5 + change, 1e-9), 1 - 1e-9)))
-            found.setdefault((column, statistic), []).append((total.p_value, abs(change), threshold))
+            found.setdefault((column, statistic), []).append((p, abs(change), threshold))
         rows = []
         for (column, statistic), tests in found.items():
-            p, effect, threshold = min(tests, key=lambda t: (t[0], -t[1]))
+            least, effect, threshold = min(tests, key=lambda t: (t[0], -t[1]))
             many = 1 if len(tests) == 2 else len(tests)
-            rows.append((ALL_KEYS, 0, column, statistic, effect, threshold, min(1.0, p * many), 0, 0))
+            rows.append((ALL_KEYS, 0, column, statistic, effect, threshold, min(1.0, least * many), 0, 0))
         return pd.DataFrame(rows, columns=_COLUMNS)
 
 

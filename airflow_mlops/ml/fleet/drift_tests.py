@@ -13,7 +13,7 @@ numbers, Cochran, Mantel and Haenszel's (*JNCI* 22, 1959) for shares. Both only 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import chdtri, gammaln, kolmogorov, ndtr
@@ -73,33 +73,40 @@ class Found:
 
 @dataclass
 class Together:
-    """What adds up to a test over all keys.
+    """What adds up to a test over all keys, and over all but some.
 
-    :param off: sum of the differences from what chance foretells; ``variance``: of that sum.
-    :param weighted: sum of weight × change of each key; ``weight``: of the weights.
+    :param first: number of the first key of those that are added now.
     """
 
-    off: float = 0.0
-    variance: float = 0.0
-    weighted: float = 0.0
-    weight: float = 0.0
+    first: int = 0
+    parts: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, off: np.ndarray, variance: np.ndarray, change: np.ndarray, weight: np.ndarray) -> None:
-        """Take some keys."""
-        self.off += float(off.sum())
-        self.variance += float(variance.sum())
-        self.weighted += float((change * weight).sum())
-        self.weight += float(weight.sum())
+    def add(
+        self, off: np.ndarray, variance: np.ndarray, change: np.ndarray, weight: np.ndarray, keys: np.ndarray
+    ) -> None:
+        """Take some keys, all arrays of shape (keys,).
 
-    @property
-    def change(self) -> float:
-        """The mean change over keys, weighted by what each knows."""
-        return self.weighted / self.weight if self.weight else 0.0
+        :param off: differences from what chance foretells; ``variance``: of these.
+        :param change: of each key; ``weight``: what it counts for the mean change.
+        :param keys: their numbers, from :attr:`first` on.
+        """
+        self.parts.append(np.stack([keys + self.first, off, variance, change * weight, weight]).astype(np.float64))
 
-    @property
-    def p_value(self) -> float:
-        """Of no change in any key, normal approximation."""
-        return float(2 * ndtr(-abs(self.off) / np.sqrt(self.variance))) if self.variance > 0 else 1.0
+    def take(self, other: Together) -> None:
+        """Take what another one has, whose keys are those from :attr:`first` on."""
+        self.parts += [part + np.array([[self.first], [0], [0], [0], [0]]) for part in other.parts]
+
+    def tested(self, without: np.ndarray | None = None) -> tuple[float, float]:
+        """The mean change over keys, weighted by what each knows, and the p-value of none in any of them (normal).
+
+        :param without: numbers of keys that are left out.
+        """
+        parts = np.concatenate(self.parts, axis=1) if self.parts else np.zeros((5, 0))
+        if without is not None:
+            parts = parts[:, ~np.isin(parts[0], without)]
+        _, off, variance, weighted, weight = parts.sum(axis=1)
+        p = float(2 * ndtr(-abs(off) / np.sqrt(variance))) if variance > 0 else 1.0
+        return (float(weighted / weight) if weight else 0.0), p
 
 
 # --- numbers -----------------------------------------------------------------------------------
@@ -159,7 +166,7 @@ def _numbers(ref: Side, cur: Side, some: np.ndarray, factor: float, together: To
     off = pairs - both / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         ranks = np.where(variance > 0, 2 * ndtr(-np.maximum(np.abs(off) - 0.5, 0) / np.sqrt(variance)), 1.0)
-    together.add(off / size, variance / size**2, off / both, both / size)
+    together.add(off / size, variance / size**2, off / both, both / size, some)
     alone = cubes > _MOST_TIED * size**3
     p = ks_p_values(largest / both, n / factor, m / factor)
     found.p_value[some] = np.where(alone, p, np.minimum(1.0, 2 * np.minimum(p, ranks)))
@@ -244,19 +251,25 @@ def _paths_outside(gap: np.ndarray, n: np.ndarray, m: np.ndarray) -> np.ndarray:
 
 
 def compare_shares(
-    hits: tuple[np.ndarray, np.ndarray], rows: tuple[np.ndarray, np.ndarray], factor: float, together: Together
+    hits: tuple[np.ndarray, np.ndarray],
+    rows: tuple[np.ndarray, np.ndarray],
+    factor: float,
+    together: Together,
+    keys: np.ndarray | None = None,
 ) -> np.ndarray:
     """p-values of two shares being one, shape (tests,): Fisher's exact test, the smaller tail doubled.
 
     :param hits: of reference and current; ``rows`` likewise.
     :param factor: how many rows are worth one independent row.
     :param together: takes the same tests as Mantel and Haenszel do.
+    :param keys: number of each test's key; default: from 0 on.
     """
     (a, b), (n, m) = hits, rows
     size = (n + m).astype(np.float64)
     share = (a + b) / size
     variance = n * m * share * (1 - share) / np.maximum(size - 1, 1) * factor
-    together.add(b - m * share, variance, b / m - a / n, n * m / size)
+    owners = np.arange(len(a)) if keys is None else keys
+    together.add(b - m * share, variance, b / m - a / n, n * m / size, owners)
     if factor > 1:
         a, b, n, m = (np.rint(x / factor).astype(np.int64) for x in (a, b, n, m))
     p = np.ones(len(a))
@@ -309,7 +322,8 @@ def compare_categories(ref: Side, cur: Side, tested: np.ndarray, factor: float, 
         mine = np.flatnonzero(code == one)
         if len(mine):
             of_code = together.setdefault(one, Together())
-            p[mine] = compare_shares((hits[0][mine], hits[1][mine]), (n[key[mine]], m[key[mine]]), factor, of_code)
+            own = key[mine]
+            p[mine] = compare_shares((hits[0][mine], hits[1][mine]), (n[own], m[own]), factor, of_code, own)
     found = Found(np.full(ref.keys, np.nan), np.full(ref.keys, np.nan), np.zeros(ref.keys, dtype=bool))
     if not len(known):
         return found

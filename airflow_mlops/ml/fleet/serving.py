@@ -263,7 +263,7 @@ def _divide(
         files.append(range(opens[numbers[0]], opens[numbers[0]] + -(-ends[-1] // _FILE_ROWS)))
     with Spool(folder, files[-1].stop) as spool:
         for batch, of_row in read.batches():
-            place = starts[of_row] + _nth(of_row)
+            place = starts[of_row] + nth(of_row)
             starts += np.bincount(of_row, minlength=len(keys))
             spool.add(batch, opens[of_row] + place // _FILE_ROWS, place % _FILE_ROWS)
     read.discard()
@@ -284,7 +284,7 @@ def _divide(
     return parts, unserved, tuple(apart)
 
 
-def _nth(codes: np.ndarray) -> np.ndarray:
+def nth(codes: np.ndarray) -> np.ndarray:
     """How many rows before each one have the same code, shape (rows,)."""
     order = np.argsort(codes, kind="stable")
     ordered = codes[order]

@@ -23,9 +23,11 @@ from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.fleet.champions import ask_champions
 from airflow_mlops.ml.fleet.chunks import Chunks, chunk_size
 from airflow_mlops.ml.fleet.judging import needs_labels
+from airflow_mlops.ml.fleet.keys import is_parent
 from airflow_mlops.ml.fleet.partition import Log, bounds_of, read_shard
 from airflow_mlops.ml.fleet.plan import Plan
 from airflow_mlops.ml.fleet.prepare import matrix
+from airflow_mlops.ml.fleet.reference import REFERENCE, keep_reference
 from airflow_mlops.ml.fleet.training import Chunk, Row, Settings, Trained, labels, train_chunk
 from airflow_mlops.ml.preprocessing import categorical_positions
 from airflow_mlops.ml.splitting import Splitter
@@ -86,11 +88,13 @@ def train_shard(
     processes: int,
     op_id: str,
     log: Log,
+    watched: bool = False,
 ) -> dict[str, Any]:
     """Train, judge and register the models of a shard; a second try does what the first one left.
 
     :param run: names the run, 64 hex digits; chunks and results lie under it.
     :param op_id: names the registration.
+    :param watched: whether the keys are checked for drift, so that rows to compare with are kept.
     :return: ``{"shard", "keys", "models", "counts"}``; ``counts`` by status.
     """
     chunks = Chunks(store, plan.pipeline, run, number)
@@ -100,9 +104,13 @@ def train_shard(
         missing = [n for n in range(count) if chunks.load(n) is None]
         if len(missing) < count:
             log("%d of %d chunks were finished by an earlier try", count - len(missing), count)
-        if missing:
-            work = _Work(store, registry, plan, number, evaluate, data, trust)
-            work.run(chunks, missing, processes, log)
+        watched = watched and not is_parent(next(iter(plan.shards[number].counts)))
+        reference = None
+        if missing or watched:
+            work = _Work(store, registry, plan, number, evaluate, data, trust, watched)
+            if missing:
+                work.run(chunks, missing, processes, log)
+            reference = work.reference
         try:
             made = [*chunks.every(count)]
         except CorruptObject:
@@ -111,7 +119,7 @@ def train_shard(
             if rows is None:
                 raise
         else:
-            rows = _register(store, registry, plan, made, trust, op_id)
+            rows = _register(store, registry, plan, made, trust, op_id, reference)
             store.put(layout.fleet_shard(plan.pipeline, run, number), packed_json({"format": 1, "rows": rows}))
     else:
         log("Shard %d was finished by an earlier try", number)
@@ -139,6 +147,7 @@ def _register(
     made: Sequence[Trained],
     trust: Trust,
     op_id: str,
+    reference: str | None,
 ) -> list[Row]:
     """Pack the models, register them in one commit, and return the rows with what they became."""
     by_key = {row["key"]: row for done in made for row in done.rows}
@@ -157,6 +166,7 @@ def _register(
             "rows": {"train": by_key[key]["train_rows"], "holdout": by_key[key]["holdout_rows"]},
             "metrics": {name: float(f"{value:.6g}") for name, value in by_key[key]["metrics"].items()},
             "seconds": by_key[key]["seconds"],
+            **({REFERENCE: reference} if reference is not None else {}),
         }
         for key, info in infos.items()
     }
@@ -165,7 +175,10 @@ def _register(
 
 
 class _Work:
-    """A shard's rows as arrays, cut into chunks."""
+    """A shard's rows as arrays, cut into chunks.
+
+    ``reference`` names the rows that drift checks compare with; ``None`` where nobody does.
+    """
 
     def __init__(
         self,
@@ -176,6 +189,7 @@ class _Work:
         evaluate: Evaluate,
         data: Data,
         trust: Trust,
+        watched: bool,
     ) -> None:
         shard, shared = plan.shards[number], get_json(store, plan.of)
         frame = read_shard(store, shard)
@@ -207,6 +221,8 @@ class _Work:
         )
         made = featured(frame, data, recorded_code(shared), trust.allowed_imports)
         self._inputs = matrix(schema, steps, made)
+        times = frame.get(data.timestamp) if data.timestamp is not None else None
+        self.reference = keep_reference(store, schema.check(made), schema, shard.counts, times) if watched else None
         self._target, self._y = labels(frame[data.target], self._task, self._classes)
         self._blocks = blocks
         self._holdout = np.zeros(len(frame), dtype=bool)

@@ -47,7 +47,13 @@ def test_every_level_trains_a_fleet_in_shards(level: int) -> None:
     [
         ({"train": {"callable": "my.code:fit"}}, "trains an `estimator`"),
         ({"train": FILE["train"] | {"search": {"space": {"alpha": [1.0]}}}}, "takes no `train.search`"),
-        ({"monitor": {"schedule": "@daily"}}, "has no monitoring"),
+        ({"monitor": {"skew": {}}}, "has no `monitor.skew`"),
+        ({"monitor": {"system": {}}}, "has no `monitor.system`"),
+        ({"monitor": {"performance": {"estimate": True}}}, "has no `monitor.performance.estimate`"),
+        ({"monitor": {"labels": {"source": "l.parquet", "join_on": "id"}}}, "has no `monitor.labels`"),
+        ({"monitor": {"drift": {"engine": "evidently"}}}, "thousands would alarm by chance"),
+        ({"monitor": {"drift": {"multivariate": True}}}, "`monitor.drift.multivariate` is for one model"),
+        ({"monitor": {"drift": {"correction": "bh"}}}, "it is Benjamini and Hochberg's"),
         ({"evaluate": {"gates": [{"serving": {"p95_ms": 20.0}}]}}, "judges each key by a `metric`"),
         ({"evaluate": {"gates": [{"metric": "r2", "at_least": 0.1, "slices": ["line"]}]}}, "judges each key"),
         ({"validate": {"labels": {"max_rate_change": 0.2}}}, "a fleet has one for each key"),
@@ -79,3 +85,28 @@ def test_a_fleet_predicts_in_mapped_shards() -> None:
     assert dag.get_task("predict.shards").upstream_task_ids == {"predict.partition"}
     assert dag.get_task("predict.publish").upstream_task_ids == {"predict.shards"}
     assert [asset.name.rpartition(".")[2] for asset in dag.get_task("predict.publish").outlets] == ["predictions"]
+
+
+def test_a_fleet_is_watched_key_by_key() -> None:
+    from airflow_mlops.factory.builder import build_pipeline
+    from airflow_mlops.operators import fleet_monitoring
+
+    watched = {"monitor": {"max_age": "30d"}, "retrain": {"when": ["drift", "staleness"], "confirm": "2 of 3"}}
+    for level in (1, 2):
+        dags = build_pipeline(PipelineConfig.model_validate(FILE | watched | {"level": level}))
+        monitor = dags["routes__monitor"]
+        assert {t.task_id: t.upstream_task_ids for t in monitor.tasks} == {
+            "monitor.drift": set(),
+            "monitor.staleness": set(),
+            "retrain.request": {"monitor.drift", "monitor.staleness"},
+        }
+        assert isinstance(monitor.get_task("monitor.drift"), fleet_monitoring.FleetDriftCheckOperator)
+        assert isinstance(monitor.get_task("monitor.staleness"), fleet_monitoring.FleetStalenessCheckOperator)
+        request = monitor.get_task("retrain.request")
+        assert isinstance(request, fleet_monitoring.FleetRequestRetrainOperator)
+        assert {*request.checks} == {"drift", "staleness"}
+        # What is compared with is kept where somebody compares.
+        assert dags["routes__train"].get_task("fleet.train").partial_kwargs["watched"]
+    unwatched = build_pipeline(PipelineConfig.model_validate(FILE))
+    assert "routes__monitor" not in unwatched
+    assert not unwatched["routes__train"].get_task("fleet.train").partial_kwargs["watched"]

@@ -1,0 +1,106 @@
+"""Watch a fleet: each key by itself, false alarms controlled over all of them; ask for the keys that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.config.models import length
+from airflow_mlops.links.reports import DriftReportLink
+from airflow_mlops.operators.base import RunScope
+from airflow_mlops.operators.monitoring import CheckOperator
+from airflow_mlops.operators.retrain import UNDECIDED, RequestRetrainOperator
+from airflow_mlops.window import Window
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_mlops.ml.retrain_state import Checked
+
+
+class FleetDriftCheckOperator(CheckOperator):
+    """Compare the scored inputs of each key with what the model that served them learned from.
+
+    Verdict ``drift``, ``no_drift`` or ``not_enough_data``; the result names the keys (``alarms``) and a table of tests.
+    Where nothing drifts, the probability of any alarm over all keys and columns is at most ``monitor.drift.alpha``.
+    """
+
+    operator_extra_links = (DriftReportLink(),)
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Test all keys; draw the report."""
+        from airflow_mlops.ml.fleet.served_drift import fleet_drift
+
+        result, page = fleet_drift(
+            self.hook.store(),
+            self.hook.registry(self.pipeline),
+            self._captured(scope),
+            self.monitor.drift,
+            private=self.data.private,
+            log=self.log.info,
+        )
+        result["report"] = self.keep_report(context, "Drift report", page)
+        if result["verdict"] == "drift":
+            self.tell(context, scope, "drift", f"{self.pipeline}: {result['sentence']}")
+        return self._record(scope, "drift", result)
+
+
+class FleetStalenessCheckOperator(CheckOperator):
+    """Tell the ages of the models that served the window, and of its rows.
+
+    Verdict ``fresh``, ``stale`` (models by ``monitor.max_age``, the rows by ``data.fresh_within``) or
+    ``not_enough_data``; the result names the keys (``alarms``).
+    """
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Read the records of the versions that served."""
+        from airflow_mlops.ml.fleet.ages import fleet_staleness
+
+        result = fleet_staleness(
+            self.hook.store(),
+            self.hook.registry(self.pipeline),
+            self._captured(scope),
+            scope.required_window,
+            max_age=length(self.monitor.max_age),
+            fresh_within=length(self.data.fresh_within),
+            rehearsal=not scope.promote,
+        )
+        if result["verdict"] == "stale":
+            self.tell(context, scope, "staleness", f"{self.pipeline}: {result['sentence']}")
+        return self._record(scope, "staleness", result)
+
+
+class FleetRequestRetrainOperator(RequestRetrainOperator):
+    """Ask the ledger for a training of the keys that alarmed; skipped, with the reason, where not granted.
+
+    A key whose champion is another version by now has been answered, and asks no more. Returns
+    ``{"grant", "reasons", "sentence", "keys"}``; ``keys`` is the digest of the keys that are to be trained, which the
+    outlet asset's event carries to ``__train``.
+
+    :param checks: XComs of the monitoring checks, by name (``drift``, ``performance``, ``staleness``).
+    """
+
+    def _found(self, scope: RunScope) -> tuple[dict[str, Checked], dict[str, str]]:
+        from airflow_mlops.ml.fleet.alarms import put_alarms, read_alarms
+        from airflow_mlops.ml.retrain_state import Checked
+
+        store, registry = self.hook.store(), self.hook.registry(self.pipeline)
+        checked: dict[str, Checked] = {}
+        alarms: dict[str, str] = {}
+        for name, result in self.checks.items():
+            if not result or name not in self.retrain.when or result["verdict"] in UNDECIDED:
+                continue
+            judged = result.get("window")
+            end = Window.from_dict(judged).end if judged else scope.required_window.end
+            asking = read_alarms(store, result["alarms"]) if result["alarms"] else {}
+            champions = registry.champions(asking)
+            serving = {str(key): version.number for key, version in champions.items()}
+            asking = {key: found for key, found in asking.items() if serving.get(key) == found[0]}
+            digest = put_alarms(store, asking)
+            checked[name] = Checked(digest or "", end, (digest,) if digest else ())
+            if digest:
+                alarms[name] = result["sentence"]
+        return checked, alarms
+
+    def _keys(self, alarmed: Mapping[str, Checked]) -> dict[str, str] | None:
+        return {name: one.found[0] for name, one in alarmed.items()}

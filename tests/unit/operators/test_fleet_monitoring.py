@@ -1,0 +1,232 @@
+# ruff: noqa: F811
+"""A fleet is watched by its operators: keys that drift are found, asked for, and they alone are trained again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pandas as pd
+import pytest
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.ml.fleet.alarms import read_alarms
+from airflow_mlops.ml.fleet.drift import read_tests
+from airflow_mlops.ml.fleet.result import read_newest, read_rows
+from airflow_mlops.operators.data import SnapshotOperator
+from airflow_mlops.operators.fleet import PartitionOperator, TrainShardOperator
+from airflow_mlops.operators.fleet_monitoring import (
+    FleetDriftCheckOperator,
+    FleetRequestRetrainOperator,
+    FleetStalenessCheckOperator,
+)
+from airflow_mlops.operators.retrain import ClaimRetrainOperator
+from airflow_mlops.registry.checks import read_check
+from airflow_mlops.registry.fsck import check
+from airflow_mlops.registry.gc import collect
+from airflow_mlops.registry.registry import Registry
+from airflow_mlops.registry.released import reference_of
+from airflow_mlops.store import LocalStore, get_json, layout
+from tests.unit.operators.test_fleet_predictions import FEB, partition, publish, shards
+from tests.unit.operators.test_fleet_runs import (  # noqa: F401
+    DATA,
+    EVALUATE,
+    FLEET,
+    TRAIN,
+    Fleet,
+    Run,
+    registry,
+    rows,
+    store,
+)
+
+RETRAIN = Asset(name="routes.retrain", uri="x-mlops://routes/retrain")
+ASKS = {"when": ["drift", "staleness"], "cooldown": "7d"}
+JAN = {"window_start": "2013-01-01", "window_end": "2013-02-01"}
+MARCH = {"window_start": "2013-03-01", "window_end": "2013-04-01"}
+
+
+class Watched(Fleet):
+    """A fleet whose keys have a reference, trained on January."""
+
+    def partition(self, run_id: str, fleet: dict[str, Any] = FLEET, **form: Any) -> list[dict[str, Any]]:
+        snapshot = self.execute(SnapshotOperator(task_id="data.snapshot", pipeline="routes", data=DATA), run_id, **JAN)
+        operator = PartitionOperator(
+            task_id="fleet.partition", pipeline="routes", snapshot=snapshot, fleet=fleet, data=DATA, train=TRAIN,
+            evaluate=EVALUATE,
+        )  # fmt: skip
+        return self.execute(operator, run_id, **(JAN | form))  # type: ignore[no-any-return]
+
+    def train(self, item: dict[str, Any], run_id: str, processes: int = 1, watched: bool = True) -> dict[str, Any]:
+        operator = TrainShardOperator(
+            task_id=f"fleet.train_{item['shard']}", pipeline="routes", shard=item, data=DATA, evaluate=EVALUATE,
+            processes=processes, watched=watched,
+        )  # fmt: skip
+        return self.execute(operator, run_id, **JAN)
+
+
+@pytest.fixture
+def fleet(execute: Run, store: LocalStore) -> Watched:
+    return Watched(execute)
+
+
+def predict(execute: Run, lake: Path, frame: pd.DataFrame) -> None:
+    frame.drop(columns="late").to_parquet(lake / "new.parquet")
+    publish(execute, shards(execute, partition(execute)))
+
+
+def drift(execute: Run, run_id: str = "m", **more: Any) -> dict[str, Any]:
+    operator = FleetDriftCheckOperator(task_id="drift", pipeline="routes", data=DATA, monitor=more)
+    return execute(operator, run_id, **FEB)
+
+
+def ask(checks: dict[str, Any], run_id: str = "m", retrain: Any = ASKS, **form: Any) -> dict[str, Any]:
+    """The event's extra, and the answer."""
+    operator = FleetRequestRetrainOperator(
+        task_id="request", pipeline="routes", checks=checks, retrain=retrain, outlets=[RETRAIN]
+    )
+    context = stand_in(run_id, **(FEB | form))
+    operator.execute(context)  # type: ignore[arg-type]
+    return context["outlet_events"][RETRAIN].extra  # type: ignore[no-any-return]
+
+
+def stand_in(run_id: str, events: Any = None, **params: Any) -> dict[str, Any]:
+    ti = MagicMock(spec=["dag_id", "run_id", "task_id", "map_index", "xcom_push", "xcom_pull"])
+    ti.dag_id, ti.run_id, ti.task_id, ti.map_index = "routes__any", run_id, "any", -1
+    run = SimpleNamespace(run_type="manual", data_interval_start=None, data_interval_end=None)
+    outlets = {RETRAIN: SimpleNamespace(extra=None)}
+    return {"ti": ti, "params": params, "dag_run": run, "outlet_events": outlets, "triggering_asset_events": events}
+
+
+def claim(extra: dict[str, Any], run_id: str, retrain: Any = ASKS) -> Any:
+    asset = MagicMock()
+    asset.name = "routes.retrain"
+    operator = ClaimRetrainOperator(task_id="claim", pipeline="routes", retrain=retrain)
+    return operator.execute(stand_in(run_id, {asset: [SimpleNamespace(extra=extra)]}))  # type: ignore[arg-type]
+
+
+def moved(*keys: str, seed: int = 7) -> pd.DataFrame:
+    """The rows of February: some keys' hours are two σ later."""
+    frame = rows(seed)
+    frame.loc[frame["route"].isin(keys), "hour"] += 2
+    frame.loc[4, "route"] = None
+    return frame
+
+
+def test_only_the_keys_that_drift_are_trained_again(
+    execute: Run, fleet: Watched, store: LocalStore, registry: Registry, lake: Path
+) -> None:
+    fleet.run("one")
+    predict(execute, lake, moved("r02", "r07"))
+    result = drift(execute)
+
+    assert result["verdict"] == "drift"
+    # `flat` has no model, `tiny` too few rows, one row has no key: parents serve them.
+    assert (result["keys"], result["drifted_keys"], result["by_parent"]["keys"]) == (12, 2, 3)
+    assert "drift in 2 of 12 keys: " in result["sentence"]
+    assert "because a parent served: 241 rows of 3 keys" in result["sentence"]
+    assert read_alarms(store, result["alarms"]) == {"r02": (1, ("hour",)), "r07": (1, ("hour",))}
+    tests = read_tests(store, result["table"])
+    assert set(tests["key"]) == {f"r{i:02d}" for i in range(12)} | {"*"}
+    assert set(tests.loc[tests["alarm"], "key"]) == {"r02", "r07"}
+    check = read_check(store, "routes", "drift")
+    assert check is not None
+    shown = {c["name"]: c for c in check["drift"]["columns"]}
+    assert (shown["hour"]["drifted"], shown["rain"]["drifted"]) == (True, False)
+    assert b"r07" in store.get(layout.report("people__train", check["drift"]["report"]))
+
+    extra = ask({"drift": result})
+    assert get_json(store, extra["keys"]) == {"r02": ["drift"], "r07": ["drift"]}
+    assert claim(extra, "two")["reasons"] == ["drift"]
+    fleet.run("two", keys=[*get_json(store, extra["keys"])])
+    numbers = {str(key): version.number for key, version in registry.champions().items()}
+    assert {key for key, number in numbers.items() if number == 2} <= {"r02", "r07"}
+    newest = read_newest(store, "routes")
+    assert newest is not None
+    assert {row["key"] for row in read_rows(store, newest["table"])} == {"r02", "r07"}
+    assert newest["counts"]["not_due"] == 12  # ten, `flat` and `tiny`
+
+
+def test_nothing_drifts(execute: Run, fleet: Watched, lake: Path) -> None:
+    fleet.run("one")
+    predict(execute, lake, rows(7))
+    result = drift(execute)
+    assert (result["verdict"], result["alarms"]) == ("no_drift", None)
+    assert result["sentence"].startswith("no drift in 12 keys (")
+    with pytest.raises(AirflowSkipException, match="no alarm that this pipeline retrains on"):
+        ask({"drift": result})
+
+
+def test_a_change_of_all_keys_asks_for_all_that_were_checked(
+    execute: Run, fleet: Watched, store: LocalStore, lake: Path
+) -> None:
+    fleet.run("one")
+    frame = rows(7)
+    frame["hour"] += 0.25
+    predict(execute, lake, frame)
+    result = drift(execute)
+    assert "drift over all keys in hour" in result["sentence"]
+    assert set(read_alarms(store, result["alarms"])) == {f"r{i:02d}" for i in range(12)}
+
+
+def test_keys_without_a_reference_are_told(execute: Run, store: LocalStore, lake: Path) -> None:
+    Fleet(execute).run("one")
+    predict(execute, lake, moved("r02"))
+    result = drift(execute)
+    assert result["verdict"] == "not_enough_data"
+    assert "12 keys have no reference, because they were trained without `monitor`" in result["sentence"]
+
+
+def test_private_columns_are_in_no_reference(execute: Run, fleet: Watched, store: LocalStore, lake: Path) -> None:
+    fleet.run("one")
+    predict(execute, lake, moved("r02"))
+    operator = FleetDriftCheckOperator(task_id="drift", pipeline="routes", data=DATA | {"private": ["hour"]})
+    result = execute(operator, "m", **FEB)
+    assert result["verdict"] == "no_drift"
+    assert "not checked, because private: hour" in result["sentence"]
+
+
+def test_references_are_given_up_when_no_version_needs_them(
+    execute: Run, fleet: Watched, store: LocalStore, registry: Registry, lake: Path
+) -> None:
+    def kept(number: int) -> bool:
+        digest = reference_of(registry.get(number, "r01").record)
+        assert digest is not None
+        return store.exists(layout.blob(get_json(store, digest)["file"]))
+
+    now = datetime.now(UTC)
+    for number, run_id in enumerate(("one", "two", "three")):
+        rows(number).to_parquet(lake / "routes.parquet")
+        fleet.run(run_id)
+        for days in (10, 20):
+            collect(store, now=now + timedelta(days=20 * number + days))
+    # The champion and the one that a rollback would bring back.
+    assert [kept(number) for number in (1, 2, 3)] == [False, True, True]
+    assert {found.severity for found in check(store).findings} <= {"note"}
+    predict(execute, lake, moved("r02"))
+    assert set(read_alarms(store, drift(execute)["alarms"])) == {"r02"}
+
+
+def test_old_models_are_asked_for(execute: Run, fleet: Watched, store: LocalStore, lake: Path) -> None:
+    fleet.run("one")
+    predict(execute, lake, rows(7)[lambda f: f["route"] != "r03"])
+
+    def check(max_age: str) -> dict[str, Any]:
+        stale = FleetStalenessCheckOperator(
+            task_id="staleness", pipeline="routes", data=DATA, monitor={"max_age": max_age}
+        )
+        return execute(stale, "m", **FEB)  # type: ignore[no-any-return]
+
+    fresh = check("30d")
+    assert (fresh["verdict"], fresh["alarms"], fresh["ages"]["model"]) == ("fresh", None, 28.0)
+    old = check("20d")
+    assert old["verdict"] == "stale"
+    assert "the rows that 13 of 13 models learned from end more than 20 days before" in old["sentence"]
+    # Those of the window: r03 has no row in it, and the model of all rows none to serve.
+    assert set(read_alarms(store, old["alarms"])) == {f"r{i:02d}" for i in range(12) if i != 3} | {"A/*", "B/*"}
+    extra = ask({"staleness": old})
+    assert "r03" not in get_json(store, extra["keys"])
