@@ -140,9 +140,15 @@ def _publish(c: StepContext, task_id: str) -> BaseOperator:
 def fleet_check(name: str, config: PipelineConfig, arguments: dict[str, Any]) -> BaseOperator:
     """The operator of a monitoring check of all keys.
 
-    :param name: ``drift`` or ``staleness``; a fleet has no others.
+    :param name: ``drift``, ``performance`` or ``staleness``; a fleet has no others.
     """
     from airflow_mlops.operators import fleet_monitoring
+
+    if name == "performance":
+        # It follows the check of drift only to tell whose inputs drifted, too.
+        return fleet_monitoring.FleetPerformanceCheckOperator(
+            evaluate=config.evaluate, trigger_rule=TriggerRule.NONE_FAILED, **arguments
+        )
 
     if name == "drift":
         return fleet_monitoring.FleetDriftCheckOperator(**arguments)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import AirflowSkipException
+
 from airflow_mlops.config.models import length
 from airflow_mlops.links.reports import DriftReportLink
 from airflow_mlops.operators.base import RunScope
-from airflow_mlops.operators.monitoring import CheckOperator
+from airflow_mlops.operators.monitoring import CheckOperator, PerformanceCheckOperator
 from airflow_mlops.operators.retrain import UNDECIDED, RequestRetrainOperator
 from airflow_mlops.window import Window
 
@@ -43,6 +45,59 @@ class FleetDriftCheckOperator(CheckOperator):
         if result["verdict"] == "drift":
             self.tell(context, scope, "drift", f"{self.pipeline}: {result['sentence']}")
         return self._record(scope, "drift", result)
+
+
+class FleetPerformanceCheckOperator(PerformanceCheckOperator):
+    """Score the predictions of each key once their outcomes are known, against its version's score at training.
+
+    Verdict ``drop``, ``ok``, ``pending_labels`` or ``not_enough_data``; the result names the keys (``alarms``) and a
+    table with a row for each.
+    """
+
+    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
+        """Join outcomes to predictions, and compare all keys."""
+        from airflow_mlops.ml.outcomes import labelled_capture
+
+        labels = self.monitor.labels
+        if labels is None:
+            raise AirflowSkipException("the pipeline has no monitor.labels: performance cannot be known")
+        own, delay = self._captured(scope), length(labels.delay)
+        capture = labelled_capture(
+            self.hook.store(), self.pipeline, scope.required_window, delay, own, rehearsal=not scope.promote
+        )
+        if capture is None:
+            sentence = f"no predictions are older than the label delay of {labels.delay}"
+            return self._record(
+                scope, "performance", {"verdict": "pending_labels", "sentence": sentence, "alarms": None}
+            )
+        result = self._judged(scope, context, capture)
+        if result["verdict"] == "drop":
+            self.tell(context, scope, "performance", f"{self.pipeline}: {result['sentence']}")
+        return self._record(scope, "performance", result)
+
+    def _judged(self, scope: RunScope, context: Context, capture: dict[str, Any]) -> dict[str, Any]:
+        from airflow_mlops.ml.fleet.alarms import read_alarms
+        from airflow_mlops.ml.fleet.performance import fleet_performance
+        from airflow_mlops.registry.checks import read_check
+
+        store, labels, judged = self.hook.store(), self.monitor.labels, Window.from_dict(capture["window"])
+        # With a delay an earlier window is judged; `window` in the source is that one's.
+        seen: Any = {**context, "window": judged}
+        source = self.render_template(labels.source if labels else "", seen)
+        drift = read_check(store, self.pipeline, "drift", judged, rehearsal=not scope.promote)
+        alarms = (drift or {}).get("drift", {}).get("alarms")
+        return fleet_performance(
+            store,
+            self.hook.registry(self.pipeline),
+            capture,
+            data=self.data,
+            labels=labels.model_copy(update={"source": source}),  # type: ignore[union-attr]
+            config=self.monitor.performance,
+            metrics=self.evaluate.metrics,
+            files=self.hook.files(source),
+            drifted=read_alarms(store, alarms) if alarms else {},
+            log=self.log.info,
+        )
 
 
 class FleetStalenessCheckOperator(CheckOperator):

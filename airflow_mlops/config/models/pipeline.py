@@ -234,9 +234,6 @@ class PipelineConfig(Model):
         return {
             "`fleet` has no `monitor.skew` in this version": self.monitor.skew is not None,
             "`fleet` has no `monitor.system` in this version": self.monitor.system is not None,
-            "`fleet` has no `monitor.labels` in this version: performance by key cannot be checked": (
-                self.monitor.labels is not None
-            ),
             "`fleet` has no `monitor.performance.estimate` in this version": performance.estimate,
             "`monitor.drift.engine: evidently` has no test; of a fleet's keys thousands would alarm by chance": (
                 drift.engine == "evidently"

@@ -59,12 +59,16 @@ _CHECKS = ("monitor.drift", "monitor.performance", "monitor.staleness")
 
 
 def _monitor(spec: DagSpec) -> DagSpec:
-    steps = [replace(step, after=()) for step in spec.steps if step.name in _CHECKS]
+    steps = [
+        replace(step, after=("monitor.drift",) if step.name == "monitor.performance" else ())
+        for step in spec.steps
+        if step.name in _CHECKS
+    ]
     # After all of them: each says which keys need a new model.
     steps += [replace(step, after=_CHECKS) for step in spec.steps if step.name == "retrain.request"]
     return replace(
         spec,
-        summary="Check what was scored, key by key: drift, age; ask for a training of the keys that need it.",
+        summary="Check what was scored, key by key: drift, performance, age; ask to train the keys that need it.",
         steps=tuple(steps),
     )
 

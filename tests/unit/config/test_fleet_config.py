@@ -50,7 +50,6 @@ def test_every_level_trains_a_fleet_in_shards(level: int) -> None:
         ({"monitor": {"skew": {}}}, "has no `monitor.skew`"),
         ({"monitor": {"system": {}}}, "has no `monitor.system`"),
         ({"monitor": {"performance": {"estimate": True}}}, "has no `monitor.performance.estimate`"),
-        ({"monitor": {"labels": {"source": "l.parquet", "join_on": "id"}}}, "has no `monitor.labels`"),
         ({"monitor": {"drift": {"engine": "evidently"}}}, "thousands would alarm by chance"),
         ({"monitor": {"drift": {"multivariate": True}}}, "`monitor.drift.multivariate` is for one model"),
         ({"monitor": {"drift": {"correction": "bh"}}}, "it is Benjamini and Hochberg's"),
@@ -91,20 +90,25 @@ def test_a_fleet_is_watched_key_by_key() -> None:
     from airflow_mlops.factory.builder import build_pipeline
     from airflow_mlops.operators import fleet_monitoring
 
-    watched = {"monitor": {"max_age": "30d"}, "retrain": {"when": ["drift", "staleness"], "confirm": "2 of 3"}}
+    watched = {
+        "monitor": {"max_age": "30d", "labels": {"source": "outcomes.parquet", "join_on": "id"}},
+        "retrain": {"when": ["drift", "performance", "staleness"], "confirm": "2 of 3"},
+    }
     for level in (1, 2):
         dags = build_pipeline(PipelineConfig.model_validate(FILE | watched | {"level": level}))
         monitor = dags["routes__monitor"]
         assert {t.task_id: t.upstream_task_ids for t in monitor.tasks} == {
             "monitor.drift": set(),
+            "monitor.performance": {"monitor.drift"},
             "monitor.staleness": set(),
-            "retrain.request": {"monitor.drift", "monitor.staleness"},
+            "retrain.request": {"monitor.drift", "monitor.performance", "monitor.staleness"},
         }
         assert isinstance(monitor.get_task("monitor.drift"), fleet_monitoring.FleetDriftCheckOperator)
+        assert isinstance(monitor.get_task("monitor.performance"), fleet_monitoring.FleetPerformanceCheckOperator)
         assert isinstance(monitor.get_task("monitor.staleness"), fleet_monitoring.FleetStalenessCheckOperator)
         request = monitor.get_task("retrain.request")
         assert isinstance(request, fleet_monitoring.FleetRequestRetrainOperator)
-        assert {*request.checks} == {"drift", "staleness"}
+        assert {*request.checks} == {"drift", "performance", "staleness"}
         # What is compared with is kept where somebody compares.
         assert dags["routes__train"].get_task("fleet.train").partial_kwargs["watched"]
     unwatched = build_pipeline(PipelineConfig.model_validate(FILE))

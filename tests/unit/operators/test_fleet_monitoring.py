@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import pandas as pd
 import pytest
 from airflow.sdk import Asset
@@ -21,6 +22,7 @@ from airflow_mlops.operators.data import SnapshotOperator
 from airflow_mlops.operators.fleet import PartitionOperator, TrainShardOperator
 from airflow_mlops.operators.fleet_monitoring import (
     FleetDriftCheckOperator,
+    FleetPerformanceCheckOperator,
     FleetRequestRetrainOperator,
     FleetStalenessCheckOperator,
 )
@@ -230,3 +232,48 @@ def test_old_models_are_asked_for(execute: Run, fleet: Watched, store: LocalStor
     assert set(read_alarms(store, old["alarms"])) == {f"r{i:02d}" for i in range(12) if i != 3} | {"A/*", "B/*"}
     extra = ask({"staleness": old})
     assert "r03" not in get_json(store, extra["keys"])
+
+
+def test_keys_whose_predictions_became_worse_are_asked_for(
+    execute: Run, fleet: Watched, store: LocalStore, lake: Path
+) -> None:
+    fleet.run("one")
+    frame = rows(7)
+    worse = frame["route"].isin(["r04", "r09"])
+    frame.loc[worse, "late"] = np.random.default_rng(3).normal(size=int(worse.sum()))
+    predict(execute, lake, frame)
+    known = frame.loc[frame["route"] != "r01", ["id", "late"]]
+    known.loc[known.index[:3], "late"] = None
+    labels = {"source": "outcomes.parquet", "join_on": "id"}
+
+    def check(**more: Any) -> dict[str, Any]:
+        operator = FleetPerformanceCheckOperator(
+            task_id="performance",
+            pipeline="routes",
+            data=DATA,
+            evaluate=EVALUATE,
+            monitor={"labels": labels} | more,
+        )
+        return execute(operator, "m", **FEB)  # type: ignore[no-any-return]
+
+    waiting = check()
+    assert waiting["verdict"] == "pending_labels"
+    assert waiting["alarms"] is None
+    known.head(100).to_parquet(lake / "outcomes.parquet")
+    assert "labels are pending: 85 of 2,640 predictions" in check()["sentence"]
+    known.to_parquet(lake / "outcomes.parquet")
+    drift(execute)
+    result = check()
+    assert result["verdict"] == "drop"
+    assert "r2 has fallen in 2 of 11 keys: " in result["sentence"]
+    assert "1 keys wait for labels" in result["sentence"]
+    assert read_alarms(store, result["alarms"]) == {"r04": (1, ()), "r09": (1, ())}
+    assert (result["keys"], result["worse_keys"]) == (11, 2)
+    assert result["value"] == pytest.approx(result["baseline"], abs=0.1)
+    extra = ask({"performance": result}, retrain={"when": ["performance"]})
+    assert get_json(store, extra["keys"]) == {"r04": ["performance"], "r09": ["performance"]}
+
+    rows(7)[["id", "late"]].to_parquet(lake / "outcomes.parquet")
+    fine = check()
+    assert (fine["verdict"], fine["keys"]) == ("ok", 12)
+    assert fine["sentence"].startswith("r2 has fallen in none of 12 keys; ")
