@@ -29,6 +29,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.operators.experiment",
                     "airflow_mlops.operators.fleet",
                     "airflow_mlops.operators.fleet_prediction",
+                    "airflow_mlops.operators.fleet_monitoring",
                     "airflow_mlops.operators.promotion",
                     "airflow_mlops.operators.registry",
                     "airflow_mlops.operators.prediction",

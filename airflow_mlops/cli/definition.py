@@ -376,6 +376,21 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                             module="fleet",
                         ),
                         _command(
+                            "drift",
+                            "The keys that the newest drift check alarmed about",
+                            "Each alarm with its column, the size of the change and its p-value, least likely first.",
+                            PIPELINE,
+                            Arg(
+                                ("--limit",),
+                                metavar="N",
+                                type=int,
+                                default=None,
+                                help="At most N alarms (default: all)",
+                            ),
+                            TABLE_OR_JSON,
+                            module="fleet",
+                        ),
+                        _command(
                             "show",
                             "One key: who serves it, what its newest training came to, its versions",
                             "A key whose name is not known is answered with the nearest ones.",

@@ -9,12 +9,16 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.cli.errors import clear_errors
+from airflow_mlops.cli.tables import NONE, grid, short
 from airflow_mlops.exceptions import ConfigError
+from airflow_mlops.registry.checks import read_check
+from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
     from airflow_mlops.store.base import Store
 
 _HEADINGS = ("key", "status", "version", "why")
+_CHECKS = ("drift", "performance", "staleness")
 
 
 def _newest(pipeline: str) -> tuple[Store, dict[str, Any]]:
@@ -38,8 +42,10 @@ def status(args: Namespace) -> None:
     from airflow_mlops.ml.fleet.result import spread
 
     scores = spread(store, found["table"])
+    checks = {name: check for name in _CHECKS if (check := read_check(store, args.pipeline, name))}
     if args.output == "json":
-        print(json.dumps(found | {"scores": scores}, indent=2, ensure_ascii=False))
+        watched = {"checks": {name: check[name] | {"window": check["window"]} for name, check in checks.items()}}
+        print(json.dumps(found | {"scores": scores} | (watched if checks else {}), indent=2, ensure_ascii=False))
         return
     window = found["window"] or {}
     about = f", window {window['start']} … {window['end']}" if window.get("start") else ""
@@ -51,12 +57,50 @@ def status(args: Namespace) -> None:
         print(f"{name}: half of the keys between {quantiles[0]:.4g} and {quantiles[2]:.4g}, middle {quantiles[1]:.4g}")
     if found["counts"].get("failed"):
         print(f"airflow mlops fleet failures {args.pipeline} has the reasons")
+    for name, check in checks.items():
+        print(f"{name}, {short(Window.from_dict(check['window']))}: {check[name]['sentence']}")
+
+
+@clear_errors
+def drift(args: Namespace) -> None:
+    """``airflow mlops fleet drift``."""
+    from airflow_mlops.ml.fleet.drift import ALL_KEYS, read_tests
+
+    store, _ = _newest(args.pipeline)
+    check = read_check(store, args.pipeline, "drift")
+    if check is None:
+        raise ConfigError(
+            f"{args.pipeline} has not been checked for drift",
+            hint="write `monitor` into its file; its __monitor DAG then runs after each prediction",
+        )
+    result = check["drift"]
+    tests = read_tests(store, result["table"])
+    alarms = tests[tests["alarm"]].sort_values("p_value", kind="stable")
+    rows = alarms.drop(columns="alarm").to_dict("records")
+    if args.output == "json":
+        shown = {name: result[name] for name in ("verdict", "sentence", "keys", "drifted_keys", "few", "by_parent")}
+        print(json.dumps(shown | {"window": check["window"], "alarms": rows}, indent=2, ensure_ascii=False))
+        return
+    print(f"{args.pipeline}, {short(Window.from_dict(check['window']))}: {result['sentence']}")
+    cells = [
+        (
+            "all together" if row["key"] == ALL_KEYS else row["key"],
+            f"v{row['version']}" if row["version"] else NONE,
+            row["column"],
+            f"{row['statistic']} {row['effect']:.3g}",
+            f"{row['p_value']:.2g}",
+            f"{row['reference_rows']:,} → {row['current_rows']:,}" if row["version"] else NONE,
+        )
+        for row in (rows[: args.limit] if args.limit else rows)
+    ]
+    if cells:
+        width = shutil.get_terminal_size((80, 24)).columns
+        print(grid(("key", "version", "column", "change", "p", "rows"), cells, width=max(width, 80)))
 
 
 @clear_errors
 def failures(args: Namespace) -> None:
     """``airflow mlops fleet failures``."""
-    from airflow_mlops.cli.tables import NONE, grid
     from airflow_mlops.ml.fleet.result import read_table
 
     store, found = _newest(args.pipeline)
@@ -74,6 +118,24 @@ def failures(args: Namespace) -> None:
     if cells:
         width = shutil.get_terminal_size((80, 24)).columns
         print(grid(_HEADINGS, cells, width=max(width, 80), whole=("status", "version")))
+
+
+def _drift_of(store: Store, pipeline: str, key: str) -> str | None:
+    """What the newest drift check says of one key: its alarms, else its least likely change."""
+    from airflow_mlops.ml.fleet.drift import read_tests
+
+    check = read_check(store, pipeline, "drift")
+    if check is None or not check["drift"].get("table"):
+        return None
+    tests = read_tests(store, check["drift"]["table"])
+    mine = tests[tests["key"] == key].sort_values("p_value", kind="stable")
+    if mine.empty:
+        return None
+    found = [
+        f"{row.statistic} {row.effect:.3g} in {row.column} (p {row.p_value:.2g})" + (": an alarm" * bool(row.alarm))
+        for row in mine.itertuples()
+    ]
+    return f"drift, {short(Window.from_dict(check['window']))}: {'; '.join(found)}"
 
 
 @clear_errors
@@ -115,6 +177,8 @@ def show(args: Namespace) -> None:
     if row:
         said = row["reason"] if row["reason"].startswith(row["status"]) else f"{row['status']}: {row['reason']}"
         print(f"newest training: {'promoted; ' if row['promoted'] else ''}{said}")
+    if told := _drift_of(store, args.pipeline, args.key):
+        print(told)
     for version in reversed(versions):
         scores = ", ".join(f"{name} {value:.4g}" for name, value in version.metrics.items())
         print(f"  v{version.number} {version.status}, {version.registered_at[:16]}: {scores}")

@@ -6,13 +6,17 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from airflow_mlops.cli.definition import FLEET_STATUSES
-from airflow_mlops.cli.fleet import failures, show, status
+from airflow_mlops.cli.fleet import drift, failures, show, status
+from airflow_mlops.ml.fleet.drift import put_tests
 from airflow_mlops.ml.fleet.result import STATUSES, count, put_table, save_result, sentence
+from airflow_mlops.registry.checks import write_check
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.store import LocalStore
+from airflow_mlops.window import Window
 
 ROWS = [
     {"key": "a", "status": "passed", "reason": "good", "version": 1, "metrics": {"r2": 0.5}, "promoted": True},
@@ -78,3 +82,38 @@ def test_what_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         status(Namespace(pipeline="churn", output="text"))
     assert "no fleet of the name 'churn'" in capsys.readouterr().err
+
+
+def test_drift_lists_the_alarms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        drift(Namespace(pipeline="routes", limit=None, output="table"))
+    assert "has not been checked for drift" in capsys.readouterr().err
+    store = LocalStore(tmp_path)
+    tests = pd.DataFrame(
+        [
+            ("a", 1, "hour", "W1", 1.5, 0.1, 1e-9, 200, 40, True),
+            ("b", 1, "hour", "W1", 0.2, 0.1, 0.04, 200, 40, False),
+            ("*", 0, "rain", "share over all keys", 0.2, 0.05, 1e-12, 0, 0, True),
+        ],
+        columns=[
+            "key", "version", "column", "statistic", "effect", "threshold", "p_value", "reference_rows",
+            "current_rows", "alarm",
+        ],
+    )  # fmt: skip
+    result = {
+        "verdict": "drift", "sentence": "drift in 1 of 2 keys", "keys": 2, "drifted_keys": 1, "few": 0,
+        "by_parent": {"keys": 0, "rows": 0}, "table": put_tests(store, tests),
+    }  # fmt: skip
+    write_check(store, "routes", Window.of("2026-01-01", "2026-02-01"), "drift", result)
+    drift(Namespace(pipeline="routes", limit=None, output="table"))
+    said = capsys.readouterr().out
+    assert said.startswith("routes, 2026-01: drift in 1 of 2 keys\n")
+    first, second = (line.split() for line in said.rstrip().splitlines()[-2:])
+    assert first[:3] == ["all", "together", "–"]
+    assert second == ["a", "v1", "hour", "W1", "1.5", "1e-09", "200", "→", "40"]
+    drift(Namespace(pipeline="routes", limit=None, output="json"))
+    assert [row["key"] for row in json.loads(capsys.readouterr().out)["alarms"]] == ["*", "a"]
+    show(Namespace(pipeline="routes", key="a", output="text"))
+    assert "drift, 2026-01: W1 1.5 in hour (p 1e-09): an alarm" in capsys.readouterr().out
+    status(Namespace(pipeline="routes", output="text"))
+    assert "drift, 2026-01: drift in 1 of 2 keys" in capsys.readouterr().out
