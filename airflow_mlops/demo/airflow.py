@@ -43,7 +43,9 @@ import warnings
 
 LIBRARIES = """
 pyarrow.parquet pandas scipy.stats sklearn.ensemble sklearn.pipeline sklearn.impute sklearn.linear_model sklearn.metrics
-skops.io great_expectations evidently
+skops.io great_expectations evidently airflow_mlops.factory.loading airflow_mlops.factory.builder
+airflow_mlops.ml.retrain airflow_mlops.ml.fleet.begin airflow_mlops.ml.fleet.shard airflow_mlops.ml.fleet.report
+airflow_mlops.ml.expectations
 """
 if "scheduler" in sys.argv:
     with warnings.catch_warnings():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -80,7 +80,7 @@ def load_delivery(
     """
     path = Path(folder)
     if not path.is_absolute():
-        path = (Path(inspect.stack()[1].filename).resolve().parent / path).resolve()
+        path = (Path(sys._getframe(1).f_code.co_filename).resolve().parent / path).resolve()
     path = path / PROJECT_FILE
     limits = {"sample": sample, "test_timeout": test_timeout, "train_timeout": train_timeout}
     try:

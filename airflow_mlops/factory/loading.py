@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +42,8 @@ def load_dags(
     """
     path = Path(folder)
     if not path.is_absolute():
-        caller = inspect.stack()[1].filename
+        # Not inspect.stack(), which looks for the source of every frame: it took most of the time of a task's parse.
+        caller = sys._getframe(1).f_code.co_filename
         path = Path(caller).resolve().parent / path
     if not path.is_dir():
         raise ConfigError(f"{path} is not a folder", hint="load_dags() takes the folder that holds the pipeline files")
