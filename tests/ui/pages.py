@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from urllib.parse import urlsplit
 from airflow_mlops import demo
 from airflow_mlops.demo.__main__ import MARK
 from airflow_mlops.demo.__main__ import main as run_demo
-from airflow_mlops.demo.airflow import LiveAirflow, free_port
+from airflow_mlops.demo.airflow import ApiError, LiveAirflow, free_port
 from airflow_mlops.store import LocalStore, layout
+from tests.unit.plugins.fleets import night
 
 PREFIX = "/team/airflow"
 DAGS = Path(demo.__file__).parents[2] / "dags"
@@ -36,7 +38,15 @@ USERS = {"admin": "admin", "vera": "viewer"}
 SCREENS = {"desk": (1440, 900), "phone": (390, 844)}
 MARKUP = '<img src=x onerror="window.hit=1">'
 PATIENCE = 60_000  # ms: a browser, four processes and tasks share two cores
-FLIGHTS, CANCER = "flight_delays", "breast_cancer"
+FLIGHTS, CANCER, ROUTES = "flight_delays", "breast_cancer", "routes"
+FLEET = """pipeline: routes
+level: 1
+data: {source: routes.parquet, target: late, id: id}
+train: {estimator: sklearn.linear_model.Ridge}
+evaluate: {metrics: [r2], gates: [{metric: r2, at_least: 0.3}]}
+fleet: {key: route}
+"""
+KEYS = 60
 
 
 @dataclass
@@ -183,7 +193,7 @@ def a_page_in_the_background_is_read_once_and_again_when_it_is_seen(w: World) ->
 @check
 def card_on_the_home_page(w: World) -> None:
     card = w.open("").get_by_test_id("mlops-attention")
-    card.get_by_text("2 pipelines").wait_for()
+    card.get_by_text("3 pipelines").wait_for()
     card.scroll_into_view_if_needed()
     w.picture("home")
 
@@ -270,6 +280,44 @@ def page_of_a_run(w: World) -> None:
 
 
 @check
+def a_fleet_tells_all_its_keys_and_each_by_itself(w: World) -> None:
+    for screen, theme in (("desk", "light"), ("phone", "dark")):
+        page = w.open(whole(ROUTES, "models"), screen=screen, theme=theme)
+        part = page.get_by_test_id("mlops-models")
+        part.locator("[data-key]").nth(24).wait_for()
+        part.get_by_test_id("mlops-fleet-training").get_by_text("promoted").wait_for()
+        part.locator("canvas").wait_for()
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        want(wide < 2, f"the keys are {wide} px wider than the {screen}'s window")
+        w.picture(f"models-{screen}-{theme}")
+    page = w.open(whole(ROUTES, "models"))
+    part = page.get_by_test_id("mlops-models")
+    part.get_by_role("button", name="failed").press("Enter")
+    part.locator('[data-key="r00003"]').wait_for(state="detached")
+    want(part.locator("[data-key]").count() == KEYS // 12, "not only what failed is shown")
+    part.get_by_role("button", name="All").press("Enter")
+    part.get_by_role("button", name="Next").press("Enter")
+    part.locator('[data-key="r00025"]').wait_for()
+    box = part.get_by_role("searchbox", name="Search keys and reasons")
+    box.click()
+    page.keyboard.type("r00007", delay=350)
+    part.locator('[data-key="r00008"]').wait_for(state="detached")
+    want(box.evaluate("box => box === document.activeElement"), "the search has lost the focus")
+    part.get_by_role("link", name="r00007").press("Enter")
+    page.get_by_role("heading", name="Model of r00007").wait_for()
+    page.get_by_test_id("mlops-timeline").get_by_text("was trained").first.wait_for()
+    w.picture("model-of-a-key")
+    page.get_by_role("button", name="All models").press("Enter")
+    part.locator("[data-key]").nth(24).wait_for()
+    page.get_by_role("tab", name="Timeline").click()
+    page.get_by_text(f"{KEYS} keys were trained and judged").wait_for()
+    page = w.open(f"plugin/mlops/runs/{ROUTES}__train/night_1")
+    page.get_by_test_id("mlops-verdict").get_by_text("promoted").wait_for()
+    page.locator("[data-key]").nth(24).wait_for()
+    w.picture("run-of-a-fleet")
+
+
+@check
 def times_follow_airflows_zone(w: World) -> None:
     page = w.open(whole(FLIGHTS))
     shown = page.get_by_test_id("mlops-timeline").locator("time").first
@@ -299,6 +347,8 @@ def numbers_times_and_graphs_are_laid_out_right(w: World) -> None:
         moment: f.moment("2026-03-29T01:30:00+00:00", "Europe/Berlin"),
         windows: [day("2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00"),
                   day("2026-01-01T06:00:00+00:00", "2026-01-01T12:00:00+00:00")],
+        texts: [f.localTimes("from 2026-01-01T00:00:00+00:00 to 2026-02-01T00:00:00+00:00, made 2026-01-03T12:00:00.5Z",
+                             "Europe/Berlin"), f.localTimes("The T1 of 2026-01-01", "UTC")],
         ago: [f.ago("2026-01-01T00:00:00Z", Date.UTC(2026, 0, 4)), f.ago("2026-01-01T00:05:00Z", Date.UTC(2026, 0, 1))],
         nothing: [f.moment(null, "UTC"), f.ago("no time"), f.effort(NaN)],
         columns: lineage.columns(nodes, edges).map((c) => c.map((n) => n.id)),
@@ -316,6 +366,7 @@ def numbers_times_and_graphs_are_laid_out_right(w: World) -> None:
             "signed": ["+0.0123", "−0.3", "0"],
             "moment": "2026-03-29 03:30:00",  # the night in which the clocks go forward
             "windows": ["2026-01-01 to 2026-02-01", "2026-01-01 07:00 to 2026-01-01 13:00"],
+            "texts": ["from 2026-01-01 to 2026-02-01, made 2026-01-03 13:00:00", "The T1 of 2026-01-01"],
             "ago": ["3 d ago", "in 5 min"],
             "nothing": ["–", "–", "–"],
             "columns": [["source"], ["code", "data"], ["model"]],
@@ -533,6 +584,18 @@ def browser() -> Iterator[Any]:
         yield playwright.chromium.launch(executable_path=chromium(), args=args)
 
 
+def with_fleet(home: Path) -> Path:
+    """The demo's DAGs, and a fleet whose one training stands in the store; their folder."""
+    dags = home / "dags"
+    shutil.rmtree(dags, ignore_errors=True)
+    shutil.copytree(DAGS, dags, ignore=shutil.ignore_patterns("__pycache__"))
+    (dags / "pipelines" / f"{ROUTES}.yaml").write_text(FLEET)
+    store = LocalStore(home / "store")
+    if not store.exists(layout.pipeline_name(ROUTES)):
+        night(store, 1, name=ROUTES, keys=KEYS, shard=20, at=datetime.now(UTC))
+    return dags
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.ui.pages", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--home", type=Path, default=Path(".demo-ui"), help="of the filled demo; made if need be")
@@ -553,7 +616,13 @@ def main() -> int:
         "AIRFLOW__MLOPS__DATA_ROOT": str(home / "data"),
     }
     failed = []
-    with browser() as chrome, LiveAirflow(home / "airflow", DAGS, port=port, env=env, say=print) as live:
+    dags = with_fleet(home)
+    with browser() as chrome, LiveAirflow(home / "airflow", dags, port=port, env=env, say=print) as live:
+        live.wait_for_dags(f"{ROUTES}__train")
+        # It waits, as its DAG is paused: the page of a run needs one in Airflow, too.
+        with suppress(ApiError):  # it is there since the last time
+            body = {"dag_run_id": "night_1", "logical_date": None, "conf": {}}
+            live.post(f"dags/{ROUTES}__train/dagRuns", body)
         world = World(chrome, live, live.url, options.pictures)
         world.page = world.sign_in("admin")
         for function in CHECKS:

@@ -141,7 +141,7 @@ export function Facts({ rows, ...more }) {
   return html`<${C.DataList.Root} orientation="horizontal" size="sm" gap=${2} ...${more}>
     ${said.map(
       ([name, value]) => html`<${C.DataList.Item} key=${name} alignItems="baseline">
-        <${C.DataList.ItemLabel} minW=${{ base: "24", sm: "32" }}>${name}<//>
+        <${C.DataList.ItemLabel} minW=${{ base: "24", sm: "32" }} maxW="45%" overflowWrap="anywhere">${name}<//>
         <${C.DataList.ItemValue} overflowWrap="anywhere">${value}<//>
       <//>`,
     )}

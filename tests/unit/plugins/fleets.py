@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_mlops.ml.fleet.result import count, put_table, save_result, sentence
 from airflow_mlops.registry import Registry
 from airflow_mlops.store import LocalStore, put_json
-from tests.unit.plugins.pages import NOW
 
+NOW = datetime(2026, 11, 27, 6, tzinfo=UTC)
 STATES = ("failed", "rejected", "inconclusive")
 
 
