@@ -44,6 +44,7 @@ level: 1
 data: {source: routes.parquet, target: late, id: id}
 train: {estimator: sklearn.linear_model.Ridge}
 evaluate: {metrics: [r2], gates: [{metric: r2, at_least: 0.3}]}
+retrain: {schedule: "@yearly"}
 fleet: {key: route}
 """
 KEYS = 60
@@ -157,7 +158,7 @@ def fleet_by_keyboard(w: World) -> None:
     page.wait_for_function(first, arg=CANCER)
     want(head.get_attribute("aria-sort") == "ascending", "the order is not told to who cannot see it")
     page.keyboard.press("Enter")  # the head has kept the focus
-    page.wait_for_function(first, arg=FLIGHTS)
+    page.wait_for_function(first, arg=ROUTES)
     want(head.get_attribute("aria-sort") == "descending", "the other order is not told")
 
 
