@@ -6,7 +6,7 @@ Python objects.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from airflow_mlops.ml.fleet.alarms import Alarms
 from airflow_mlops.ml.fleet.result import read_table
 from airflow_mlops.registry.overview import ModelSummary
 from airflow_mlops.store.base import Store
@@ -21,7 +22,7 @@ from airflow_mlops.store.base import Store
 NOT_DUE = "not_due"
 METRIC, CHAMPION = "metric:", "champion:"
 BINS = 30
-SORTS = ("key", "state", "version", "serving", "versions", "train_rows", "holdout_rows", "p_value")
+SORTS = ("key", "state", "version", "serving", "versions", "train_rows", "holdout_rows", "p_value", "alarms")
 """What the table is sorted by, beside ``metric:<name>``."""
 
 
@@ -39,14 +40,21 @@ class Spread:
     tally: list[int]
 
 
-def key_table(store: Store, result: str | None, models: Sequence[ModelSummary] | None) -> pa.Table:
+def key_table(
+    store: Store,
+    result: str | None,
+    models: Sequence[ModelSummary] | None,
+    alarms: Mapping[str, Alarms] | None = None,
+) -> pa.Table:
     """Return a row for each key, by key.
 
     Columns are those of :func:`airflow_mlops.ml.fleet.result.put_table`, and ``state`` (``promoted``, else the status;
-    ``not_due`` of keys that the training left out), ``serving`` (the champion now) and ``versions``.
+    ``not_due`` of keys that the training left out), ``serving`` (the champion now), ``versions``, ``alarms`` (in words).
 
     :param result: digest of a training's result.
     :param models: every model of the fleet as it is now; ``None``: the keys of the result alone, ``serving`` unknown.
+    :param alarms: what the newest checks alarm about, by the check's name; one about a version that serves no more is
+        answered.
     """
     table = read_table(store, result) if result else pa.table({name: pa.array([], kind) for name, kind in _LEAST})
     known = {model.key: model for model in models or () if model.key is not None}
@@ -64,10 +72,23 @@ def key_table(store: Store, result: str | None, models: Sequence[ModelSummary] |
         "state": pc.if_else(pc.fill_null(table["promoted"], fill_value=False), "promoted", table["status"]),
         "serving": pa.array([model.champion if model else None for model in now], pa.int64()),
         "versions": pa.array([model.versions if model else None for model in now], pa.int64()),
+        "alarms": pa.array([_alarmed(model, alarms or {}) for model in now], pa.string()),
     }
     for name, column in columns.items():
         table = table.append_column(name, column)
     return table.sort_by("key").combine_chunks()
+
+
+def _alarmed(model: ModelSummary | None, alarms: Mapping[str, Alarms]) -> str | None:
+    """``drift: hour, rain; staleness``; ``None`` without an alarm about the version that serves."""
+    if model is None or model.key is None:
+        return None
+    told = []
+    for name, found in alarms.items():
+        version, columns = found.get(model.key, (None, ()))
+        if version is not None and version == model.champion:
+            told.append(f"{name}: {', '.join(columns)}" if columns else name)
+    return "; ".join(told) or None
 
 
 _LEAST = (
@@ -94,11 +115,17 @@ def states_of(table: pa.Table) -> dict[str, int]:
     return {str(found["values"]): found["counts"] for found in pc.value_counts(table["state"]).to_pylist()}
 
 
+def alarms_of(table: pa.Table) -> int:
+    """How many keys have an alarm."""
+    return len(table) - int(table["alarms"].null_count)
+
+
 def pick(
     table: pa.Table,
     *,
     search: str = "",
     states: Collection[str] = (),
+    alarmed: bool = False,
     sort: str = "key",
     descending: bool = False,
     offset: int = 0,
@@ -107,7 +134,7 @@ def pick(
     """Return how many keys match, where the page begins, and its rows; behind the end, the last page.
 
     :param search: part of a key or of a reason, in any case.
-    :param states: only these; empty: all.
+    :param states: only these; empty: all. ``alarmed``: only keys with an alarm.
     :param sort: one of :data:`SORTS`, or ``metric:<name>``; keys without it stand last.
     """
     found = pa.array(np.ones(len(table), bool))
@@ -117,6 +144,8 @@ def pick(
         found = pc.or_(key, reason)
     if states:
         found = pc.and_(found, pc.is_in(table["state"], pa.array([*states], pa.string())))
+    if alarmed:
+        found = pc.and_(found, pc.is_valid(table["alarms"]))
     some = table.filter(found)
     if sort in some.column_names:
         # The table stands in the order of keys already, which is kept among equals.

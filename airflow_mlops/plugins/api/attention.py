@@ -85,9 +85,10 @@ def _alarm(name: str) -> Callable[[Known], _Found]:
         check = known.standing.alarms.get(name) if known.standing else None
         if check is None:
             return None
-        # Ages are told in the sentence alone.
-        words = str(check.result.get("sentence")) if name == "staleness" else told(name, check.result).text
-        return words, known.page
+        # Ages, and in how many keys of a fleet it is, are told in the sentence alone.
+        fleet = known.standing is not None and known.standing.is_fleet
+        whole = name == "staleness" or fleet
+        return str(check.result.get("sentence")) if whole else told(name, check.result).text, known.page
 
     return found
 

@@ -34,6 +34,7 @@ def keys(
     run_id: str | None = None,
     search: str = "",
     states: Collection[str] = (),
+    alarmed: bool = False,
     sort: str = "key",
     descending: bool = False,
     limit: int = 50,
@@ -46,23 +47,32 @@ def keys(
     :raises HTTPException: 404: there was no such training.
     """
     # Parquet, and what reads it, come into the server with the first page of a fleet.
-    from airflow_mlops.ml.fleet.keys_table import key_table, metrics_of, pick, spreads, states_of
+    from airflow_mlops.ml.fleet.alarms import read_alarms
+    from airflow_mlops.ml.fleet.keys_table import alarms_of, key_table, metrics_of, pick, spreads, states_of
     from airflow_mlops.ml.fleet.result import WORDS
     from airflow_mlops.registry.overview import models
 
     run = _run(one, run_id)
     digest = run.table if run else None
     now = run_id is None
-    mark = (one.name, digest, one.records.seq if now else None)
-    table, spread = reader.once(
-        mark,
-        lambda: (
-            found := key_table(one.store, digest, models(one.store, one.name) if now else None),
-            spreads(found),
-        ),
-    )
+    alarms = _alarms(one) if now else {}
+    mark = (one.name, digest, one.records.seq if now else None, *alarms.items())
+
+    def make() -> tuple[Any, Any]:
+        known = {name: read_alarms(one.store, found) for name, found in alarms.items()}
+        made = key_table(one.store, digest, models(one.store, one.name) if now else None, known)
+        return made, spreads(made)
+
+    table, spread = reader.once(mark, make)
     total, offset, rows = pick(
-        table, search=search, states=states, sort=sort, descending=descending, offset=offset, limit=limit
+        table,
+        search=search,
+        states=states,
+        alarmed=alarmed,
+        sort=sort,
+        descending=descending,
+        offset=offset,
+        limit=limit,
     )
     tally = states_of(table)
     order = [*WORDS, *sorted(tally.keys() - WORDS.keys())]
@@ -74,6 +84,7 @@ def keys(
             for state in order
             if tally.get(state)
         ],
+        alarmed=alarms_of(table),
         metrics=names,
         spreads=[
             SpreadMark(
@@ -113,6 +124,12 @@ def _run(one: One, run_id: str | None) -> FleetRun | None:
     return run
 
 
+def _alarms(one: One) -> dict[str, str]:
+    """Of the newest check of each name, the digest of the keys that it alarms about."""
+    newest = {check.name: check.result.get("alarms") for check in one.records.checks if "verdict" in check.result}
+    return {name: digest for name, digest in newest.items() if isinstance(digest, str)}
+
+
 def _training(one: One, run: FleetRun) -> TrainingMark:
     known = one.live.may_read(run.dag_id)
     return TrainingMark(
@@ -137,6 +154,7 @@ def _row(row: dict[str, Any], metrics: list[str]) -> KeyRow:
         **{name: row[name] for name in same},
         tone=tone_of(row["state"]),
         reason=row["reason"] or "",
+        alarms=row["alarms"],
         p_value=row["p_value"],
         metrics=scores["metric"],
         champion_metrics=scores["champion"],

@@ -113,7 +113,7 @@ def drift(one: One, *, windows: int = 60) -> Drift:
             found.setdefault(str(column["name"]), [None] * len(checks))[place] = column
     columns = [_column(name, cells) for name, cells in found.items()]
     columns.sort(key=lambda c: (-sum(cell.drifted for cell in c.cells if cell), -_largest(c), c.name))
-    return Drift(windows=[_window(c, one.live) for c in checks], columns=columns)
+    return Drift(fleet=bool(one.records.batches), windows=[_window(c, one.live) for c in checks], columns=columns)
 
 
 def distribution(one: One, key: str, column: str) -> Distribution:
@@ -122,6 +122,10 @@ def distribution(one: One, key: str, column: str) -> Distribution:
     :param key: the window's, as :class:`~airflow_mlops.plugins.api.models.DriftWindow` has it.
     :raises HTTPException: 404: there is no such window or column, or nothing was kept of it.
     """
+    if one.records.batches:
+        raise HTTPException(
+            404, f"{one.name} is a fleet: each key has a reference of its own. The report names the keys."
+        )
     # Loads NumPy and Arrow when somebody first looks at a distribution.
     from airflow_mlops.ml.distributions import spread
 

@@ -161,7 +161,7 @@ function Map({ data, query }) {
   const column = data.columns.find(({ name }) => name === picked?.column);
   const press = (event) => {
     const [x, y] = event.value ?? [];
-    if (x !== undefined) setPicked({ key: data.windows[x].key, column: data.columns[y].name });
+    if (x !== undefined && !data.fleet) setPicked({ key: data.windows[x].key, column: data.columns[y].name });
   };
   return html`<${React.Fragment}>
     <${Panel} title="Drift per column and window">
@@ -170,10 +170,11 @@ function Map({ data, query }) {
         <${Legend} steps=${steps} />
       <//>
       <${Small}>
-        A cell's colour says how far the column has moved from training, measured by the limit from which a move matters; a frame
-        marks an alarm: beyond the limit, and not by chance. Click a cell to see the distributions.
+        ${data.fleet
+          ? "Each key is held against what its own model learned from. A framed cell is a column that drifted in some keys, or in all together; the report and the models' alarms name the keys."
+          : "A cell's colour says how far the column has moved from training, measured by the limit from which a move matters; a frame marks an alarm: beyond the limit, and not by chance. Click a cell to see the distributions."}
       <//>
-      <${Choice} data=${data} picked=${w && column ? picked : null} onPick=${setPicked} />
+      ${!data.fleet && html`<${Choice} data=${data} picked=${w && column ? picked : null} onPick=${setPicked} />`}
     <//>
     ${w && column &&
     html`<${Column} query=${query} window=${w} column=${column.name} cell=${column.cells[data.windows.indexOf(w)]} onClose=${() => setPicked(null)} />`}

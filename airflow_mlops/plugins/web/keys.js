@@ -8,7 +8,7 @@ import { SearchField } from "./search.js";
 import { Empty, Read } from "./states.js";
 
 const LIMIT = 25;
-export const VIEW = ["search", "state", "sort", "order", "offset"];
+export const VIEW = ["search", "state", "alarmed", "sort", "order", "offset"];
 
 const version = (n) => (n === null ? NONE : `v${n}`);
 
@@ -23,6 +23,7 @@ function Scores({ row, name }) {
 const State = ({ row, words }) => html`<${React.Fragment}>
   <${Word} tone=${row.tone}>${words.get(row.state) ?? row.state}<//>
   <${Small} mt=${0.5} overflowWrap="anywhere">${row.reason}<//>
+  ${row.alarms && html`<${Small} mt=${0.5} color="fg.warning" overflowWrap="anywhere">Alarm: ${row.alarms}<//>`}
 <//>`;
 
 const rowsText = (row) => (row.train_rows === null ? NONE : `${number(row.train_rows)} + ${number(row.holdout_rows)}`);
@@ -146,11 +147,16 @@ export function Keys({ root, runId = null, view, change, linkOf }) {
         <${C.Flex} gap=${3} wrap="wrap" align="center" mb=${3}>
           <${SearchField} label="Search keys and reasons" value=${view.search} onChange=${(search) => change({ search })} />
           <${Chips} label="Outcome" value=${view.state} options=${chips} onChange=${(state) => change({ state })} />
+          ${(data.alarmed > 0 || view.alarmed) &&
+          html`<${C.Button} size="xs" borderRadius="full" aria-pressed=${Boolean(view.alarmed)} variant=${view.alarmed ? "solid" : "outline"}
+            onClick=${() => change({ alarmed: view.alarmed ? "" : "true" })}>
+            with an alarm<${C.Text} as="span" opacity=${0.75}>${number(data.alarmed)}<//>
+          <//>`}
           <${Small} ml="auto" role="status">${data.total === all ? count(all, "key") : `${number(data.total)} of ${count(all, "key")}`}<//>
         <//>
         ${data.rows.length === 0
           ? html`<${Empty} title=${all ? "No key matches" : "There is no key yet"}>
-              ${all > 0 && html`<${C.Button} size="xs" variant="outline" onClick=${() => change({ search: "", state: "" })}>Clear search and filter<//>`}
+              ${all > 0 && html`<${C.Button} size="xs" variant="outline" onClick=${() => change({ search: "", state: "", alarmed: "" })}>Clear search and filter<//>`}
             <//>`
           : phone
             ? html`<${Cards} ...${parts} />`

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from airflow_mlops.ml.fleet.alarms import put_alarms
 from airflow_mlops.ml.standing import standing
 from airflow_mlops.registry import Registry
 from airflow_mlops.registry.evidence import assess
 from airflow_mlops.registry.records import Records
 from tests.unit.plugins.fleets import night
-from tests.unit.plugins.pages import NOW, Get, Site, as_role
+from tests.unit.plugins.pages import NOW, Get, Site, as_role, check
 
 SAID = "9 promoted, 1 rejected, 1 inconclusive, 1 failed"
 
@@ -218,6 +219,35 @@ def test_before_the_first_result_there_is_a_fleet(site: Site, get: Get) -> None:
     assert [a["name"] for a in head["actions"]] == ["retrain"]
     assert get("pipelines/routes/performance")["points"] == []
     assert get("pipelines/routes/drift")["windows"] == []
+
+
+def test_alarms_about_what_serves_stand_beside_their_keys(site: Site, routes: Registry, get: Get) -> None:
+    found = {"r00004": (2, ["hour", "rain"]), "r00005": (1, ["hour"]), "r00006": (2, [])}
+    columns = [{"name": "hour", "kind": "fleet", "statistic": "share of keys", "effect": 0.2, "p_value": 0.001,
+                "drifted": True, "sentence": "hour: drift in 2 of 12 keys", "threshold": None}]  # fmt: skip
+    check(site.store, "routes", "drift", 5, "drift", alarms=put_alarms(site.store, found), columns=columns)
+    check(site.store, "routes", "staleness", 5, "stale", alarms=put_alarms(site.store, {"r00004": (2, ())}))
+    page = get("pipelines/routes/keys", alarmed=True)
+    # That of r00005 is about a version that serves no more.
+    assert [(r["key"], r["alarms"]) for r in page["rows"]] == [
+        ("r00004", "drift: hour, rain; staleness"),
+        ("r00006", "drift"),
+    ]
+    assert (page["alarmed"], page["total"]) == (2, 2)
+    assert get("pipelines/routes/keys", run_id="night_2")["alarmed"] == 0
+    assert get("fleet")["rows"][0]["attention"]["reason"] == "drift is drift"
+    drift = get("pipelines/routes/drift")
+    assert (drift["fleet"], drift["columns"][0]["cells"][0]["drifted"]) == (True, True)
+    # The next check is calm.
+    check(site.store, "routes", "drift", 6, "no_drift", alarms=None, columns=[])
+    site.run("routes__monitor", "m")
+    assert [r["alarms"] for r in get("pipelines/routes/keys", alarmed=True)["rows"]] == ["staleness"]
+
+
+def test_a_fleet_has_no_distribution_and_says_why(routes: Registry, client: Any) -> None:
+    asked = {"window": "20260501T000000Z-20260601T000000Z", "column": "hour"}
+    answer = client.get("/mlops/api/pipelines/routes/distribution", params=asked, headers=as_role("viewer"))
+    assert (answer.status_code, "reference of its own" in answer.json()["detail"]) == (404, True)
 
 
 def test_markup_in_a_key_is_data(site: Site, get: Get) -> None:

@@ -14,7 +14,7 @@ route (GET)                                        answers
 ``pipelines/{pipeline}/timeline?kind=&key=         :class:`Timeline`
 &limit=&offset=``
 ``pipelines/{pipeline}/keys?run_id=&search=        :class:`Keys`, of a fleet
-&state=&sort=&order=&limit=&offset=``
+&state=&alarmed=&sort=&order=&limit=&offset=``
 ``pipelines/{pipeline}/versions?key=``             :class:`Versions`
 ``pipelines/{pipeline}/compare?a=&b=&key=``        :class:`Comparison`; ``a`` and ``b`` are numbers or ``champion``,
                                                    ``challenger``, ``latest``

@@ -10,12 +10,13 @@ class KeyRow(Model):
 
     ``{"key": "r00007", "state": "promoted", "tone": "ok", "reason": "passed: all 2 gates", "version": 2, "champion": 1,
     "serving": 2, "versions": 2, "served_by": null, "train_rows": 160, "holdout_rows": 40, "p_value": 0.01,
-    "metrics": {"r2": 0.81}, "champion_metrics": {"r2": 0.8}}``
+    "metrics": {"r2": 0.81}, "champion_metrics": {"r2": 0.8}, "alarms": "drift: hour"}``
 
     :param state: what the training came to for it: ``promoted``, ``passed``, ``no_baseline``, ``inconclusive``,
         ``rejected``, ``failed``, ``fallback``, ``retired`` or ``not_due``.
     :param version: what the training made; ``champion``: what that was compared with.
     :param serving: the champion now, and ``versions`` how many there are; ``None`` where the page is about one run.
+    :param alarms: what the newest checks alarm about of the version that serves, in words.
     :param served_by: the key of the model that serves it, where it has none of its own.
     """
 
@@ -23,6 +24,7 @@ class KeyRow(Model):
     state: str
     tone: Tone
     reason: str
+    alarms: str | None
     version: int | None
     champion: int | None
     serving: int | None
@@ -82,11 +84,13 @@ class Keys(Model):
     """One page of a fleet's keys.
 
     :param training: the one that is told: the newest, or the one asked for; ``None`` before the first has ended.
-    :param states: of all keys, what they came to; ``total``: how many match search and filter.
+    :param states: of all keys, what they came to; ``alarmed``: how many have an alarm; ``total``: how many
+        match search and filter.
     """
 
     training: TrainingMark | None
     states: list[StateMark]
+    alarmed: int
     metrics: list[str]
     spreads: list[SpreadMark]
     total: int

@@ -98,8 +98,12 @@ class DriftColumn(Model):
 
 
 class Drift(Model):
-    """Drift per column and window, windows oldest first; columns that drifted most often come first."""
+    """Drift per column and window, windows oldest first; columns that drifted most often come first.
 
+    :param fleet: an effect is the share of the keys in which the column drifted; there is no distribution to show.
+    """
+
+    fleet: bool
     windows: list[DriftWindow]
     columns: list[DriftColumn]
 
