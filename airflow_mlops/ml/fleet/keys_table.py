@@ -49,7 +49,7 @@ def key_table(
     """Return a row for each key, by key.
 
     Columns are those of :func:`airflow_mlops.ml.fleet.result.put_table`, and ``state`` (``promoted``, else the status;
-    ``not_due`` of keys that the training left out), ``serving`` (the champion now), ``versions``, ``alarms`` (in words).
+    ``not_due`` of keys that the training left out), ``serving`` (the champion now), ``versions``, ``alarms`` in words.
 
     :param result: digest of a training's result.
     :param models: every model of the fleet as it is now; ``None``: the keys of the result alone, ``serving`` unknown.
