@@ -3,6 +3,7 @@ PYTHON ?= python3
 PORT   ?= 8080
 UI     ?= 1
 LEVEL  ?= 1
+FLEET  ?= 0
 VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRAS := amazon,git,demo,tests
@@ -20,6 +21,7 @@ help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "  make demo PORT=8081 UI=0    another port; no browser: run, check, stop"
 	@echo "  make demo LEVEL=2           commits on their way through staging to production, in two Airflows"
+	@echo "  make demo FLEET=1           a model for each destination and carrier, in one set of DAGs"
 	@echo "  make install PYTHON=python3.12"
 	@echo "  make chaos ROWS='kill-local copies'   some rows of its table"
 
@@ -34,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)  ## Run both pipelines in a real Airflow, then leave its UI at http://localhost:8080
-	@$(CLEAN_ENV) $(BIN)/python -u -m airflow_mlops.demo --level $(LEVEL) --port $(PORT) $(if $(filter 0 no false,$(UI)),--no-ui)
+	@$(CLEAN_ENV) $(BIN)/python -u -m airflow_mlops.demo --level $(LEVEL) --port $(PORT) $(if $(filter 1 yes true,$(FLEET)),--fleet) $(if $(filter 0 no false,$(UI)),--no-ui)
 
 # A skipped test proves nothing: where CI is set, it fails the run (tests/conftest.py).
 # Unit tests in as many processes as there are cores, at most four; those against services in two, a file in one of

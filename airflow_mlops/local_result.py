@@ -121,3 +121,34 @@ class Result(Closing):
             + table(("metric", "candidate", "champion"), metrics)
             + (table(("gate", "verdict", "in words"), gates) if gates else "")
         )
+
+
+@dataclass(repr=False)
+class FleetResult(Closing):
+    """What a local run of a fleet found.
+
+    :param verdict: ``passed`` where any key may go on, else ``rejected``.
+    :param sentence: counts of keys by what became of them.
+    :param counts: keys by what became of them.
+    :param rows: one for each key: ``key``, ``status``, ``reason``, ``champion``, and where it has a model ``version``,
+        ``train_rows``, ``holdout_rows``, ``metrics``, ``champion_metrics``, ``p_value``, ``seconds``.
+    :param snapshot: reference of the rows that they were made from.
+    :param reports: title → HTML page; pages show values of the data.
+    :param registered: whether the versions are in the store for good.
+    :param steps: every step in its order.
+    :param store: what the run wrote to; a temporary one is removed with the result, or by :meth:`close`.
+    """
+
+    pipeline: str
+    verdict: str
+    sentence: str
+    counts: dict[str, int]
+    rows: tuple[dict[str, Any], ...]
+    snapshot: dict[str, Any]
+    reports: dict[str, str]
+    registered: bool
+    steps: tuple[StepResult, ...]
+    store: Store
+
+    def __repr__(self) -> str:
+        return f"<Result of the fleet {self.pipeline}: {self.sentence}; {self.snapshot['rows']:,} rows>"

@@ -38,6 +38,7 @@ class LocalRun:
     :param signer: signs the candidate.
     :param verifier: whose signatures count; where they must be there and the candidate is not registered, it is
         signed with a key of its own, which this run alone trusts.
+    :param keys: of a fleet, the keys to train; ``None``: all.
     """
 
     config: PipelineConfig
@@ -58,6 +59,7 @@ class LocalRun:
     facts: dict[str, Any] = field(default_factory=dict)
     signer: Signer | None = None
     verifier: Verifier | None = None
+    keys: frozenset[str] | None = None
 
     snapshot: dict[str, Any] = field(default_factory=dict)
     version: Version | None = None
@@ -66,6 +68,9 @@ class LocalRun:
     decision: dict[str, Any] = field(default_factory=dict)
     costs: list[dict[str, Any]] = field(default_factory=list)
     meter: Meter | None = None
+
+    # Of a fleet alone: its ``plan``, the ``run``'s name, the ``rows`` of its keys, ``counts``, ``going`` ones.
+    fleet: dict[str, Any] = field(default_factory=dict)
 
     # Of an experiment alone.
     records: ExperimentRecords | None = None
@@ -82,11 +87,27 @@ class LocalRun:
         return data.model_copy(update={"min_rows": min(data.min_rows, self.sample)}) if self.sample else data
 
     @property
+    def dag_id(self) -> str:
+        """The DAG whose steps these are: who may see it may see the reports of what was registered."""
+        return f"{self.config.pipeline}__{self.dag}"
+
+    @property
     def candidate(self) -> Version:
         """The version that ``train.fit`` made; its number is 0 where nothing is registered."""
         if self.version is None:
             raise ConfigError("the pipeline's steps are in no order that can be run: nothing has been trained yet")
         return self.version
+
+    def settle_keys(self) -> None:
+        """Make sure that the run can sign what it has to load again."""
+        from airflow_mlops.registry.signing import Signer, Verifier
+
+        verifier = self.verifier or Verifier()
+        if self.register:
+            verifier.check_signer(self.signer)
+        elif verifier.signed_only:
+            self.signer = Signer.generate()
+            self.verifier = verifier.trusting(self.signer.public)
 
     def champion(self) -> Version | None:
         """The champion of the store, if there is one."""

@@ -117,7 +117,7 @@ def fit(run: LocalRun) -> list[str]:
     config = run.config
     check_gates(config.evaluate, run.folder)
     check_command(config.train.command, allowed=run.allow_commands)
-    _settle_keys(run)
+    run.settle_keys()
     limits = [r.timeout for r in (config.train.resources, config.resources) if r is not None and r.timeout]
     timeout = length(limits[0]) if limits else None
     record = train_candidate(
@@ -152,23 +152,12 @@ def fit(run: LocalRun) -> list[str]:
     return lines
 
 
-def _settle_keys(run: LocalRun) -> None:
-    from airflow_mlops.registry.signing import Signer, Verifier
-
-    verifier = run.verifier or Verifier()
-    if run.register:
-        verifier.check_signer(run.signer)
-    elif verifier.signed_only:
-        run.signer = Signer.generate()
-        run.verifier = verifier.trusting(run.signer.public)
-
-
 def _register(run: LocalRun, record: dict[str, Any]) -> None:
     from airflow_mlops.registry.log import op_id
     from airflow_mlops.registry.registry import Registry
 
     config = run.config
-    source = {"dag_id": _dag_id(run), "run_id": run.run_id, "replay": None}
+    source = {"dag_id": run.dag_id, "run_id": run.run_id, "replay": None}
     registry = Registry(run.store, config.pipeline)
     run.version = registry.register(
         record | {"about": _about(config), "run": source, **run.facts}, op_id=op_id(run.run_id, "register")
@@ -177,11 +166,6 @@ def _register(run: LocalRun, record: dict[str, Any]) -> None:
 
 def _about(config: PipelineConfig) -> dict[str, Any]:
     return {"owner": config.owner, "description": config.description, "level": config.level}
-
-
-def _dag_id(run: LocalRun) -> str:
-    """The DAG whose steps these are: who may see it may see the reports of what was registered."""
-    return f"{run.config.pipeline}__{run.dag}"
 
 
 def _score(run: LocalRun) -> list[str]:
@@ -243,7 +227,7 @@ def _gates(run: LocalRun) -> list[str]:
     run.decision = {**report, "champion": run.evaluation["champion"], "go": go, "approval": ask}
     if run.register:
         digest = hashlib.sha256(page.encode()).hexdigest()
-        run.store.put(layout.report(_dag_id(run), digest), page.encode())
+        run.store.put(layout.report(run.dag_id, digest), page.encode())
         run.annotate("gates", {"version": run.candidate.number, **run.decision, "report": digest})
     _card(run)
     if not report["results"]:
@@ -268,7 +252,7 @@ def _card(run: LocalRun) -> None:
     note, page = keep_card(version, run.store)
     run.keep("Model card", page)
     if run.register:
-        run.store.put(layout.report(_dag_id(run), note["html"]), page.encode())
+        run.store.put(layout.report(run.dag_id, note["html"]), page.encode())
         run.annotate("card", note)
 
 

@@ -9,7 +9,7 @@ import tempfile
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from airflow_mlops.config.loader import load_pipeline
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.exceptions import ConfigError, RegistryError, WindowError
-from airflow_mlops.local_result import Experimented, Result, StepResult
+from airflow_mlops.local_result import Experimented, FleetResult, Result, StepResult
 from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
@@ -127,9 +127,8 @@ class Pipeline:
             )
         if self.config.fleet is not None:
             raise ConfigError(
-                f"{self.config.pipeline} is a fleet, which is trained in Airflow alone",
-                hint="to try its settings here, take `fleet` out of a copy of the file and name one key's rows as its "
-                "source",
+                f"{self.config.pipeline} is a fleet: it has a model for each key, and no one result",
+                hint="use Pipeline.run_fleet() or, on the command line, `airflow mlops run`",
             )
         with ExitStack() as stack:
             run, made = self._local(
@@ -139,6 +138,49 @@ class Pipeline:
             )  # fmt: skip
             steps = tuple(_walk(run, say))
             return _result(run, made, steps, say, stack.pop_all().close)
+
+    def run_fleet(
+        self,
+        *,
+        keys: Collection[str] | None = None,
+        sample: int | None = None,
+        start: str | date | None = None,
+        end: str | date | None = None,
+        store: Store | str | None = None,
+        register: bool = False,
+        say: Say = print,
+        data_root: str | os.PathLike[str] | None = None,
+        sql: Sql | None = None,
+        trusted_types: Sequence[str] = (),
+        reports: str | os.PathLike[str] | None = None,
+        files: Files | None = None,
+        signer: Signer | None = None,
+        verifier: Verifier | None = None,
+    ) -> FleetResult:
+        """Run the steps of a fleet's training DAG here, one shard after the other.
+
+        :param keys: to train, parents (``*``) included; default: all.
+        :param register: register the versions in ``store``, with their verdicts.
+
+        The other parameters are those of :meth:`run`.
+
+        :raises ConfigError: the pipeline is no fleet.
+        :raises MLOpsError: as the steps of the DAG do; a note on the error names the step. A key that fails is a row of
+            the result.
+        """
+        if self.config.fleet is None:
+            raise ConfigError(
+                f"{self.config.pipeline} is no fleet: it has one model, without a key", hint="use Pipeline.run()"
+            )
+        with ExitStack() as stack:
+            run, made = self._local(
+                "train", stack, say, sample=sample, start=start, end=end, store=store, register=register,
+                data_root=data_root, sql=sql, trusted_types=trusted_types, reports=reports, files=files,
+                signer=signer, verifier=verifier,
+            )  # fmt: skip
+            run.keys = frozenset(keys) if keys is not None else None
+            steps = tuple(_walk(run, say))
+            return _fleet_result(run, made, steps, say, stack.pop_all().close)
 
     def experiment(
         self,
@@ -284,18 +326,42 @@ def _result(
     )
 
 
+def _fleet_result(
+    run: LocalRun, made: dict[str, str], steps: tuple[StepResult, ...], say: Say, cleanup: Callable[[], None]
+) -> FleetResult:
+    rows = run.fleet["rows"]
+    versions = sum("version" in row for row in rows)
+    told = f"{versions:,} versions registered, none promoted" if run.register else "nothing was registered"
+    say(f"verdict: {run.decision['sentence']}; {told}")
+    return FleetResult(
+        pipeline=run.config.pipeline,
+        verdict=run.decision["verdict"],
+        sentence=run.decision["sentence"],
+        counts=run.fleet["counts"],
+        rows=tuple(sorted(rows, key=lambda row: row["key"])),
+        snapshot=run.snapshot,
+        reports=made,
+        registered=run.register,
+        steps=steps,
+        store=run.store,
+        _cleanup=cleanup,
+    )
+
+
 def _walk(run: LocalRun, say: Say) -> Iterator[StepResult]:
     """Run the steps of the DAG in their order and tell of each when it has ended."""
+    from airflow_mlops import local_fleet
     from airflow_mlops.factory.levels import dag_specs
     from airflow_mlops.local_steps import STEPS
     from airflow_mlops.ml.cost import Meter
 
     (spec,) = (spec for spec in dag_specs(run.config) if spec.suffix == run.dag)
+    does = STEPS | local_fleet.STEPS if run.config.fleet is not None else STEPS
     say(f"{run.config.pipeline} (level {run.config.level}): the steps of {run.config.pipeline}__{run.dag}, run here")
     for step in spec.steps_for(run.config):
         began, run.meter = time.monotonic(), Meter()
         try:
-            told = STEPS[step.name](run)
+            told = does[step.name](run)
         except Exception as e:  # raised again: here it is only told where
             hint = f"; a sample of at most {run.sample:,} rows may be too few" if run.sample else ""
             for line in layout(step.name, [f"failed{hint}"], time.monotonic() - began):

@@ -78,7 +78,7 @@ def backfill(args: Namespace) -> None:
         config=config,
         name=re.sub(r"[^A-Za-z0-9_.\-]", "-", name),
         promote=args.promote,
-        has_champion=lambda: registry.champion() is not None,
+        has_champion=lambda: bool(registry.champions()),
         say=lambda text: print(f"  {text}", flush=True),
     )
     print(f"{config.pipeline}: {len(todo)} windows, {todo[0].start} … {todo[-1].end}, replay {replay.name}", flush=True)

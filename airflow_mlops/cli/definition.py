@@ -178,6 +178,13 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                         default=None,
                         help="Where relative data paths start (default: the option data_root of the section mlops)",
                     ),
+                    Arg(
+                        ("--key",),
+                        metavar="KEY",
+                        action="append",
+                        default=None,
+                        help="Of a fleet, train this key alone; can be given several times",
+                    ),
                     Arg(("--register",), action="store_true", help="Register the candidate in the store"),
                     Arg(("--reports",), metavar="DIR", default=None, help="Write the reports there, as HTML"),
                     ENVIRONMENT,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from airflow_mlops.local_result import Experimented, Result
+    from airflow_mlops.local_result import Experimented, FleetResult, Result
     from airflow_mlops.pipeline import Pipeline
 
 
@@ -55,7 +55,7 @@ def pipeline_here(args: Namespace) -> Iterator[tuple[Pipeline, dict[str, Any]]]:
         )
 
 
-def close(found: Result | Experimented, args: Namespace, given: dict[str, Any]) -> None:
+def close(found: Result | Experimented | FleetResult, args: Namespace, given: dict[str, Any]) -> None:
     """Give up what the run held, and say where its reports are."""
     found.close()
     if args.reports:

@@ -49,7 +49,7 @@ HEADINGS = {
 def row(checks: Mapping[str, Any]) -> Row:
     """Turn the checks of one window, as :func:`~airflow_mlops.registry.checks.read_checks` returns them, into a row."""
     prediction, drift = checks.get("prediction") or {}, checks.get("drift") or {}
-    performance, gates = checks.get("performance") or {}, checks.get("gates") or {}
+    performance, gates = checks.get("performance") or {}, checks.get("gates") or checks.get("fleet") or {}
     metric = NONE
     if performance.get("value") is not None:
         metric = f"{performance.get('metric', '')} {performance['value']:.3f}".strip()
@@ -59,13 +59,20 @@ def row(checks: Mapping[str, Any]) -> Row:
         window=short(Window.from_dict(checks["window"])),
         rows=f"{prediction['rows']:,}" if "rows" in prediction else NONE,
         drift=_drift(drift) + _skew(checks.get("skew") or {}),
-        # A fleet's rows are scored by many versions.
-        champion=f"v{prediction['version']}" if prediction.get("version") is not None else NONE,
+        champion=_champion(prediction),
         metric=metric,
         retrain=_retrain(checks),
         verdict=str(gates["verdict"]).replace("_", " ") if gates else NONE,
         reason=_reason(checks),
     )
+
+
+def _champion(prediction: Mapping[str, Any]) -> str:
+    """Who scored; a fleet's rows are scored by many versions."""
+    if prediction.get("version") is not None:
+        return f"v{prediction['version']}"
+    models = (prediction.get("counts") or {}).get("models")
+    return f"{models:,} models" if models else NONE
 
 
 def key(checks: Mapping[str, Any]) -> str:
@@ -124,6 +131,9 @@ def _reason(checks: Mapping[str, Any]) -> str:
 
 
 def _decided(checks: Mapping[str, Any]) -> str:
+    if fleet := checks.get("fleet"):
+        # What was promoted, where anything was; else what the gates said.
+        return str((checks.get("promotion") or fleet)["sentence"])
     if gates := checks.get("gates"):
         promotion = checks.get("promotion")
         after = ""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from airflow_mlops.demo import level_2, story
+from airflow_mlops.demo import fleet, level_2, story
 from airflow_mlops.demo.airflow import LiveAirflow, port_is_free
 from airflow_mlops.demo.data import prepare_breast_cancer, prepare_flights
 from airflow_mlops.demo.two_airflows import TwoAirflows
@@ -33,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
         with lock:
             print(f"[{time.monotonic() - began:4.0f} s] {text}", flush=True)
 
+    if options.fleet and options.level == 2:
+        print("The fleet's demo is of level 1: FLEET=1 without LEVEL=2", file=sys.stderr)
+        return 2
     try:
         return _demo(options, say)
     except MLOpsError as e:
@@ -50,9 +53,9 @@ def _demo(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     home: Path = options.home.resolve()
     fresh_home(home, say)
     say(f"preparing data in {home / 'data'}")
-    if options.level != 2:
+    if options.level != 2 and not options.fleet:
         prepare_breast_cancer(home / "data", say)
-    prepare_flights(home / "data", level_2.LAST_MONTH if options.level == 2 else options.months, say)
+    prepare_flights(home / "data", _months(options), say)
     if options.level == 2:
         return _level_2(options, home, say)
     say("starting Airflow")
@@ -62,13 +65,27 @@ def _demo(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         # The width of tables that commands print into our pipe.
         "COLUMNS": str(shutil.get_terminal_size((150, 24)).columns),
     }
-    with LiveAirflow(home / "airflow", options.dags, port=options.port, env=env, say=say) as live:
-        steps, table = story.tell(live, options.months, say)
-        print(report(steps, table), flush=True)
+    with LiveAirflow(home / "airflow", _dags(options), port=options.port, env=env, say=say) as live:
+        if options.fleet:
+            print("\n".join(fleet.told(live, home / "data", _months(options), say)), flush=True)
+        else:
+            print(report(*story.tell(live, _months(options), say)), flush=True)
         say("every run ended as it should")
         if options.ui:
-            _leave_open(live)
+            _leave_open(live, *((fleet.look_at(live), fleet.PIPELINE) if options.fleet else ()))
     return 0
+
+
+def _months(options: argparse.Namespace) -> int:
+    """How many months of 2013 this demo replays."""
+    if options.level == 2:
+        return level_2.LAST_MONTH
+    return int(options.months or (fleet.MONTHS if options.fleet else 12))
+
+
+def _dags(options: argparse.Namespace) -> Path:
+    """The folder of DAG files: the fleet has one of its own."""
+    return Path(options.dags or (REPOSITORY / "examples" / "flight_fleet" if options.fleet else REPOSITORY / "dags"))
 
 
 def _level_2(options: argparse.Namespace, home: Path, say: Callable[[str], None]) -> int:
@@ -82,7 +99,7 @@ def _level_2(options: argparse.Namespace, home: Path, say: Callable[[str], None]
         env={"staging": columns | {"MLOPS_TEAM": "ops"}, "production": columns},
         say=say,
     )
-    with level_2.told(two, options.dags, say) as (delivered, table):
+    with level_2.told(two, _dags(options), say) as (delivered, table):
         width = max(len(each.what) for each in delivered)
         print(f"\n{two.delivery}", flush=True)
         for each in delivered:
@@ -95,10 +112,11 @@ def _level_2(options: argparse.Namespace, home: Path, say: Callable[[str], None]
     return 0
 
 
-def _leave_open(live: LiveAirflow) -> None:
+def _leave_open(live: LiveAirflow, look: str = "", pipeline: str = "flight_delays") -> None:
     airflow = f". {os.path.relpath(live.home / 'env')} && {os.path.relpath(sys.executable)} -m airflow"
-    print(f"\nAirflow's UI:  {live.url}   login admin, password admin", flush=True)
-    print(f"Commands:      {airflow} mlops status flight_delays\nCtrl-C ends it.", flush=True)
+    print(f"\nAirflow's UI:  {live.url}   login admin, password admin{look}", flush=True)
+    command = "fleet status" if look else "status"
+    print(f"Commands:      {airflow} mlops {command} {pipeline}\nCtrl-C ends it.", flush=True)
     try:
         while True:
             time.sleep(2)
@@ -134,18 +152,23 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m airflow_mlops.demo", description="Two pipelines in a real Airflow."
+        prog="python -m airflow_mlops.demo", description="Pipelines in a real Airflow, on real data, to the end."
     )
     parser.add_argument(
         "--level", type=int, choices=(1, 2), default=1, help="2: commits on their way to production, in two Airflows"
+    )
+    parser.add_argument(
+        "--fleet", action="store_true", help="one pipeline with a model for each destination and carrier instead"
     )
     parser.add_argument("--port", type=int, default=8080, help="of Airflow's UI (default: 8080)")
     parser.add_argument("--no-ui", dest="ui", action="store_false", help="stop when the runs have ended")
     parser.add_argument("--home", type=Path, default=Path(".demo"), help="folder for data, store and Airflow")
     parser.add_argument(
-        "--months", type=int, choices=range(1, 13), default=12, metavar="1…12", help="of 2013 to replay"
+        "--months", type=int, choices=range(1, 13), metavar="1…12", help="of 2013 to replay (default: 12; a fleet: 7)"
     )
-    parser.add_argument("--dags", type=Path, default=REPOSITORY / "dags", help="folder of DAG files")
+    parser.add_argument(
+        "--dags", type=Path, help="folder of DAG files (default: dags, of a fleet examples/flight_fleet)"
+    )
     return parser
 
 

@@ -106,3 +106,14 @@ def test_feature_skew_stands_beside_drift_where_it_was_found() -> None:
 
 def test_a_line_of_progress() -> None:
     assert "24,951 rows" in tables.line(tables.row(checks()))
+
+
+def test_a_fleet_is_told_as_a_whole() -> None:
+    fleet = {"verdict": "passed", "sentence": "72 without a champion to compare with, 4 rejected", "go": True}
+    scored = {"rows": 28834, "version": None, "counts": {"rows": 28834, "models": 1214}}
+    row = tables.row({"window": FEB, "prediction": scored, "fleet": fleet})
+    assert (row.champion, row.verdict) == ("1,214 models", "passed")
+    assert row.reason == "72 without a champion to compare with, 4 rejected"
+    promotion = {"sentence": "72 promoted, 4 rejected", "version": None}
+    assert tables.row({"window": FEB, "fleet": fleet, "promotion": promotion}).reason == "72 promoted, 4 rejected"
+    assert "champion 1,214 models" in tables.line(row)
