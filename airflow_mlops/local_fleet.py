@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.local_run import LocalRun
@@ -140,14 +141,14 @@ def _spread(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _promote(run: LocalRun) -> list[str]:
+def _promote(run: LocalRun, then: str = "") -> list[str]:
     after = _fleet(run).retire_after
     gone = sum(runs >= after for runs in run.fleet["plan"].absent.values())
     lines = [f"{gone:,} keys without rows would be retired"] if gone else []
     if not run.decision["go"]:
         return ["skipped after this verdict", *lines]
     asked = ", if the person agreed" if run.decision["approval"] else ""
-    return [f"{len(run.fleet['going']):,} versions would become the champions of their keys{asked}", *lines]
+    return [f"{len(run.fleet['going']):,} versions would become the champions of their keys{then}{asked}", *lines]
 
 
 STEPS: dict[str, Callable[[LocalRun], list[str]]] = {
@@ -156,5 +157,6 @@ STEPS: dict[str, Callable[[LocalRun], list[str]]] = {
     "fleet.complete": _complete,
     "evaluate.gates": _gates,
     "promote.champion": _promote,
+    "promote.handover": partial(_promote, then=" and be handed over as one bundle"),
 }
 """Step name → what it does in a local run of a fleet; the steps that are missing here are those of one model."""

@@ -406,6 +406,22 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                             TEXT_OR_JSON,
                             module="fleet",
                         ),
+                        _command(
+                            "bundle",
+                            "Hand the champions of a fleet over as one zip that needs neither Airflow nor this package",
+                            "All models, or those of some keys, with a script that predicts each row by the model of "
+                            "its key. Signatures and digests are checked before a model goes in, and by the script.",
+                            PIPELINE,
+                            Arg(
+                                ("--key",),
+                                metavar="KEY",
+                                action="append",
+                                default=None,
+                                help="The model of this key alone; can be given several times (default: all)",
+                            ),
+                            Arg(("-o", "--out"), metavar="FILE.zip", required=True, help="The file to write"),
+                            module="fleet",
+                        ),
                     ),
                 ),
                 GroupCommand(

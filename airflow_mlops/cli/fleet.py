@@ -1,4 +1,4 @@
-"""``airflow mlops fleet …``: what the newest training of a fleet came to, and one of its models."""
+"""``airflow mlops fleet …``: what the newest training of a fleet came to, one of its models, and all as a bundle."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.cli.errors import clear_errors
@@ -184,3 +185,23 @@ def show(args: Namespace) -> None:
         print(f"  v{version.number} {version.status}, {version.registered_at[:16]}: {scores}")
     if champion:
         print(f"airflow mlops registry show {shlex.quote(f'{args.pipeline}[{args.key}]')} tells all of it")
+
+
+@clear_errors
+def bundle(args: Namespace) -> None:
+    """``airflow mlops fleet bundle``."""
+    from airflow_mlops.hooks.mlops import MLOpsHook
+    from airflow_mlops.ml.fleet.handover import make_fleet_bundle
+
+    hook, out = MLOpsHook(), Path(args.out)
+    made = make_fleet_bundle(
+        hook.store(),
+        hook.registry(args.pipeline),
+        out,
+        keys=args.key,
+        verifier=hook.verifier(),
+        allowed_imports=hook.allowed_imports,
+    )
+    print(f"{out}: {made.models:,} model{'' if made.models == 1 else 's'}, {out.stat().st_size:,} bytes")
+    print(f"sha256 {made.digest}")
+    print(f"To use it anywhere: unzip it, pip install -r requirements.txt, then: {made.command}")

@@ -23,6 +23,7 @@ MORE = {
     "bundle verify": "[How](../how-to/pipeline-ci.md#the-bundle).",
     "ci": "Stages, exit codes, what counts as changed and what is compared: [how](../how-to/pipeline-ci.md).",
     "describe": "Where values come from: [environments](../how-to/environments.md). Values of secrets are not shown.",
+    "fleet bundle": "[How](../how-to/fleets.md#hand-the-models-over).",
     "fleet failures": "[How](../how-to/fleets.md#what-became-of-them).",
     "fleet show": "[How](../how-to/fleets.md#what-became-of-them).",
     "fleet status": "[How](../how-to/fleets.md#what-became-of-them).",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,17 @@ def told(live: LiveAirflow, data: Path, months: int, say: Say) -> list[str]:
     :param data: the folder that :func:`~airflow_mlops.demo.data.prepare_flights` wrote.
     :raises StoryError: a run failed, or it came to something else than it should.
     """
+    from airflow_mlops.ml.fleet.keys import is_parent
+    from airflow_mlops.ml.fleet.result import read_newest, read_table
+    from airflow_mlops.store import open_store
+
     live.wait_for_dags(*DAGS)
     live.unpause(*DAGS)
     table = story.replay(live, PIPELINE, *story.months(months), say, live.check_alive)
-    newest = json.loads("\n".join(_json(story.output(live, _fleet("status", "--output", "json")))))
+    store = open_store(live.env["AIRFLOW__MLOPS__STORE"])
+    newest = read_newest(store, PIPELINE)
+    if newest is None:
+        raise StoryError(f"{DAGS[0]} has left no result in {store.uri}")
     check_training(newest, FEWEST if months >= FIRST_QUARTER else 1)
     say(f"newest training: {newest['sentence']}")
     lines = ["", f"{PIPELINE} (level 1, one model for each destination and carrier)", *table]
@@ -46,8 +52,10 @@ def told(live: LiveAirflow, data: Path, months: int, say: Say) -> list[str]:
         lines += ["", f"2013-{months:02}: {scored['sentence']}", found]
     for args in (_fleet("status"), _fleet("failures", "--limit", "5"), _fleet("failures", *_PARENTS, "--limit", "5")):
         lines += ["", "airflow " + " ".join(args), *_told(live, args)]
-    if key := _with_history(live, newest):
-        lines += ["", *_rolled_back(live, key, say)]
+    rows = read_table(store, newest["table"], filters=[("promoted", "=", True)]).to_pylist()
+    again = [row for row in rows if row["champion"] and not is_parent(row["key"])]
+    if again:
+        lines += ["", *_rolled_back(live, max(again, key=lambda row: row["train_rows"]), say)]
     live.check_alive()
     if errors := live.import_errors():
         raise StoryError("Airflow could not read: " + ", ".join(errors))
@@ -68,12 +76,6 @@ _PARENTS = ("--status", "fallback", "--status", "retired")
 
 def _fleet(command: str, *more: str) -> list[str]:
     return ["mlops", "fleet", command, PIPELINE, *more]
-
-
-def _json(lines: Any) -> list[str]:
-    """What a command printed, from its first brace on: Airflow may warn before it."""
-    found = list(lines)
-    return found[next((n for n, line in enumerate(found) if line[:1] in ("{", "[")), len(found)) :]
 
 
 def _told(live: LiveAirflow, args: Sequence[str]) -> list[str]:
@@ -126,14 +128,6 @@ def check_predictions(scored: Mapping[str, Any], data: Path, month: str) -> str:
         raise StoryError(f"the models of {month} know nothing: roc_auc {found:.3f} over {len(landed):,} flights")
     models = landed["model_key"].nunique()
     return f"{month}: {len(landed):,} flights landed; {models} models told late ones by roc_auc {found:.3f}"
-
-
-def _with_history(live: LiveAirflow, newest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The promoted key with the most rows that had a champion before; ``None`` where there is none yet."""
-    args = _fleet("failures", "--status", "passed", "--output", "json")
-    rows = json.loads("\n".join(_json(story.output(live, args))))
-    again = [row for row in rows if row["promoted"] and row["champion"] and not row["key"].endswith("*")]
-    return max(again, key=lambda row: row["train_rows"], default=None)
 
 
 def _rolled_back(live: LiveAirflow, row: Mapping[str, Any], say: Say) -> list[str]:

@@ -78,12 +78,13 @@ def fleet_gates(c: StepContext, task_id: str) -> BaseOperator:
     )
 
 
-def fleet_promotion(c: StepContext, task_id: str) -> BaseOperator:
-    """The operator that promotes what passed, key by key."""
+def fleet_promotion(c: StepContext, task_id: str, *, handover: bool = False) -> BaseOperator:
+    """The operator that promotes what passed, key by key; ``handover``: and hands all champions over."""
     from airflow_mlops.operators.fleet import FleetPromoteOperator
+    from airflow_mlops.operators.fleet_handover import FleetHandoverOperator
 
     fleet = c.config.fleet
-    return FleetPromoteOperator(
+    return (FleetHandoverOperator if handover else FleetPromoteOperator)(
         task_id=task_id,
         decision=c.output("evaluate.gates"),
         approval=c.output(APPROVAL),

@@ -110,6 +110,8 @@ def _roll_out(c: StepContext, task_id: str) -> BaseOperator:
 
 
 def _handover(c: StepContext, task_id: str) -> BaseOperator:
+    if c.config.fleet is not None:
+        return fleet_promotion(c, task_id, handover=True)
     from airflow_mlops.operators.promotion import HandoverOperator
 
     return HandoverOperator(

@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,39 +50,54 @@ def write_bundle(
     """
     types = untrusted_types(model_path)
     foreign = foreign_types(model_path)
-    requirements = _requirements(record, foreign)
+    requirements = requirements_of(record, foreign)
     environment = {
         **record.get("model", {}).get("environment", {"python": platform.python_version()}),
         "requirements": requirements,
     }
-    marker = "TRUSTED: tuple[str, ...] = ()"
-    trusted = tuple(sorted(set(types) & set(TRUSTED_TYPES)))
-    script = SCRIPT.read_text(encoding="utf-8").replace(marker, f"TRUSTED: tuple[str, ...] = {trusted!r}")
     contents: dict[str, bytes] = {
         "MODEL_CARD.md": card_md.encode(),
         "MODEL_CARD.html": card_html.encode(),
-        "schema.json": _json(schema.to_dict()),
+        "schema.json": json_bytes(schema.to_dict()),
         "sample_input.csv": schema.check(sample.head(_SAMPLE_ROWS)).to_csv(index=False, lineterminator="\n").encode(),
         "requirements.txt": "".join(f"{n}=={v}\n" for n, v in requirements.items()).encode(),
-        "environment.json": _json(environment),
-        "predict.py": script.encode(),
-        **({"signature.json": _json(signature)} if signature else {}),
+        "environment.json": json_bytes(environment),
+        "predict.py": trusting(types),
+        **({"signature.json": json_bytes(signature)} if signature else {}),
     }
-    files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    files["model.skops"] = _digest(model_path)
-    contents["SHA256SUMS"] = "".join(f"{files[name]}  {name}\n" for name in sorted(files)).encode()
+    made = write_zip(path_zip, {**contents, "model.skops": model_path})
+    return {**made, "command": predict_command(foreign)}
+
+
+def trusting(types: Sequence[str]) -> bytes:
+    """The script that predicts with one model, where the model holds ``types``; it trusts those that are known here."""
+    marker = "TRUSTED: tuple[str, ...] = ()"
+    trusted = tuple(sorted(set(types) & set(TRUSTED_TYPES)))
+    return SCRIPT.read_text(encoding="utf-8").replace(marker, f"TRUSTED: tuple[str, ...] = {trusted!r}").encode()
+
+
+def write_zip(path_zip: Path, contents: Mapping[str, bytes | Path]) -> dict[str, Any]:
+    """Write files, by name, and ``SHA256SUMS`` of them into a zip, whole or not at all; equal ones give equal bytes.
+
+    :return: ``{"digest": sha256 of the zip, "files": {name: sha256}}``.
+    """
+    files = {
+        name: _digest(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
+        for name, data in contents.items()
+    }
+    sums = "".join(f"{files[name]}  {name}\n" for name in sorted(files)).encode()
     part = path_zip.with_name(path_zip.name + ".part")
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as bundle:
-            for name in sorted([*contents, "model.skops"]):
-                _add(bundle, name, io.BytesIO(contents[name]) if name in contents else model_path.open("rb"))
+            for name, data in sorted({**contents, "SHA256SUMS": sums}.items()):
+                _add(bundle, name, data.open("rb") if isinstance(data, Path) else io.BytesIO(data))
         os.replace(part, path_zip)
     finally:
         part.unlink(missing_ok=True)
-    return {"digest": _digest(path_zip), "files": files, "command": predict_command(foreign)}
+    return {"digest": _digest(path_zip), "files": files}
 
 
-def _requirements(record: dict[str, Any], foreign: Sequence[str]) -> dict[str, str]:
+def requirements_of(record: dict[str, Any], foreign: Sequence[str]) -> dict[str, str]:
     """Exact versions: those the model was made with where recorded, else those installed here."""
     recorded = record.get("model", {}).get("environment", {}).get("packages", {})
     by_module = metadata.packages_distributions()
@@ -108,7 +123,8 @@ def _add(bundle: zipfile.ZipFile, name: str, source: io.BufferedIOBase | io.Byte
             target.write(block)
 
 
-def _json(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
+    """Plain JSON as a person reads it; equal values give equal bytes."""
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 

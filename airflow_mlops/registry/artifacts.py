@@ -272,6 +272,21 @@ def fetch_model_file(
     return _verify(path.stat().st_size, info, verifier or Verifier(), pipeline, key)
 
 
+def fetch_model_files(
+    store: Store, versions: Iterable[Version], *, verifier: Verifier | None = None, max_bytes: int = MAX_BYTES
+) -> Iterator[tuple[Version, bytes]]:
+    """Yield many versions with their models' files, as :func:`fetch_model_file` writes one: each pack is read once.
+
+    :param versions: of different keys; each in a pack.
+    :raises CorruptObject, UntrustedArtifact: as :func:`fetch_model_file`.
+    """
+    packs = PackReader(store)
+    for version in sorted(versions, key=lambda v: (v.record["model"]["pack"], v.record["model"]["entry"])):
+        info = version.record["model"]
+        kind, data, _ = _packed(packs, info, verifier, version.pipeline, version.key, max_bytes)
+        yield version, data if kind is None else join(kind, data, max_bytes=max_bytes)
+
+
 def open_model(
     path: str | Path,
     info: dict[str, Any],

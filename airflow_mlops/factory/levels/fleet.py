@@ -30,10 +30,7 @@ def _train(spec: DagSpec) -> DagSpec:
         if step.name in _TRAIN:
             steps += _TRAIN[step.name]
         else:
-            # At level 0, too, what a person approves is promoted: 16,000 models are no bundle to take along.
-            name = "promote.champion" if step.name == "promote.handover" else step.name
-            after = tuple("fleet.train" if n == "train.fit" else n for n in step.after)
-            steps.append(replace(step, name=name, after=after))
+            steps.append(replace(step, after=tuple("fleet.train" if n == "train.fit" else n for n in step.after)))
     form = tuple(name for name in spec.form if name != "params")
     return replace(
         spec,

@@ -35,7 +35,7 @@ def sha256(path: Path) -> str:
     return found.hexdigest()
 
 
-def verify() -> None:
+def verify(needed: tuple[str, ...] = ("model.skops", "schema.json", "environment.json")) -> None:
     """Compare every file of the bundle with SHA256SUMS before one of them is used."""
     sums = HERE / "SHA256SUMS"
     if not sums.is_file():
@@ -44,7 +44,7 @@ def verify() -> None:
     for line in sums.read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")
         listed[name] = digest
-    for name in sorted({"model.skops", "schema.json", "environment.json"} - set(listed)):
+    for name in sorted(set(needed) - set(listed)):
         raise Problem(f"SHA256SUMS does not list {name}: this bundle has been changed")
     for name, digest in listed.items():
         path = HERE / name
@@ -174,18 +174,18 @@ def as_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def load(trusted: list[str]) -> Any:
-    """Load the model; nothing is built when it holds a type that is not trusted."""
+def load(trusted: list[str], data: bytes | None = None) -> Any:
+    """Load the model, or that of ``data``; nothing is built when it holds a type that is not trusted."""
     import skops.io
 
     path = HERE / "model.skops"
     allowed = {*TRUSTED, *trusted}
-    types = skops.io.get_untrusted_types(file=path)
+    types = skops.io.get_untrusted_types(file=path) if data is None else skops.io.get_untrusted_types(data=data)
     refused = sorted(set(types) - allowed)
     if refused:
         options = " ".join(f"--trust {t}" for t in refused)
         raise Problem(f"the model holds types that are not scikit-learn's; if you know them, add: {options}")
-    return skops.io.load(path, trusted=types)
+    return skops.io.load(path, trusted=types) if data is None else skops.io.loads(data, trusted=types)
 
 
 def predict(model: Any, rows: Any, kept: Any, positive: Any) -> Any:
