@@ -82,6 +82,8 @@ def _train(run: LocalRun) -> list[str]:
             processes=processes_of(_fleet(run).processes, 1),
             op_id=op_id(run.run_id, "register", plan.digest, number),
             log=lambda text, *values: None,
+            # Who only tries needs no rows to compare with later.
+            watched=run.register and run.config.monitor is not None,
         )
         models += done["models"]
         run.progress(f"shard {number + 1} of {len(plan.shards)}: {done['models']:,} of {done['keys']:,} have a model")

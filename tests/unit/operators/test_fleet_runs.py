@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +28,7 @@ from airflow_mlops.operators.fleet import (
     PartitionOperator,
     TrainShardOperator,
 )
+from airflow_mlops.operators.fleet_handover import FleetHandoverOperator
 from airflow_mlops.registry.artifacts import fetch_model
 from airflow_mlops.registry.gc import collect
 from airflow_mlops.registry.registry import Registry
@@ -122,6 +125,12 @@ class Fleet:
         )
         return self.execute(operator, run_id, **form)
 
+    def hand_over(self, decision: dict[str, Any], run_id: str) -> dict[str, Any]:
+        operator = FleetHandoverOperator(
+            task_id="promote.handover", pipeline="routes", decision=decision, evaluate=EVALUATE
+        )
+        return self.execute(operator, run_id)
+
     def run(self, run_id: str, **form: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         shards = self.partition(run_id, **form)
         for item in shards:
@@ -158,6 +167,27 @@ def test_every_key_has_its_champion_or_its_reason(
     assert newest is not None
     assert newest["sentence"] == result["sentence"]
     assert not [key for key in stored() if "/chunks/" in key], "what was under way is cleared away"
+
+
+def test_a_handover_promotes_and_keeps_a_bundle_of_all_champions(
+    fleet: Fleet, store: LocalStore, registry: Registry
+) -> None:
+    shards = fleet.partition("one")
+    for item in shards:
+        fleet.train(item, "one")
+    done = fleet.hand_over(fleet.decide(shards, "one"), "one")
+    assert done["models"] == done["promoted"] == len(registry.champions())
+    key = layout.handover("people__train", done["bundle"])
+    assert done["uri"].endswith(key)
+    with zipfile.ZipFile(io.BytesIO(store.get(key))) as bundle:
+        assert {"predict.py", "models.csv", "models.zip", "SHA256SUMS"} <= set(bundle.namelist())
+    # What the result of the run names stays when garbage is collected.
+    newest = read_newest(store, "routes")
+    assert newest is not None
+    assert (newest["bundle"], newest["counts"]["promoted"]) == (done["bundle"], done["promoted"])
+    for days in (60, 120):
+        collect(store, now=datetime.now(UTC) + timedelta(days=days))
+    assert store.get(key)
 
 
 def test_a_loaded_model_predicts_what_scikit_learn_does(fleet: Fleet, store: LocalStore, registry: Registry) -> None:
