@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -167,8 +168,10 @@ def instant(time: datetime | None) -> str | None:
     return time.astimezone(UTC).isoformat(timespec="seconds") if time is not None else None
 
 
+@lru_cache(maxsize=1 << 14)
 def dag_link(dag_id: str) -> str:
     """Address of a DAG's page, below Airflow's base."""
+    # Of every pipeline, in every answer about the fleet: quoting was an eighth of it.
     return f"dags/{quote(dag_id, safe='')}"
 
 

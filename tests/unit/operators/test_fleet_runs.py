@@ -31,8 +31,10 @@ from airflow_mlops.operators.fleet import (
 from airflow_mlops.operators.fleet_handover import FleetHandoverOperator
 from airflow_mlops.registry.artifacts import fetch_model
 from airflow_mlops.registry.gc import collect
+from airflow_mlops.registry.key_story import key_records
+from airflow_mlops.registry.records import Records
 from airflow_mlops.registry.registry import Registry
-from airflow_mlops.store import LocalStore, layout
+from airflow_mlops.store import LocalStore, get_json, layout
 
 DATA = {"source": "routes.parquet", "target": "late", "id": "id"}
 TRAIN = {"estimator": "sklearn.linear_model.Ridge"}
@@ -465,3 +467,23 @@ def test_what_a_person_refused_is_on_record(fleet: Fleet, store: LocalStore) -> 
     newest = read_newest(store, "routes")
     assert newest is not None
     assert newest["approval"] == {"by": "ann", "answer": ["Reject"]}
+
+
+def test_a_run_leaves_a_record_of_itself_as_a_whole(fleet: Fleet, store: LocalStore) -> None:
+    for run_id in ("one", "two"):
+        fleet.run(run_id)
+    records = Records.read(store, "routes")
+    assert (records.log, records.batches > 0, [run.run_id for run in records.runs]) == ((), True, ["one", "two"])
+    run = records.runs[-1]
+    newest = read_newest(store, "routes")
+    assert newest is not None
+    assert (run.sentence, run.counts, run.table) == (newest["sentence"], newest["counts"], newest["table"])
+    assert (run.gated, run.validated, run.rehearsal) == (True, False, False)
+    assert run.promoted == run.counts["promoted"] == run.models
+    assert (run.decided_at or "z") <= (run.promoted_at or "")
+    assert (run.cost or {"wall_seconds": -1})["wall_seconds"] >= 0
+    assert get_json(store, run.of or "")["run"]["run_id"] == "two"
+    told = key_records(store, "routes", "r01").log
+    assert [(e.type, e.payload["version"]) for e in told] == [
+        ("register", 1), ("annotate", 1), ("promote", 1), ("register", 2), ("annotate", 2), ("promote", 2)]  # fmt: skip
+    assert told[0].payload["record"]["run"]["run_id"] == "one"
