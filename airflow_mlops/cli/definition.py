@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow.cli.cli_config import ActionCommand, Arg, CLICommand, GroupCommand, lazy_load_command
 
 from airflow_mlops.cli.delivery_definition import DELIVERY
+from airflow_mlops.cli.fleet_definition import FLEET
 from airflow_mlops.cli.registry_definition import MODELS, REGISTRY
 
 _COMMANDS = "airflow_mlops.cli.commands"
@@ -37,7 +38,6 @@ ENVIRONMENT = Arg(
     default=None,
     help="Overlay of the file to put on top (default: the option environment of the section mlops)",
 )
-FLEET_STATUSES = ("passed", "no_baseline", "inconclusive", "rejected", "failed", "fallback", "retired")
 TABLE_OR_JSON = Arg(("--output",), choices=("table", "json"), default="table", help="(default: table)")
 TEXT_OR_JSON = Arg(("--output",), choices=("text", "json"), default="text", help="(default: text)")
 
@@ -352,78 +352,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                         ),
                     ),
                 ),
-                GroupCommand(
-                    name="fleet",
-                    help="Pipelines with one model per key",
-                    subcommands=(
-                        _command(
-                            "status",
-                            "What the newest training of a fleet came to",
-                            "Counts of keys by what became of them, how the scores are spread, and the run.",
-                            PIPELINE,
-                            TEXT_OR_JSON,
-                            module="fleet",
-                        ),
-                        _command(
-                            "failures",
-                            "The keys without a new champion, each with its reason",
-                            "Of the newest training: keys that failed, were rejected, or whose rows did not decide.",
-                            PIPELINE,
-                            Arg(
-                                ("--status",),
-                                action="append",
-                                choices=FLEET_STATUSES,
-                                default=None,
-                                help="Keys of this status instead; can be given several times",
-                            ),
-                            Arg(
-                                ("--limit",), metavar="N", type=int, default=None, help="At most N keys (default: all)"
-                            ),
-                            TABLE_OR_JSON,
-                            module="fleet",
-                        ),
-                        _command(
-                            "drift",
-                            "The keys that the newest drift check alarmed about",
-                            "Each alarm with its column, the size of the change and its p-value, least likely first.",
-                            PIPELINE,
-                            Arg(
-                                ("--limit",),
-                                metavar="N",
-                                type=int,
-                                default=None,
-                                help="At most N alarms (default: all)",
-                            ),
-                            TABLE_OR_JSON,
-                            module="fleet",
-                        ),
-                        _command(
-                            "show",
-                            "One key: who serves it, what its newest training came to, its versions",
-                            "A key whose name is not known is answered with the nearest ones.",
-                            PIPELINE,
-                            Arg(("key",), metavar="KEY", help="The key, such as LGA"),
-                            TEXT_OR_JSON,
-                            module="fleet",
-                        ),
-                        _command(
-                            "bundle",
-                            "Hand the champions of a fleet over as one zip that needs neither Airflow nor this package",
-                            "All models, or those of some keys, with a script that predicts each row by the model of "
-                            "its key. Signatures and digests are checked before a model goes in, and by the script.",
-                            PIPELINE,
-                            Arg(
-                                ("--key",),
-                                metavar="KEY",
-                                action="append",
-                                default=None,
-                                help="The model of this key alone; can be given several times (default: all)",
-                            ),
-                            Arg(("-o", "--out"), metavar="FILE.zip", required=True, help="The file to write"),
-                            module="fleet",
-                        ),
-                    ),
-                ),
+                FLEET,
                 GroupCommand(
                     name="bundle",
                     help="Bundles of a project",
