@@ -23,6 +23,7 @@ from airflow_mlops.ml.candidate import Log, featured
 from airflow_mlops.ml.data import Snapshot
 from airflow_mlops.ml.evaluation import Evaluation, ModelAndFrame, Reference, evaluate
 from airflow_mlops.ml.features import FeatureSchema, recorded_code
+from airflow_mlops.ml.frames import Frames, frames
 from airflow_mlops.ml.gate_report import gate_report_html
 from airflow_mlops.ml.gates import GateResult, decide, gate_metrics, next_reference
 from airflow_mlops.ml.holdout import predict
@@ -31,7 +32,7 @@ from airflow_mlops.ml.overlap import learned_rows
 from airflow_mlops.ml.privacy import masked
 from airflow_mlops.ml.reference import make_reference, predicted, store_reference
 from airflow_mlops.ml.serving import check_serving, predictions
-from airflow_mlops.ml.splitting import split_mask
+from airflow_mlops.ml.splitting import frames_mask
 from airflow_mlops.ml.value import value_functions
 from airflow_mlops.ml.wear import claim_use, holdout_id, spends
 from airflow_mlops.registry.artifacts import fetch_model, fetch_model_file
@@ -61,6 +62,9 @@ def evaluate_candidate(
 ) -> dict[str, Any]:
     """Score a candidate and the champion on the candidate's holdout.
 
+    Without feature code memory holds the holdout's rows, and of the others a column at a time; feature code is given
+    all rows, as in training.
+
     :param reference: the version that ``not_worse_by`` counts losses from, see
         :meth:`~airflow_mlops.registry.registry.Registry.reference`; scored too where it is not the champion.
     :param verifier: whose signatures count; the candidate must be signed as a model of ``pipeline`` and ``key``.
@@ -75,99 +79,110 @@ def evaluate_candidate(
     :raises EvaluationError: a metric cannot be computed on this holdout.
     """
     snapshot = Snapshot.load(store, record["snapshot"])
-    frame = snapshot.to_pandas(store)
-    holdout = split_mask(frame, data, record["seed"])
-    raw = frame[holdout]
-    made = featured(frame, data, recorded_code(record), allowed_imports)
-    rows = made[holdout]
-    columns = [c for gate in config.gates for c in gate.columns]
-    missing = sorted({c for c in columns if c not in raw.columns})
-    if missing:
-        raise EvaluationError(
-            f"gates slice by {', '.join(missing)}, which the data does not have",
-            hint=f"the columns are {', '.join(map(str, raw.columns))}",
-        )
-    if hidden := sorted(set(columns) & set(data.private)):
-        raise EvaluationError(
-            f"gates slice by {', '.join(hidden)}, which is private: the report would show its values",
-            hint="slice by another column, or take it out of data.private",
-        )
-    schema = FeatureSchema.from_dict(record["schema"])
-    candidate = fetch_model(
-        store, record["model"], trusted=trusted_types, verifier=verifier, pipeline=pipeline, key=key
-    )
-    inputs = schema.check(made)
-    mine = inputs[holdout]
+    with frames(snapshot, store) as read:
+        code = recorded_code(record)
+        holdout = frames_mask(read, data, record["seed"])
+        raw = read.whole(keep=holdout)
 
-    def former(version: Version) -> ModelAndFrame:
-        """A version's model, with the holdout as it takes it."""
-        its_schema, code = FeatureSchema.from_dict(version.record["schema"]), recorded_code(version.record)
-        its_rows = rows if code == recorded_code(record) else featured(frame, data, code, allowed_imports)[holdout]
-        model = fetch_model(
-            store,
-            version.record["model"],
-            trusted=trusted_types,
-            verifier=verifier,
-            pipeline=version.pipeline,
-            key=version.key,
-        )
-        return model, its_schema.check(its_rows)
+        def rows_by(code: str | None) -> pd.DataFrame:
+            """The holdout after feature code."""
+            return raw if code is None else featured(read.whole(), data, code, allowed_imports)[holdout]
 
-    other = None
-    if champion is not None:
-        other = former(champion)
-        log("Champion is v%d; both are scored on the same %s rows", champion.number, f"{len(rows):,}")
-    compared = None
-    if reference is not None and champion is not None and reference.number != champion.number:
-        log("Losses are counted from v%d, which is scored on these rows too", reference.number)
-        compared = Reference(reference.number, reference.promoted_at), partial(former, reference)
-    learned = {}
-    for name, version in (("champion", champion), ("reference", reference if compared else None)):
-        if version is not None and (
-            many := learned_rows(store, version.record, raw, data=data, seed=record["seed"], snapshot=snapshot.digest)
-        ):
-            learned[name] = many
-            log(
-                "v%d has learned from %s of these rows: it looks better on them than it is", version.number, f"{many:,}"
+        made = None if code is None else featured(read.whole(), data, code, allowed_imports)
+        rows = raw if made is None else made[holdout]
+        columns = [c for gate in config.gates for c in gate.columns]
+        missing = sorted({c for c in columns if c not in raw.columns})
+        if missing:
+            raise EvaluationError(
+                f"gates slice by {', '.join(missing)}, which the data does not have",
+                hint=f"the columns are {', '.join(map(str, raw.columns))}",
             )
-    codes = block_codes(raw, data, config)
-    same = champion is not None and champion.record["model"]["digest"] == record["model"]["digest"]
-    result = evaluate(
-        candidate=(candidate, mine),
-        champion=other,
-        y=rows[data.target],
-        task=record["task"],
-        metrics=config.metrics,
-        gate_metrics=gate_metrics(config.gates),
-        worth=value_functions(config.gates, raw, allowed_imports, data.private),
-        classes=schema.classes,
-        positive=schema.positive,
-        slices={c: raw[c] for c in dict.fromkeys(columns)},
-        same_model=same,
-        reference=compared,
-        blocks=None if codes is None else (block_words(data, config), codes),
-        known=_known(columns, schema, champion),
-        learned=learned,
-        log=log,
-    )
-    if result.reference is not None and result.reference.problem is not None:
-        log("v%d cannot be scored on these rows: %s", result.reference.version, result.reference.problem)
-    tried = _behaviours(
-        config.gates, folder, candidate, schema, raw, data, record, allowed_imports, classes=result.classes, log=log
-    )
-    weights = importance(
-        candidate,
-        mine,
-        rows[data.target],
-        task=record["task"],
-        metric=result.metrics[0].name,
-        classes=schema.classes,
-        positive=schema.positive,
-        seed=record["seed"],
-    )
-    said = pd.DataFrame(predicted(candidate, result, mine), index=mine.index)
-    times = frame[data.timestamp] if data.timestamp in frame.columns else None
-    of_drift = store_reference(store, make_reference(inputs.join(said), schema, times))
+        if hidden := sorted(set(columns) & set(data.private)):
+            raise EvaluationError(
+                f"gates slice by {', '.join(hidden)}, which is private: the report would show its values",
+                hint="slice by another column, or take it out of data.private",
+            )
+        schema = FeatureSchema.from_dict(record["schema"])
+        candidate = fetch_model(
+            store, record["model"], trusted=trusted_types, verifier=verifier, pipeline=pipeline, key=key
+        )
+        inputs = None if made is None else schema.check(made)
+        mine = schema.check(raw) if inputs is None else inputs[holdout]
+
+        def former(version: Version) -> ModelAndFrame:
+            """A version's model, with the holdout as it takes it."""
+            its_schema, its_code = FeatureSchema.from_dict(version.record["schema"]), recorded_code(version.record)
+            its_rows = rows if its_code == code else rows_by(its_code)
+            model = fetch_model(
+                store,
+                version.record["model"],
+                trusted=trusted_types,
+                verifier=verifier,
+                pipeline=version.pipeline,
+                key=version.key,
+            )
+            return model, its_schema.check(its_rows)
+
+        other = None
+        if champion is not None:
+            other = former(champion)
+            log("Champion is v%d; both are scored on the same %s rows", champion.number, f"{len(rows):,}")
+        compared = None
+        if reference is not None and champion is not None and reference.number != champion.number:
+            log("Losses are counted from v%d, which is scored on these rows too", reference.number)
+            compared = Reference(reference.number, reference.promoted_at), partial(former, reference)
+        learned = {}
+        for name, version in (("champion", champion), ("reference", reference if compared else None)):
+            if version is not None and (
+                many := learned_rows(
+                    store, version.record, raw, data=data, seed=record["seed"], snapshot=snapshot.digest
+                )
+            ):
+                learned[name] = many
+                log(
+                    "v%d has learned from %s of these rows: it looks better on them than it is",
+                    version.number,
+                    f"{many:,}",
+                )
+        codes = block_codes(raw, data, config)
+        same = champion is not None and champion.record["model"]["digest"] == record["model"]["digest"]
+        result = evaluate(
+            candidate=(candidate, mine),
+            champion=other,
+            y=rows[data.target],
+            task=record["task"],
+            metrics=config.metrics,
+            gate_metrics=gate_metrics(config.gates),
+            worth=value_functions(config.gates, raw, allowed_imports, data.private),
+            classes=schema.classes,
+            positive=schema.positive,
+            slices={c: raw[c] for c in dict.fromkeys(columns)},
+            same_model=same,
+            reference=compared,
+            blocks=None if codes is None else (block_words(data, config), codes),
+            known=_known(columns, schema, champion),
+            learned=learned,
+            log=log,
+        )
+        if result.reference is not None and result.reference.problem is not None:
+            log("v%d cannot be scored on these rows: %s", result.reference.version, result.reference.problem)
+        tried = _behaviours(
+            config.gates, folder, candidate, schema, raw, data, record, allowed_imports, classes=result.classes, log=log
+        )
+        weights = importance(
+            candidate,
+            mine,
+            rows[data.target],
+            task=record["task"],
+            metric=result.metrics[0].name,
+            classes=schema.classes,
+            positive=schema.positive,
+            seed=record["seed"],
+        )
+        said = pd.DataFrame(predicted(candidate, result, mine), index=mine.index)
+        times = read.whole([data.timestamp])[data.timestamp] if data.timestamp in snapshot.columns else None
+        learned_from = inputs.join(said) if inputs is not None else _Inputs(read, schema, said)
+        of_drift = store_reference(store, make_reference(learned_from, schema, times))
     # Kept, handed over and shown to people: what the model says about private values is said about 0 instead.
     sample = masked(mine.head(_MOST_SAMPLE_ROWS).reset_index(drop=True), schema.private)
     with tempfile.TemporaryDirectory(prefix="mlops-") as scratch:
@@ -193,6 +208,22 @@ def evaluate_candidate(
         "blocks": f"{result.block_count[0]:,} {result.blocks}" if result.block_count else None,
         "metrics": {m["name"]: m for m in result.to_dict()["metrics"]},
     }
+
+
+class _Inputs:
+    """All rows of a snapshot as a model takes them, and what it said of some: a column at a time."""
+
+    def __init__(self, read: Frames, schema: FeatureSchema, said: pd.DataFrame) -> None:
+        self._read, self._schema, self._said = read, schema, said
+        self.columns = [*schema.names, *said.columns]
+
+    def __len__(self) -> int:
+        return self._read.snapshot.rows
+
+    def __getitem__(self, name: str) -> pd.Series:
+        if name in self._said:
+            return self._said[name].reindex(pd.RangeIndex(len(self)))
+        return self._schema.narrowed([name], "not asked for").check(self._read.whole([name]))[name]
 
 
 def _known(columns: Sequence[str], schema: FeatureSchema, champion: Version | None) -> dict[str, list[str]]:

@@ -1,6 +1,6 @@
 """Great Expectations on a DataFrame: build the suite with clear errors, run it, return plain results.
 
-Great Expectations works on whole columns in memory; give it only the columns its expectations name.
+Great Expectations works on whole columns in memory; :mod:`~airflow_mlops.ml.expectations_parts` says which it needs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from airflow_mlops.exceptions import ExpectationError
@@ -207,12 +208,18 @@ def run(
     :param private: columns of whose values neither holds any: only verdict, counts and row numbers.
     :raises ExpectationError: when one crashed, which Great Expectations reports like bad data.
     """
-    raw = _validate(expectations, frame, "SUMMARY")
+    return checked(expectations, as_json(evaluate(expectations, frame, "SUMMARY")), private)
+
+
+def checked(
+    expectations: Sequence[Expectation], raw: dict[str, Any], private: Collection[str]
+) -> tuple[list[Check], dict[str, Any]]:
+    """What :func:`run` returns, of Great Expectations' own result as JSON."""
     results = {r["expectation_config"]["meta"]["number"]: r for r in raw["results"]}
     checks = []
     for expectation in expectations:
         result = results[expectation.number]
-        crash = _crash(result.get("exception_info"))
+        crash = crash_of(result.get("exception_info"))
         hidden = reads({expectation.name: expectation.arguments}, private)
         if hidden:
             crash = crash and "what it says may quote data.private and is left out"
@@ -229,22 +236,19 @@ def run(
     return checks, {**raw, "results": [results[e.number] for e in expectations]}
 
 
-def unexpected_rows(expectations: Sequence[Expectation], frame: pd.DataFrame) -> dict[int, list[int]]:
-    """Positions of the rows that fail, by number of the expectation; those without row positions are left out."""
-    raw = _validate(expectations, frame, {"result_format": "COMPLETE", "exclude_unexpected_values": True})
+def unexpected_rows(expectations: Sequence[Expectation], frame: pd.DataFrame) -> dict[int, np.ndarray[Any, Any]]:
+    """What ``frame``'s index calls the rows that fail, by number of the expectation; those without are left out."""
+    format_ = {"result_format": "COMPLETE", "exclude_unexpected_values": True}
     found = {}
-    for result in raw["results"]:
-        rows = result["result"].get("unexpected_index_list")
+    for result in evaluate(expectations, frame, format_).results:
+        rows = result.result.get("unexpected_index_list")
         if rows is not None:
-            found[result["expectation_config"]["meta"]["number"]] = [int(r) for r in rows]
+            found[result.expectation_config.meta["number"]] = np.array(rows, dtype=np.int64)
     return found
 
 
-def _validate(expectations: Sequence[Expectation], frame: pd.DataFrame, result_format: Any) -> dict[str, Any]:
-    frame = frame.copy(deep=False)
-    for name in frame.columns:
-        if isinstance(frame[name].dtype, pd.DatetimeTZDtype):
-            frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
+def evaluate(expectations: Sequence[Expectation], frame: pd.DataFrame, result_format: Any) -> Any:
+    """Great Expectations' own result of a suite, on all rows of ``frame``."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     definition = (
@@ -253,8 +257,26 @@ def _validate(expectations: Sequence[Expectation], frame: pd.DataFrame, result_f
         .add_batch_definition_whole_dataframe("all")
     )
     suite = gx.ExpectationSuite(name="validate", expectations=[e.built for e in expectations])
-    batch = definition.get_batch(batch_parameters={"dataframe": frame})
-    result = batch.validate(suite, result_format=result_format)
+    given = without_zones(frame)
+    batch = definition.get_batch(batch_parameters={"dataframe": given})
+    try:
+        return batch.validate(suite, result_format=result_format)
+    finally:
+        # Great Expectations holds on to what it was given last.
+        given.drop(columns=[*given.columns], inplace=True)
+
+
+def without_zones(frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` as Great Expectations gets it: times with a zone as UTC without one."""
+    frame = frame.copy(deep=False)
+    for name in frame.columns:
+        if isinstance(frame[name].dtype, pd.DatetimeTZDtype):
+            frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
+    return frame
+
+
+def as_json(result: Any) -> dict[str, Any]:
+    """Great Expectations' own result, of a suite or of one expectation, as plain JSON."""
     plain: dict[str, Any] = _plain(json.loads(json.dumps(result.to_json_dict(), default=str)))
     return plain
 
@@ -268,7 +290,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _crash(info: object) -> str | None:
+def crash_of(info: object) -> str | None:
     """The message of a crash: ``exception_info`` is either one record or a dict of records by metric."""
     if not isinstance(info, dict):
         return None

@@ -135,14 +135,14 @@ def firsts(records: np.ndarray[Any, Any], *fields: str) -> np.ndarray[Any, Any]:
 
 
 class Repeats:
-    """Which values of a column occur more than once, and how many different ones there are.
+    """Which rows, over all their columns, occur more than once, and how many different ones there are.
 
-    :param rows: of the column. Memory does not grow with them, but by 16 bytes with each value that repeats.
+    :param rows: how many there are at most. Memory does not grow with them, but by 16 bytes with each that repeats.
     """
 
     def __init__(self, rows: int) -> None:
         self._buckets = Buckets(rows, {"count": "i8"})
-        self.different = self.values = 0
+        self.different = 0
         self._repeated = np.empty((0, 2), dtype=np.uint64)
 
     def __enter__(self) -> Repeats:
@@ -152,14 +152,12 @@ class Repeats:
     def __exit__(self, *error: object) -> None:
         self._buckets.__exit__(*error)
 
-    def add(self, values: pd.Series) -> None:
-        """Take the next values; missing ones do not count."""
-        present = values.dropna()
-        self.values += len(present)
-        self._buckets.add(hashed(present.to_frame()))
+    def add(self, rows: pd.DataFrame) -> None:
+        """Take the next rows; all batches have the same columns and types."""
+        self._buckets.add(hashed(rows))
 
     def finish(self) -> None:
-        """All values have come; ``different`` is known afterwards."""
+        """All rows have come; ``different`` is known afterwards."""
         found = [self._repeated]
         for records in self._buckets.sorted():
             places = firsts(records)
@@ -169,15 +167,15 @@ class Repeats:
         repeated = np.concatenate(found)
         self._repeated = repeated[np.lexsort((repeated[:, 1], repeated[:, 0]))]
 
-    def mask(self, values: pd.Series) -> np.ndarray[Any, Any]:
-        """Which of these values occur more than once among all that were added, shape (n,); missing ones do not."""
-        out = np.zeros(len(values), dtype=bool)
+    def mask(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
+        """Which of these rows occur more than once among all that were added, shape (n,)."""
+        out = np.zeros(len(rows), dtype=bool)
         if not len(self._repeated):
             return out
-        hashes = hashed(values.to_frame())
+        hashes = hashed(rows)
         first = np.searchsorted(self._repeated[:, 0], hashes[:, 0], "left")
         ends = np.searchsorted(self._repeated[:, 0], hashes[:, 0], "right")
         for step in range(int((ends - first).max(initial=0))):  # one, but for values that share half of their hash
             place = np.minimum(first + step, len(self._repeated) - 1)
             out |= (first + step < ends) & (self._repeated[place, 1] == hashes[:, 1])
-        return out & values.notna().to_numpy()
+        return out

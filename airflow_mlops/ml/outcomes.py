@@ -20,8 +20,9 @@ from airflow_mlops.ml.evaluation import Evaluation
 from airflow_mlops.ml.features import FeatureSchema
 from airflow_mlops.ml.files import Files
 from airflow_mlops.ml.metrics import default_metrics
+from airflow_mlops.ml.outputs import is_output
 from airflow_mlops.ml.performance import check_performance, said_of
-from airflow_mlops.ml.prediction import read_capture
+from airflow_mlops.ml.prediction import capture_columns, read_capture
 from airflow_mlops.registry.checks import read_check
 from airflow_mlops.registry.registry import Version
 from airflow_mlops.store import get_blob_file, layout
@@ -100,8 +101,9 @@ def performance(
     low, high = measured[metric].get("candidate_low"), measured[metric].get("candidate_high")
     window = Window.from_dict(capture["window"])
     found = {name: read_check(store, version.pipeline, name, window, rehearsal=rehearsal) for name in ("drift", "skew")}
-    predicted = read_capture(store, capture)
     needed = data.split.column if data.split.by == "group" else data.timestamp
+    has_id = data.id in capture_columns(store, capture)
+    predicted = _said(store, capture, data.id, needed) if has_id else read_capture(store, capture)
     blocked = evaluate is not None and needed is not None and needed in predicted
     source = Data(source=labels.source, target=data.target, private=data.private)
     try:
@@ -133,6 +135,11 @@ def performance(
     return {**report.to_dict(), "version": version.number, "window": capture["window"]}
 
 
+def _said(store: Store, capture: dict[str, Any], *further: str | None) -> pd.DataFrame:
+    """Of a capture what the model said, and ``further`` columns, where they are there: not what it read."""
+    return read_capture(store, capture, [c for c in capture_columns(store, capture) if is_output(c) or c in further])
+
+
 def estimated(
     store: Store, capture: dict[str, Any], version: Version, *, config: Performance, metrics: Sequence[str]
 ) -> dict[str, Any]:
@@ -152,7 +159,7 @@ def estimated(
         get_blob_file(store, evaluations[-1]["evaluation"], path)
         holdout = Evaluation.from_parquet(path)
     schema = FeatureSchema.from_dict(version.record["schema"])
-    said = said_of(read_capture(store, capture), schema)
+    said = said_of(_said(store, capture), schema)
     metric = watched_metric(version, config, metrics)
     found = estimate_performance(metric, said, holdout.y, holdout.predictions("candidate"))
     return {**found.to_dict(), "window": capture["window"]}

@@ -484,9 +484,9 @@ def capture_batches(store: Store, ref: dict[str, Any] | str) -> Iterator[pd.Data
 def arrow_batches(
     store: Store, ref: dict[str, Any] | str, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Like :func:`capture_batches`, as Arrow batches.
+    """:func:`capture_batches` as Arrow has them; at least one, which may be empty.
 
-    :param columns: only these.
+    :param columns: only these, in this order.
     """
     digest = ref if isinstance(ref, str) else ref["capture"]
     manifest = get_json(store, digest)
@@ -496,13 +496,21 @@ def arrow_batches(
         get_blob_file(store, manifest["file"], path)
         try:
             with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as parquet:
-                for batch in parquet.iter_batches(2**16, columns=None if columns is None else [*columns]):
+                names = parquet.schema_arrow.names if columns is None else [*columns]
+                for batch in parquet.iter_batches(2**16, columns=names):
                     rows += batch.num_rows
-                    yield batch
+                    yield batch.select(names)
+                if not rows:
+                    yield pa.RecordBatch.from_pylist([], parquet.schema_arrow).select(names)
         except (OSError, pa.ArrowInvalid) as e:
             raise CorruptObject(f"the capture {digest} cannot be read: {e}", hint="score this window again") from e
     if rows != manifest["rows"]:
         raise CorruptObject(f"the capture {digest} has {rows} rows, {manifest['rows']} were written")
+
+
+def capture_columns(store: Store, ref: dict[str, Any] | str) -> list[str]:
+    """Names of a capture's columns."""
+    return list(get_json(store, ref if isinstance(ref, str) else ref["capture"])["columns"])
 
 
 def capture_kinds(schema: FeatureSchema, columns: Iterable[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,19 @@ class Reference:
         return cls(Profile.from_dict(json.loads(table.schema.metadata[_META])), table.to_pandas())
 
 
-def make_reference(frame: pd.DataFrame, schema: FeatureSchema, times: pd.Series | None = None) -> Reference:
+class Columns(Protocol):
+    """A frame of which one column is in memory at a time."""
+
+    columns: list[str]
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def __getitem__(self, name: str) -> pd.Series:
+        """Read one column."""
+
+
+def make_reference(frame: pd.DataFrame | Columns, schema: FeatureSchema, times: pd.Series | None = None) -> Reference:
     """Profile what a version was trained on.
 
     :param frame: rows × (features, predictions); predictions are missing outside the holdout: on rows that it was
@@ -77,16 +89,17 @@ def make_reference(frame: pd.DataFrame, schema: FeatureSchema, times: pd.Series 
     order = None
     if times is not None:
         order = np.argsort(to_numbers(times.reset_index(drop=True), "datetime"), kind="stable")
-    kinds = capture_kinds(schema, frame.columns)
-    columns = {}
-    for name, kind in kinds.items():
-        values = frame[name].iloc[order] if order is not None else frame[name]
-        columns[name] = column_profile(values if name in schema.names else values.dropna(), kind)
     rows = np.arange(len(frame)) if order is None else order
     if len(rows) > SAMPLE_ROWS:
         chosen = np.random.default_rng(_SEED).choice(len(rows), SAMPLE_ROWS, replace=False)
         rows = rows[np.sort(chosen)]
-    return Reference(Profile(len(frame), columns), frame[[*kinds]].iloc[rows].reset_index(drop=True))
+    columns, sample = {}, {}
+    for name, kind in capture_kinds(schema, frame.columns).items():
+        column = frame[name]
+        values = column.iloc[order] if order is not None else column
+        columns[name] = column_profile(values if name in schema.names else values.dropna(), kind)
+        sample[name] = column.iloc[rows].reset_index(drop=True)
+    return Reference(Profile(len(frame), columns), pd.DataFrame(sample))
 
 
 def predicted(model: Any, evaluation: Evaluation, inputs: pd.DataFrame) -> dict[str, np.ndarray]:

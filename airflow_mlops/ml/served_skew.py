@@ -18,7 +18,7 @@ from airflow_mlops.ml.features import FeatureSchema, apply_features, recorded_co
 from airflow_mlops.ml.files import Files
 from airflow_mlops.ml.html import render
 from airflow_mlops.ml.joining import same_keys
-from airflow_mlops.ml.prediction import read_capture, read_raw
+from airflow_mlops.ml.prediction import arrow_batches, capture_columns, read_capture, read_raw
 from airflow_mlops.ml.sampling import RowsById
 from airflow_mlops.ml.skew import SkewReport, check_skew
 from airflow_mlops.registry.lineage import code_version
@@ -40,7 +40,8 @@ def skew(
     """Replay served rows through the feature code that ``version`` was trained with, and compare row by row.
 
     The rows come from ``config.source``, read as training reads its source, or else are those that the capture
-    kept. Private features were not captured and are not compared.
+    kept. Private features were not captured and are not compared. Of the capture only the ids are all in memory, and
+    the rows that are compared.
 
     :param files: opens ``config.source``.
     :returns: ``{"verdict", "sentence", "version", "rows", "unmatched", "unserved", "columns": […], "private": […]}``
@@ -51,20 +52,24 @@ def skew(
     if data.id is None:
         raise ConfigError("monitor.skew needs data.id: the column that names a row", hint="set data.id")
     schema = FeatureSchema.from_dict(version.record["schema"]).hiding(data.private)
-    served = read_capture(store, capture)
-    if data.id not in served:
+    there = capture_columns(store, capture)
+    if data.id not in there:
         raise DataError(
             f"the capture has no column {data.id!r} (data.id), so no row can be replayed",
-            hint=f"a capture needs the id beside the features; the columns are: {', '.join(map(str, served.columns))}",
+            hint=f"a capture needs the id beside the features; the columns are: {', '.join(there)}",
         )
     wanted = schema.narrowed([n for n in schema.names if n not in schema.private], "private")
-    captured = wanted.narrowed([n for n in wanted.names if n in served], "not captured")
-    replay = _rows(store, capture, served[data.id], config, data, files)
+    captured = wanted.narrowed([n for n in wanted.names if n in there], "not captured")
+    ids = read_capture(store, capture, [data.id])[data.id]
+    replay = _rows(store, capture, ids, config, data, files)
     code = recorded_code(version.record)
     if isinstance(replay, str):
-        report, whence = SkewReport("not_enough_data", f"not enough data: {replay}", (), 0, len(served)), "served rows"
+        report, whence = SkewReport("not_enough_data", f"not enough data: {replay}", (), 0, len(ids)), "served rows"
     else:
-        report, whence = _compare(served, replay, wanted, captured, code, config, data, allowed_imports), replay.whence
+        served = _marked(store, capture, replay.concerned)
+        mine = ids[replay.concerned]
+        report = _compare(served, mine, replay, wanted, captured, code, config, data, allowed_imports)
+        whence = replay.whence
     notes = [report.sentence]
     if schema.private:
         notes.append(f"not checked, because private: {', '.join(schema.private)}")
@@ -83,8 +88,19 @@ def skew(
     return result, skew_html(report, notes, title=f"Feature skew of {version.name}", whence=whence)
 
 
+def _marked(store: Store, capture: dict[str, Any], mask: np.ndarray) -> pd.DataFrame:
+    """The rows of a capture that ``mask``, of shape (its rows,), marks."""
+    kept, first = [], 0
+    for batch in arrow_batches(store, capture):
+        last = first + batch.num_rows
+        kept.append(batch.filter(pa.array(mask[first:last])))
+        first = last
+    return pa.Table.from_batches(kept).to_pandas()
+
+
 def _compare(
     served: pd.DataFrame,
+    served_ids: pd.Series,
     replay: _Replay,
     wanted: FeatureSchema,
     captured: FeatureSchema,
@@ -97,9 +113,8 @@ def _compare(
     ids = frame[data.id]
     if code is not None:
         frame = apply_features(code, frame, allowed, target=wanted.target, private=data.private)
-    mine = served[replay.concerned]
     try:
-        given = captured.check(mine, error=DataError)
+        given = captured.check(served, error=DataError)
     except DataError as e:
         raise DataError(f"the capture does not hold what the model reads: {e.message}", hint=e.hint) from e
     try:
@@ -107,7 +122,7 @@ def _compare(
     except DataError as e:
         raise DataError(f"the replay of {replay.whence}: {e.message}", hint=e.hint) from e
     kinds = {f.name: f.kind for f in wanted.features}
-    return check_skew(given, made, kinds, config, served_ids=mine[data.id], replayed_ids=ids)
+    return check_skew(given, made, kinds, config, served_ids=served_ids, replayed_ids=ids)
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,15 @@ def snapshot_mask(snapshot: Snapshot, store: Store, data: Data, seed: int) -> Ma
 
     Memory grows by about 25 bytes a row.
     """
-    if not snapshot.rows:
-        raise DataError("there are no rows to split")
     with frames(snapshot, store) as rows:
-        return Splitter(rows, data, seed).mask(slice(None))
+        return frames_mask(rows, data, seed)
+
+
+def frames_mask(rows: Frames, data: Data, seed: int) -> Mask:
+    """:func:`snapshot_mask` of a snapshot that is being read."""
+    if not rows.snapshot.rows:
+        raise DataError("there are no rows to split")
+    return Splitter(rows, data, seed).mask(slice(None))
 
 
 class Splitter:

@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 from airflow_mlops.config.models import Data, Validate
 from airflow_mlops.exceptions import ValidationFailed
 from airflow_mlops.ml import expectations as gx
+from airflow_mlops.ml import expectations_parts as gx_parts
 from airflow_mlops.ml.expectations import Check
 from airflow_mlops.ml.expectations_report import expectations_html
+from airflow_mlops.ml.frames import frames
 from airflow_mlops.ml.label_quality import LabelQuality, label_checks, label_quality
 from airflow_mlops.ml.schema import SchemaDiff, compare_schema, family, lock_schema, locked_schema
 from airflow_mlops.ml.snapshot import Snapshot, write_snapshots
@@ -89,7 +91,7 @@ def validate(
     """Check the snapshot; evidence is returned (and its JSON stored) whether it passes or not.
 
     The schema is compared with the lock first; the first run that is not blocked sets it. Great Expectations gets
-    all rows of the columns its expectations name: about 0.1 GB a million rows and numeric column. With
+    batches of rows where an expectation allows it, see :mod:`~airflow_mlops.ml.expectations_parts`. With
     ``on_failure: quarantine`` rows that fail row-level expectations move to a snapshot of their own; expectations
     about a whole column still block. Failures of ``severity`` warning or info are told and do not block.
 
@@ -114,21 +116,14 @@ def validate(
         labels = label_quality(snapshot, store, data, reference=seen)
         checks += label_checks(labels, config.labels, data.target)
     raw: dict[str, Any] = {"results": []}
-    aside: dict[int, list[int]] = {}
+    aside: dict[int, np.ndarray[Any, Any]] = {}
     if suite and snapshot.rows:
-        names = list(dict.fromkeys(c for e in suite for c in e.columns)) or list(families)[:1]
-        frame = snapshot.to_pandas(store, None if any(e.whole_table for e in suite) else names)
-        if any(e.name == "expect_column_to_exist" for e in suite):
-            # Only asked whether it is there: an empty column answers that without its values.
-            for name in families:
-                if name not in frame.columns:
-                    frame[name] = np.nan
-        found, raw = gx.run(suite, frame, data.private)
-        checks += found
-        if config.on_failure == "quarantine":
-            bad = [e for e, c in zip(suite, found, strict=True) if not c.success and c.row_level and _critical(c)]
-            aside = gx.unexpected_rows(bad, frame) if bad else {}
-        del frame
+        with frames(snapshot, store) as read:
+            found, raw = gx_parts.run(suite, read, data.private)
+            checks += found
+            if config.on_failure == "quarantine":
+                bad = [e for e, c in zip(suite, found, strict=True) if not c.success and c.row_level and _critical(c)]
+                aside = gx_parts.failing_rows(bad, read) if bad else {}
     digest = put_json(store, {"kind": "expectations", "snapshot": snapshot.digest, "result": raw,
                               "checks": [asdict(c) for c in checks],
                               "labels": labels.to_dict() if labels else None})  # fmt: skip
@@ -140,7 +135,7 @@ def validate(
             blocked = True
             note = "; not only single rows are at fault, so nothing was quarantined"
         else:
-            positions = np.unique(np.concatenate([np.asarray(r, dtype=np.int64) for r in aside.values()]))
+            positions = np.unique(np.concatenate(list(aside.values())))
             left = snapshot.rows - len(positions)
             least = 1 if target_optional else data.min_rows
             if left < least:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_mlops.config.models import Data, Validate
 from airflow_mlops.exceptions import ExpectationError, ObjectNotFound, SchemaSkew, TargetError, ValidationFailed
-from airflow_mlops.ml.expectations import _condition_columns, _crash
+from airflow_mlops.ml.expectations import _condition_columns, crash_of
 from airflow_mlops.ml.snapshot import write_snapshots
 from airflow_mlops.ml.validation import validate
 from airflow_mlops.store import LocalStore, get_json, layout
@@ -198,11 +198,11 @@ def test_any_row_condition_is_names_or_an_error(text):
     )
 
 
-def test_both_shapes_of_a_crash():
-    assert _crash({"raised_exception": True, "exception_message": "boom"}) == "boom"
-    assert _crash({"metric": {"raised_exception": True, "exception_message": "boom"}}) == "boom"
-    assert _crash({"raised_exception": False}) is None
-    assert _crash({}) is None
+def test_both_shapes_of_acrash_of():
+    assert crash_of({"raised_exception": True, "exception_message": "boom"}) == "boom"
+    assert crash_of({"metric": {"raised_exception": True, "exception_message": "boom"}}) == "boom"
+    assert crash_of({"raised_exception": False}) is None
+    assert crash_of({}) is None
 
 
 def test_labels_and_rows_are_always_checked(store):

@@ -55,17 +55,16 @@ def test_what_repeats_is_what_pandas_finds(bucket, data):
         patch.setattr(module, "BUCKET_ROWS", bucket)
         with Repeats(len(values)) as repeats:
             for first in range(0, len(values), step):
-                repeats.add(values.iloc[first : first + step])
+                repeats.add(values.iloc[first : first + step].to_frame())
             repeats.finish()
-            assert (repeats.different, repeats.values) == (values.nunique(), values.count())
-            expected = (values.duplicated(keep=False) & values.notna()).to_numpy()
-            np.testing.assert_array_equal(repeats.mask(values), expected)
+            assert repeats.different == values.nunique(dropna=False)
+            np.testing.assert_array_equal(repeats.mask(values.to_frame()), values.duplicated(keep=False).to_numpy())
 
 
 def test_values_that_share_half_of_a_hash_are_two_values(monkeypatch):
     half = np.array([[7, 1], [7, 2], [7, 2], [7, 3]], dtype=np.uint64)
     monkeypatch.setattr(module, "hashed", lambda frame: half[frame.index])
-    values = pd.Series([1, 2, 3, 4])
+    values = pd.DataFrame({"x": [1, 2, 3, 4]})
     with Repeats(4) as repeats:
         repeats.add(values)
         repeats.finish()
