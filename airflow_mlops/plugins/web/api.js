@@ -74,6 +74,22 @@ function keep(path, data) {
   if (seen.size > KEPT) seen.delete(seen.keys().next().value);
 }
 
+const asked = new Map();
+
+/** Asks before anything is drawn; whoever reads this path first takes the answer. */
+export function ahead(path) {
+  const answer = get(path);
+  answer.catch(() => {}); // told to whoever takes it
+  asked.set(path, answer);
+  setTimeout(() => asked.delete(path), PATIENCE);
+}
+
+function take(path, signal) {
+  const answer = asked.get(path);
+  asked.delete(path);
+  return answer ?? get(path, signal);
+}
+
 const readers = new Set();
 
 /** Everything that is shown is read again: somebody acted, or something happened that other parts show too. */
@@ -98,7 +114,8 @@ export function useData(path, every = () => 30_000) {
       due = false;
       setState((old) => (old.path === path ? { ...old, loading: true } : { path, data: seen.get(path) ?? null, problem: null, loading: true }));
       try {
-        const data = await get(path, stop.signal);
+        const data = await take(path, stop.signal);
+        if (stop.signal.aborted) return;
         keep(path, data);
         setState({ path, data, problem: null, loading: false });
         wait = pace.current(data);

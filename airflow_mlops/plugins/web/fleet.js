@@ -10,6 +10,12 @@ import { Empty, Read } from "./states.js";
 const LIMIT = 25;
 const SETTINGS = ["search", "attention", "level", "owner", "sort", "order", "offset"];
 
+/** The question to our API, by what stands in the page's own address. */
+export function question(params) {
+  const settings = Object.fromEntries(SETTINGS.map((name) => [name, params.get(name) ?? ""]));
+  return address("mlops/api/fleet", { ...settings, limit: LIMIT });
+}
+
 /** Search, filters, order and page stand in the address: "back" works, and a view can be sent to somebody. */
 function useSettings() {
   const [params, setParams] = Router.useSearchParams();
@@ -27,7 +33,7 @@ function useSettings() {
       },
       { replace: true },
     );
-  return [settings, change];
+  return [settings, change, params];
 }
 
 function Choose({ label, value, options, all, onChange }) {
@@ -85,9 +91,9 @@ function Card({ row, lost }) {
 }
 
 export default function Fleet() {
-  const [settings, change] = useSettings();
+  const [settings, change, params] = useSettings();
   const phone = usePhone();
-  const read = useData(address("mlops/api/fleet", { ...settings, limit: LIMIT }), (data) => (data.pending ? 2_000 : 30_000));
+  const read = useData(question(params), (data) => (data.pending ? 2_000 : 30_000));
   // A new page is on its way: what is there stays, dimmed, instead of a flash of nothing.
   const last = React.useRef(null);
   if (read.data) last.current = read.data;

@@ -2,8 +2,8 @@
 //
 // All modules are named here, also those that only others use: the browser then asks for them at once, not for one
 // after the other. ECharts alone waits until a chart is shown.
-import { C, React, Router, html } from "./host.js";
-import "./api.js";
+import { C, React, Router, here, html } from "./host.js";
+import { ahead } from "./api.js";
 import "./actions.js";
 import "./cells.js";
 import "./chart.js";
@@ -21,7 +21,7 @@ import "./spark.js";
 import "./timeline.js";
 import "./vendor/htm.js";
 import Attention from "./attention.js";
-import Fleet from "./fleet.js";
+import Fleet, { question } from "./fleet.js";
 import Pipeline from "./pipeline.js";
 import Run from "./run.js";
 import { Guard, Loading } from "./states.js";
@@ -84,6 +84,9 @@ function Whole() {
 function AttentionCard() {
   return html`<${Guard}><${Attention} /><//>`;
 }
+
+// The fleet's rows come while Airflow draws the page around them.
+if (location.pathname === here("plugin/mlops").pathname) ahead(question(new URLSearchParams(location.search)));
 
 globalThis["MLOps"] = MLOps;
 globalThis["MLOps attention"] = AttentionCard;
