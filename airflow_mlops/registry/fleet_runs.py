@@ -29,6 +29,7 @@ class FleetRun:
     :param decided_at: when the gates had judged, ``promoted_at``: when the champions changed (UTC, ISO 8601).
     :param approval: ``{"by", "answer"}`` of the person who was asked.
     :param about: ``{"owner", "description"}`` of the pipeline then.
+    :param bundle: digest of the bundle that the champions were handed over as.
     :param cost: of the tasks up to the last decision.
     """
 
@@ -54,6 +55,7 @@ class FleetRun:
     promoted_at: str | None = None
     approval: dict[str, Any] | None = None
     about: dict[str, Any] | None = None
+    bundle: str | None = None
     cost: dict[str, Any] | None = None
 
     @property

@@ -160,7 +160,8 @@ def _yes(note: dict[str, Any]) -> bool:
 
 def handed_over(records: Records) -> Iterator[Use]:
     """A bundle was made."""
-    return records.uses(e for e, _ in records.notes("handover"))
+    yield from records.uses(e for e, _ in records.notes("handover"))
+    yield from records.fleet_uses(lambda run: run.bundle)
 
 
 def promoted_by_gates(records: Records) -> Iterator[Use]:
@@ -173,7 +174,7 @@ def promoted_after_approval(records: Records) -> Iterator[Use]:
     """A version became champion because gates passed and a person said yes, without a handover."""
     handed = {_model(e) for e, _ in records.notes("handover")}
     yield from records.uses(entry for entry, asked in _promoted(records) if asked and _model(entry) not in handed)
-    yield from records.fleet_uses(lambda run: run.gated and run.promoted and run.agreed_by)
+    yield from records.fleet_uses(lambda run: run.gated and run.promoted and run.agreed_by and not run.bundle)
 
 
 def _promoted(records: Records) -> Iterator[tuple[Entry, bool]]:

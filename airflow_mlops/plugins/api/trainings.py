@@ -34,6 +34,10 @@ def happened(run: FleetRun, live: Live) -> Iterator[Part]:
         title = f"{run.promoted:,} keys have a new champion"
         make = partial(_event, run, live, "promoted", "delivery", title, "", "ok", at, run.agreed_by)
         yield "delivery", at, "promoted", make
+    if run.bundle:
+        title = "the champions of all keys were handed over as one bundle"
+        make = partial(_event, run, live, "handover", "delivery", title, "", "ok", run.promoted_at or run.at, None)
+        yield "delivery", run.promoted_at or run.at, "handover", make
 
 
 def compared(run: FleetRun) -> str:

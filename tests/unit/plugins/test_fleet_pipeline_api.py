@@ -70,6 +70,15 @@ def test_who_was_asked_counts_as_approval(site: Site) -> None:
     assert not states["promotion by gates alone"].used
 
 
+def test_a_handover_counts_and_is_told(site: Site, get: Get) -> None:
+    site.pipeline("routes", level=0)
+    night(site.store, 1, approval={"by": "anna", "answer": ["Approve"]}, bundle="b" * 64)
+    states = {s.capability.name: s for s in assess(site.store, "routes", None, NOW, 30).states}
+    assert states["handover bundle made"].recent
+    assert not states["promotion by gates and a person"].used
+    assert get("pipelines/routes/timeline")["events"][0]["what"] == "handover"
+
+
 def test_a_rollback_of_one_key_counts(site: Site, routes: Registry) -> None:
     routes.rollback(expected=2, key="r00005", op_id="back", reason="worse", by="anna")
     states = {s.capability.name: s for s in assess(site.store, "routes", None, datetime.now(UTC), 30).states}
