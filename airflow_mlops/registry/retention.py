@@ -54,8 +54,8 @@ def expire(
     A snapshot's age counts from the end of its window, or where it has none from the registration of the
     newest version trained on it; a capture's from the end of its window. Never released are those of the
     champion, of the challenger, and of the champion before, to which a rollback returns. Each release is a
-    note ``retention`` of the version that was trained on the snapshot, or scored the capture. A snapshot's
-    manifest stays: columns, rows, fingerprint.
+    note ``retention`` of the version that was trained on the snapshot, or scored the capture; of a fleet's capture, which
+    its age alone releases, of its first version. A snapshot's manifest stays: columns, rows, fingerprint.
 
     The files themselves are deleted by :func:`~airflow_mlops.registry.gc.collect`, in its own time, unless
     something that is kept needs them, too. It may be killed anywhere, and repeated.
@@ -113,12 +113,17 @@ def _captures(
     registry: Registry, versions: set[_Model], needed: set[_Model], age: timedelta, now: datetime, done: Expired
 ) -> None:
     store = registry.store
+    # Rows of a fleet are scored by thousands of versions. One of them, always the same, has the note: it says of the
+    # capture that it is gone, and nothing of the version.
+    of_fleet = min((model for model in versions if model[0] is not None), default=None)
     for key, pointer in [*capture_pointers(store, registry.pipeline)]:
         window, digest, version = pointer.get("window"), pointer.get("capture"), pointer.get("version")
         if not isinstance(window, dict) or not isinstance(digest, str) or _time(window["end"]) >= now - age:
             continue
         model = (pointer.get("key"), version)
-        if model in needed:
+        if version is None and of_fleet is not None:
+            model = of_fleet
+        elif model in needed:
             done.kept += 1
             continue
         if model in versions:

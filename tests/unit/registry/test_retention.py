@@ -248,6 +248,28 @@ def test_models_of_a_fleet_release_a_shared_snapshot_together(store: LocalStore)
     ] * 2
 
 
+def test_a_capture_of_a_fleet_is_given_up_on_the_record(store: LocalStore) -> None:
+    registry = Registry(store, "churn")
+    registry.register_many({key: {"snapshot": snapshot(store, 1).to_ref()} for key in ("JFK", "*")}, op_id=op_id(1))
+    registry.promote_many({"JFK": (1, None), "*": (1, None)}, op_id=op_id("p"), reason="gates")
+    made = {month: write_capture(store, "churn", window(month), [rows(month)], model_version=None) for month in (1, 5)}
+    for month, capture in made.items():
+        # A check names the capture, too, and must not keep its rows.
+        write_check(store, "churn", window(month), "prediction", {"capture": capture["capture"]})
+    done = expire(store, "churn", captures=30 * DAYS, now=NOW)
+    assert (len(done.captures), done.kept) == (1, 0)
+    (note,) = registry.get(1, "*").notes["retention"]
+    assert (note["what"], note["digest"]) == ("capture", made[1]["capture"])
+    assert "retention" not in registry.get(1, "JFK").notes
+    assert expire(store, "churn", captures=30 * DAYS, now=NOW).captures == []
+    clear(store)
+    with pytest.raises(DataNotFound):
+        find_capture(store, "churn", window(1))
+    assert find_capture(store, "churn", window(5))["rows"] == 3
+    left = [key for key in store.list("blobs/") if store.get(key)[:4] == b"PAR1"]
+    assert len(left) == 2, "the snapshot's rows and the newer capture's"
+
+
 def test_what_was_released_and_serves_again_is_kept(store: LocalStore, registry: Registry) -> None:
     expire(store, "churn", snapshots=30 * DAYS, now=NOW)
     assert registry.get(1).notes["retention"]
