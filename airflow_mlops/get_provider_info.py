@@ -28,7 +28,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.operators.evaluation",
                     "airflow_mlops.operators.experiment",
                     "airflow_mlops.operators.fleet",
-                    "airflow_mlops.operators.fleet_handover",
+                    "airflow_mlops.operators.fleet_promotion",
                     "airflow_mlops.operators.fleet_prediction",
                     "airflow_mlops.operators.fleet_monitoring",
                     "airflow_mlops.operators.promotion",

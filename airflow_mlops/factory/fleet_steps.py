@@ -28,6 +28,7 @@ def _partition(c: StepContext, task_id: str) -> BaseOperator:
         features=config.features,
         task=config.task,
         about={"owner": config.owner, "description": config.description, "level": config.level},
+        folder=str(c.source.parent) if c.source else None,
         **c.common(config.train.resources),
     )
 
@@ -80,8 +81,7 @@ def fleet_gates(c: StepContext, task_id: str) -> BaseOperator:
 
 def fleet_promotion(c: StepContext, task_id: str, *, handover: bool = False) -> BaseOperator:
     """The operator that promotes what passed, key by key; ``handover``: and hands all champions over."""
-    from airflow_mlops.operators.fleet import FleetPromoteOperator
-    from airflow_mlops.operators.fleet_handover import FleetHandoverOperator
+    from airflow_mlops.operators.fleet_promotion import FleetHandoverOperator, FleetPromoteOperator
 
     fleet = c.config.fleet
     return (FleetHandoverOperator if handover else FleetPromoteOperator)(

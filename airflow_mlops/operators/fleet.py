@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
-from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.config.models import Data, Evaluate, Features, Fleet, Train
-from airflow_mlops.exceptions import RegistryError
 from airflow_mlops.links.reports import GateReportLink
 from airflow_mlops.operators.base import MLOpsOperator, RunScope, section
 from airflow_mlops.operators.cost import cost_up_to_here
 from airflow_mlops.operators.evaluation import GateOperator
-from airflow_mlops.operators.promotion import YES, approver
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -47,6 +45,7 @@ class PartitionOperator(MLOpsOperator):
     :param fleet: the ``fleet`` section as in YAML; ``data``, ``train``, ``evaluate`` and ``features`` likewise.
     :param task: ``classification`` or ``regression``; default: what the estimator is.
     :param about: what the pipeline says of itself, kept in the records.
+    :param folder: of the pipeline's file: where a delivery left its files, the records name it.
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "snapshot")
@@ -62,6 +61,7 @@ class PartitionOperator(MLOpsOperator):
         features: Features | Mapping[str, Any] | None = None,
         task: str | None = None,
         about: Mapping[str, Any] | None = None,
+        folder: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -73,10 +73,12 @@ class PartitionOperator(MLOpsOperator):
         self.features = section(Features, features) if features else None
         self.task = task
         self.about = dict(about or {})
+        self.folder = folder
 
     def work(self, scope: RunScope, context: Context) -> list[dict[str, Any]]:
         """Divide, learn what all models have in common, and write the plan."""
         from airflow_mlops.ml.fleet.begin import FleetSettings, begin_fleet
+        from airflow_mlops.operators.training import delivered_code
         from airflow_mlops.registry.entry import op_id
 
         store, registry, signer = self.hook.store(), self.hook.registry(self.pipeline), self.hook.signer()
@@ -87,7 +89,15 @@ class PartitionOperator(MLOpsOperator):
             store,
             registry,
             self.snapshot,
-            FleetSettings(self.fleet, self.data, train, self.evaluate, self.features, self.task),
+            FleetSettings(
+                self.fleet,
+                self.data,
+                train,
+                self.evaluate,
+                self.features,
+                self.task,
+                delivered_code(Path(self.folder) if self.folder else None, context),
+            ),
             slots=slots_of(max_active_tasks(context))[0],
             due=self._due(scope, context),
             absent_before=self._absent(ti.dag_id, ti.run_id),
@@ -315,107 +325,3 @@ class FleetGateOperator(GateOperator):
             self.tell(context, scope, "rejected", f"{self.pipeline}: {told}")
         self._skip(context, bool(going), ask, result)
         return result
-
-
-class FleetPromoteOperator(MLOpsOperator):
-    """Make the versions that passed the champions of their keys, in a commit for each shard; retire vanished keys.
-
-    A key whose champion is another one by now is left out, and says so. Returns ``{"promoted", "retired", "left_out",
-    "sentence", "table"}``.
-
-    :param decision: XCom of :class:`FleetGateOperator`.
-    :param approval: XCom of the task that asked a person.
-    :param evaluate: the ``evaluate`` section as in YAML.
-    :param retire_after: ``fleet.retire_after``.
-    """
-
-    template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "decision", "approval")
-
-    def __init__(
-        self,
-        *,
-        decision: Any,
-        approval: Any = None,
-        evaluate: Evaluate | Mapping[str, Any] | None = None,
-        retire_after: int = 3,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.decision = decision
-        self.approval = approval
-        self.evaluate = section(Evaluate, evaluate)
-        self.retire_after = retire_after
-
-    def _agreed(self, found: dict[str, Any]) -> str | None:
-        """Who agreed, where somebody was asked; stop where gates or people said no, and record what people said."""
-        from airflow_mlops.ml.fleet.result import save_result
-
-        answer = (self.approval or {}).get("chosen_options")
-        by = approver(self.approval or {})
-        if answer:
-            found["approval"] = {"by": by, "answer": list(answer)}
-            save_result(self.hook.store(), self.pipeline, self.decision["run"], found)
-        if not self.decision.get("go", True):
-            raise AirflowSkipException(f"no key passed its gates: {self.decision['sentence']}")
-        if self.decision.get("approval") and not answer:
-            raise RegistryError(
-                f"{self.pipeline} needs a person's yes, and there is no answer",
-                hint="let the approval task be answered (marking it as succeeded is no answer)",
-            )
-        if answer and answer != [YES]:
-            raise AirflowSkipException(f"nothing is promoted: {by or 'the time-out'} answered {answer[0]}")
-        return by
-
-    def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
-        """Promote, retire, and write the final result."""
-        from airflow_mlops.ml.fleet.result import count, put_table, read_rows, read_run, save_result, sentence
-        from airflow_mlops.ml.fleet.verdict import Verdicts, promote_rows, retire_absent
-
-        if not scope.promote:
-            raise AirflowSkipException("this replay does not promote; start it with --promote to do so")
-        store, registry, decision = self.hook.store(), self.hook.registry(self.pipeline), self.decision
-        run = decision["run"]
-        found = read_run(store, self.pipeline, run)
-        by = self._agreed(found)
-        rows = read_rows(store, decision["table"])
-        going, _ = Verdicts(rows, 0, None).deliverable(self.evaluate, "asked")
-        reason = f"gates of the run {context['ti'].run_id}: {decision['sentence']}"
-        promoted, left = promote_rows(
-            registry,
-            going,
-            operation=self.operation(context, "promote", run),
-            reason=reason,
-            by=by,
-            window=scope.window,
-        )
-        retired = retire_absent(
-            registry, found["absent"], after=self.retire_after, operation=self.operation(context, "retire", run)
-        )
-        rows = [
-            row | {"promoted": row["key"] in promoted} | ({"reason": left[row["key"]]} if row["key"] in left else {})
-            for row in rows
-        ] + retired
-        counts = count(rows, not_due=found["counts"].get("not_due", 0))
-        told, table = sentence(counts), put_table(store, rows)
-        done = {
-            "sentence": told,
-            "counts": counts,
-            "table": table,
-            "promoted_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "cost": cost_up_to_here(context) | self.hook.price(),
-        }
-        save_result(store, self.pipeline, run, found | done)
-        for key, why in [*left.items()][:10]:
-            self.log.warning("%s is left out: %s", key, why)
-        self.log.info("%s", told)
-        self.record_check(scope, "promotion", {"sentence": told, "counts": counts, "version": None, "previous": None})
-        for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = scope.event_extra() | {"fleet": True, "promoted": len(promoted)}
-        self.tell(context, scope, "promoted", f"{self.pipeline}: {told}")
-        return {
-            "promoted": len(promoted),
-            "retired": len(retired),
-            "left_out": len(left),
-            "sentence": told,
-            "table": table,
-        }

@@ -125,7 +125,7 @@ class TrainOperator(MLOpsOperator):
         ti, registry = context["ti"], self.hook.registry(self.pipeline)
         run = {"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay, "rehearsal": not scope.promote}
         record |= {"about": self.about, "run": run}
-        record["code"] |= _delivered(self._folder, context)
+        record["code"] |= delivered_code(self._folder, context)
         version = registry.register(record, op_id=self._registration(context, record))
         self.log.info("Registered %s version %d", self.pipeline, version.number)
         self.hook.mirror(registry, version.number, "register")
@@ -140,7 +140,7 @@ class TrainOperator(MLOpsOperator):
         }
 
 
-def _delivered(folder: Path | None, context: Context) -> dict[str, Any]:
+def delivered_code(folder: Path | None, context: Context) -> dict[str, Any]:
     """``delivered``: which bundle of which commit runs here, and the deployment, which is Airflow's version of it."""
     from airflow_mlops.delivery.deployed import deployed_code
 

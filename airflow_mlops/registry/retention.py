@@ -54,8 +54,9 @@ def expire(
     A snapshot's age counts from the end of its window, or where it has none from the registration of the
     newest version trained on it; a capture's from the end of its window. Never released are those of the
     champion, of the challenger, and of the champion before, to which a rollback returns. Each release is a
-    note ``retention`` of the version that was trained on the snapshot, or scored the capture; of a fleet's capture, which
-    its age alone releases, of its first version. A snapshot's manifest stays: columns, rows, fingerprint.
+    note ``retention`` of the version that was trained on the snapshot, or scored the capture. A fleet's capture is
+    released by its age alone, with a note of the fleet's first version. A snapshot's manifest stays: columns, rows,
+    fingerprint.
 
     The files themselves are deleted by :func:`~airflow_mlops.registry.gc.collect`, in its own time, unless
     something that is kept needs them, too. It may be killed anywhere, and repeated.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_mlops.config.models import Data, Evaluate, Features, Fleet, Train
@@ -32,7 +32,10 @@ from airflow_mlops.store.base import Store
 
 @dataclass(frozen=True)
 class FleetSettings:
-    """The sections of a fleet's pipeline that its training reads."""
+    """The sections of a fleet's pipeline that its training reads.
+
+    :param delivered: ``{"delivered": …}`` where the code came with a delivery, for the record.
+    """
 
     fleet: Fleet
     data: Data
@@ -40,6 +43,7 @@ class FleetSettings:
     evaluate: Evaluate
     features: Features | None = None
     task: str | None = None
+    delivered: Mapping[str, Any] = field(default_factory=dict)
 
 
 def begin_fleet(
@@ -144,6 +148,7 @@ def _shared(
     for name, why in schema.excluded:
         log("Not a feature: %s (%s)", name, why)
     made_of = made_from(data, train, settings.features)
+    made_of["code"] |= settings.delivered
     config = made_of["config"] | {"fleet": settings.fleet.model_dump(mode="json", exclude={"resources"})}
     made = store_model(store, steps, signer=signer, pipeline=pipeline)
     return put_json(

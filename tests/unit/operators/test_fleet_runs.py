@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from airflow_mlops.delivery.bundle import laid_out
+from airflow_mlops.delivery.tree import write_tree
 from airflow_mlops.exceptions import RegistryError
 from airflow_mlops.ml.fleet import shard as shard_module
 from airflow_mlops.ml.fleet.chunks import Chunks
@@ -24,17 +26,17 @@ from airflow_mlops.operators.data import SnapshotOperator
 from airflow_mlops.operators.fleet import (
     FleetCompleteOperator,
     FleetGateOperator,
-    FleetPromoteOperator,
     PartitionOperator,
     TrainShardOperator,
 )
-from airflow_mlops.operators.fleet_handover import FleetHandoverOperator
+from airflow_mlops.operators.fleet_promotion import FleetHandoverOperator, FleetPromoteOperator
 from airflow_mlops.registry.artifacts import fetch_model
 from airflow_mlops.registry.gc import collect
 from airflow_mlops.registry.key_story import key_records
 from airflow_mlops.registry.records import Records
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.store import LocalStore, get_json, layout
+from tests.unit.delivery.deliveries import COMMIT, bundle
 
 DATA = {"source": "routes.parquet", "target": "late", "id": "id"}
 TRAIN = {"estimator": "sklearn.linear_model.Ridge"}
@@ -80,7 +82,9 @@ class Fleet:
     def __init__(self, execute: Run) -> None:
         self.execute = execute
 
-    def partition(self, run_id: str, fleet: dict[str, Any] = FLEET, **form: Any) -> list[dict[str, Any]]:
+    def partition(
+        self, run_id: str, fleet: dict[str, Any] = FLEET, folder: str | None = None, **form: Any
+    ) -> list[dict[str, Any]]:
         snapshot = self.execute(SnapshotOperator(task_id="data.snapshot", pipeline="routes", data=DATA), run_id)
         operator = PartitionOperator(
             task_id="fleet.partition",
@@ -90,6 +94,7 @@ class Fleet:
             data=DATA,
             train=TRAIN,
             evaluate=EVALUATE,
+            folder=folder,
         )
         return self.execute(operator, run_id, **form)
 
@@ -181,8 +186,8 @@ def test_a_handover_promotes_and_keeps_a_bundle_of_all_champions(
     assert done["models"] == done["promoted"] == len(registry.champions())
     key = layout.handover("people__train", done["bundle"])
     assert done["uri"].endswith(key)
-    with zipfile.ZipFile(io.BytesIO(store.get(key))) as bundle:
-        assert {"predict.py", "models.csv", "models.zip", "SHA256SUMS"} <= set(bundle.namelist())
+    with zipfile.ZipFile(io.BytesIO(store.get(key))) as found:
+        assert {"predict.py", "models.csv", "models.zip", "SHA256SUMS"} <= set(found.namelist())
     # What the result of the run names stays when garbage is collected.
     newest = read_newest(store, "routes")
     assert newest is not None
@@ -487,3 +492,16 @@ def test_a_run_leaves_a_record_of_itself_as_a_whole(fleet: Fleet, store: LocalSt
     assert [(e.type, e.payload["version"]) for e in told] == [
         ("register", 1), ("annotate", 1), ("promote", 1), ("register", 2), ("annotate", 2), ("promote", 2)]  # fmt: skip
     assert told[0].payload["record"]["run"]["run_id"] == "one"
+
+
+def test_models_of_deployed_code_say_which(fleet: Fleet, store: LocalStore, registry: Registry, tmp_path: Path) -> None:
+    made = bundle("a")
+    write_tree(laid_out(made), tmp_path / "version")
+    shards = fleet.partition("one", folder=str(tmp_path / "version" / "pipelines"))
+    fleet.train(shards[-1], "one")
+    wanted = {"project": "crm", "commit": COMMIT, "bundle": made.digest, "deployment": None}
+    assert registry.get(1, "r11").record["code"]["delivered"] == wanted
+    fleet.decide(shards, "one")
+    newest = read_newest(store, "routes")
+    assert newest is not None
+    assert newest["delivered"]
