@@ -19,6 +19,7 @@ from airflow_mlops.operators.fleet_prediction import (
     PredictShardOperator,
     PublishPredictionsOperator,
 )
+from airflow_mlops.pipeline import Pipeline
 from airflow_mlops.registry.artifacts import fetch_model
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.store import LocalStore
@@ -157,3 +158,93 @@ def test_without_a_champion(execute: Run, store: LocalStore, lake: Path) -> None
         partition(execute)
     with pytest.raises(AirflowSkipException, match="routes has no champion yet"):
         partition(execute, skip_without_champion=True)
+
+
+def champions(lake: Path, store: LocalStore, text: str, number: int = 1, **more: Any) -> None:
+    """Train the pipeline of ``text`` on ``routes.parquet`` and promote what passes; ``number`` names the training."""
+    (lake / "routes.yaml").write_text(text)
+    pipeline = Pipeline.from_yaml(lake / "routes.yaml", data_root=lake, allowed_imports=["route_features"])
+    found = pipeline.run_fleet(store=store, register=True, say=lambda line: None, **more)
+    going = {row["key"]: (row["version"], row["champion"]) for row in found.rows if "version" in row}
+    Registry(store, "routes").promote_many(going, op_id=str(number) * 64, reason="test", by=None, window=None)
+
+
+PIPELINE = """
+pipeline: routes
+level: 0
+data: {source: routes.parquet, target: late, id: id}
+train: {estimator: %s}
+fleet: {key: route, parent: line}
+"""
+
+
+def test_classes_and_probabilities_of_each_key(execute: Run, store: LocalStore, lake: Path) -> None:
+    frame = rows()
+    frame["late"] = np.select([frame["late"] < -1, frame["late"] > 1], ["early", "late"], "on time")
+    # One route is never early: its model knows two of the three classes.
+    frame.loc[(frame["route"] == "r03") & (frame["late"] == "early"), "late"] = "on time"
+    frame.to_parquet(lake / "routes.parquet")
+    metric = "evaluate: {metrics: [log_loss]}\n"  # roc_auc_ovr, the default, needs every class in each holdout
+    champions(lake, store, PIPELINE % "sklearn.linear_model.LogisticRegression" + metric)
+    rows(7).drop(columns="late").to_parquet(lake / "new.parquet")
+    result = publish(execute, shards(execute, partition(execute)))
+
+    out = written(lake)
+    names = [c for c in out.columns if c.startswith("probability")]
+    assert sorted(names) == ["probability_early", "probability_late", "probability_on time"]
+    assert set(out["prediction"]) == {"early", "late", "on time"}
+    np.testing.assert_allclose(out[names].fillna(0.0).sum(axis=1), 1.0)
+    two = out["model_key"] == "r03"
+    assert two.sum() == 220
+    assert set(out["prediction"][two]) <= {"on time", "late"}
+    assert out.loc[two, "probability_early"].fillna(0.0).eq(0.0).all()
+    assert out.loc[~two & out["model_key"].str.startswith("r"), names].notna().all(axis=None)
+    assert "probability_late" in read_capture(store, result["capture"]).columns
+
+
+def test_models_of_several_trainings_and_feature_codes_in_one_capture(
+    execute: Run, store: LocalStore, registry: Registry, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__MLOPS__ALLOWED_IMPORTS", "route_features")
+    (tmp_path / "route_features.py").write_text(
+        "def squared(frame):\n    return frame.assign(square=frame['hour'] ** 2)\n"
+    )
+    champions(lake, store, PIPELINE % "sklearn.linear_model.Ridge")
+    more = PIPELINE % "sklearn.linear_model.Ridge" + "features: {callable: 'route_features:squared'}\n"
+    champions(lake, store, more, 2, keys=["r01", "r07"])
+    new = rows(7).drop(columns="late")
+    new.to_parquet(lake / "new.parquet")
+    result = publish(execute, shards(execute, partition(execute)))
+
+    out, capture = written(lake), read_capture(store, result["capture"])
+    newer = out["model_version"] == 2
+    assert set(out["model_key"][newer]) == {"r01", "r07"}
+    version = registry.champion("r07")
+    model = fetch_model(store, version.record["model"], pipeline="routes", key="r07")
+    of_key = new[new["route"] == "r07"].assign(square=lambda f: f["hour"] ** 2)
+    expected = model.predict(of_key[[f["name"] for f in version.record["schema"]["features"]]])
+    np.testing.assert_allclose(out["prediction"][out["model_key"] == "r07"], expected)
+    # Each row is captured as its own model saw it: the others know no squares.
+    assert capture["square"].notna().tolist() == newer.tolist()
+    np.testing.assert_allclose(capture["square"][newer], new["hour"][newer.to_numpy()] ** 2)
+    assert capture["model_version"].tolist() == out["model_version"].tolist()
+
+
+def test_a_key_with_more_rows_than_one_chunk(execute: Run, store: LocalStore, registry: Registry, lake: Path) -> None:
+    champions(lake, store, PIPELINE % "sklearn.linear_model.Ridge")
+    one = rows(7).drop(columns="late")
+    large = pd.concat([one[one["route"] == "r05"]] * 191, ignore_index=True)
+    new = pd.concat([large, one[one["route"] == "r06"]], ignore_index=True).sample(frac=1, random_state=1)
+    new = new.assign(id=range(len(new)))
+    assert (new["route"] == "r05").sum() == 42_020
+    new.to_parquet(lake / "new.parquet")
+    result = publish(execute, shards(execute, partition(execute)))
+    assert result["rows"] == len(new)
+    out, version = written(lake), registry.champion("r05")
+    assert out["id"].tolist() == new["id"].tolist()
+    model = fetch_model(store, version.record["model"], pipeline="routes", key="r05")
+    of_key = (new["route"] == "r05").to_numpy()
+    expected = model.predict(new.loc[of_key, [f["name"] for f in version.record["schema"]["features"]]])
+    np.testing.assert_allclose(out["prediction"][of_key], expected)
+    assert outcome(store, result)["r05"]["rows"] == 42_020
