@@ -77,12 +77,17 @@ def spread(store: Store, pipeline: str, window: Window, column: str, *, private:
 
     :param private: columns that are private now, beside those that were when the version was trained.
 
-    :raises DataNotFound: nothing was captured for the window, the column is not in it or private, or the version has
-        no reference.
+    :raises DataNotFound: nothing was captured for the window, the column is not in it or private, the version has no
+        reference, or many versions of a fleet have scored it.
     :raises ObjectNotFound: there is no capture of the window, or what it names is gone.
     :raises CorruptObject, StoreUnavailable: as the store does.
     """
     capture = json.loads(store.get(layout.capture(pipeline, window.key)))
+    if capture["version"] is None:
+        raise DataNotFound(
+            f"{pipeline} is a fleet: each key is compared with rows of its own, and there is no picture of all of them",
+            hint="the drift report of the window names the keys",
+        )
     manifest = get_json(store, capture["capture"])
     version = Registry(store, pipeline).get(capture["version"])
     kind = _kind(version, column) if column in manifest["columns"] and column not in private else None

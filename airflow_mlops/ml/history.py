@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_mlops.ml.retrain import Ledger
 from airflow_mlops.registry.checks import read_checks
+from airflow_mlops.registry.fleet_runs import FleetRun, fleet_runs
 from airflow_mlops.registry.registry import Registry, Version
 from airflow_mlops.store.base import Store
 
@@ -126,7 +127,7 @@ class _Versions:
     """Finds the version that a run trained, and its rollout; the records are read when the first is asked for."""
 
     def __init__(self, store: Store, pipeline: str) -> None:
-        self._registry = Registry(store, pipeline)
+        self._store, self._registry = store, Registry(store, pipeline)
 
     @cached_property
     def _by_run(self) -> dict[str, Version]:
@@ -140,6 +141,11 @@ class _Versions:
     def of(self, run: str) -> Version | None:
         """The version, if the run came to one."""
         return self._by_run.get(run)
+
+    @cached_property
+    def fleet(self) -> dict[str, FleetRun]:
+        """The trainings of a fleet, by the id of their run."""
+        return {run.run_id: run for run in fleet_runs(self._store, self._registry.pipeline)}
 
     @cached_property
     def rollouts(self) -> dict[int, str]:
@@ -242,7 +248,8 @@ def _training(row: Mapping[str, Any], versions: _Versions) -> Training:
     training = Training(row["run"], row["start"], row["yes"], row["sentence"], row["at"])
     version = versions.of(training.run) if training.go else None
     if version is None:
-        return training
+        whole = versions.fleet.get(training.run) if training.go else None
+        return replace(training, reason=whole.sentence, promoted=bool(whole.promoted)) if whole else training
     gates = (version.notes.get("gates") or [{}])[-1]
     return replace(
         training,
@@ -287,6 +294,8 @@ def _answer(request: Request) -> str:
 def _outcome(training: Training) -> str:
     if not training.go:
         return training.sentence
+    if training.version is None and training.reason:  # of a fleet, which has many
+        return f"{training.sentence}: {training.reason}"
     if training.version is None:
         return f"{training.sentence}: no version came of it, the run {training.run} failed or has not ended"
     what = f"{training.sentence}: v{training.version}"

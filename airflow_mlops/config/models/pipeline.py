@@ -231,6 +231,7 @@ class PipelineConfig(Model):
         if self.monitor is None:
             return {}
         drift, performance = self.monitor.drift, self.monitor.performance
+        asks = self.retrain is not None and self.retrain.experiment_after is not None
         return {
             "`fleet` has no `monitor.skew` in this version": self.monitor.skew is not None,
             "`fleet` has no `monitor.system` in this version": self.monitor.system is not None,
@@ -238,6 +239,7 @@ class PipelineConfig(Model):
             "`monitor.drift.engine: evidently` has no test; of a fleet's keys thousands would alarm by chance": (
                 drift.engine == "evidently"
             ),
+            "`retrain.experiment_after` asks for an experiment, and a fleet has none": asks,
             "`monitor.drift.multivariate` is for one model": drift.multivariate,
             "`monitor.drift.correction` is for one model; over the keys of a fleet it is Benjamini and Hochberg's": (
                 "correction" in drift.model_fields_set

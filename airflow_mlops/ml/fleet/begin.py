@@ -16,7 +16,7 @@ from airflow_mlops.ml.fleet.judging import check_fleet_gates
 from airflow_mlops.ml.fleet.keys import ALL, is_parent
 from airflow_mlops.ml.fleet.partition import Counts, Log, divide, shard_count, write_shards
 from airflow_mlops.ml.fleet.plan import Plan
-from airflow_mlops.ml.fleet.prepare import prepare, sample_rows
+from airflow_mlops.ml.fleet.prepare import SAMPLE_ROWS, prepare, sample_rows
 from airflow_mlops.ml.gates import gate_metrics
 from airflow_mlops.ml.holdout import truth
 from airflow_mlops.ml.metrics import default_metrics
@@ -88,10 +88,15 @@ def begin_fleet(
         log("Keys with fewer than %d rows, which a parent serves: %s", fleet.min_rows, f"{len(fallback):,}")
     rows = sum(own.values())
     stretches = divide(own, shard_count(len(own), rows, fleet.shard_size, slots)) if own else []
-    shards = write_shards(store, snapshot, fleet, stretches, counts, parents=parents, seed=train.seed, log=log)
-    if not shards:
+    if not stretches and not parents:
         raise _nothing(due, counts, fleet)
-    of = _shared(store, registry.pipeline, snapshot_ref, shards, settings, about, run, allowed_imports, signer, log)
+    shards = write_shards(
+        store, snapshot, fleet, stretches, counts, parents=parents, seed=train.seed, log=log,
+        # What all models share is learned from all keys, however few are trained.
+        sample=SAMPLE_ROWS if due is not None else 0,
+    )  # fmt: skip
+    known = [shards.pop()] if due is not None else shards
+    of = _shared(store, registry.pipeline, snapshot_ref, known, settings, about, run, allowed_imports, signer, log)
     champions = {key for key in registry.champions() if key is not None}
     served = {key for key in champions - set(counts.keys) if not is_parent(key)}
     plan = Plan(

@@ -125,26 +125,33 @@ def write_shards(
     parents: Collection[str],
     seed: int,
     log: Log,
+    sample: int = 0,
 ) -> list[Shard]:
     """Write the rows of each stretch of keys, and those that parents learn from, into files; return the shards.
 
     The rows of a key are together, in the order of the snapshot. The parents' shard, where there are any, is the
     first one: it takes longest.
+
+    :param sample: with a shard of about so many rows of all keys, evenly drawn, as the last one.
     """
     sizes = {ALL: sum(counts.keys.values()), **counts.groups}
     kept = {key: min(1.0, PARENT_ROWS / sizes[key]) for key in parents}
     of_parents = [sorted(parents)] if parents else []
     divided = [*of_parents, *stretches]
+    drawn_from = {key: (len(divided), place) for place, key in enumerate(sorted(counts.keys))} if sample else {}
     places = {key: (number, place) for number, keys in enumerate(divided) for place, key in enumerate(keys)}
     with tempfile.TemporaryDirectory(prefix="mlops-fleet-") as folder:
         rows = 0
-        with Spool(Path(folder), len(divided)) as spool:
+        with Spool(Path(folder), len(divided) + bool(sample)) as spool:
             columns = present(snapshot.columns, key_columns(fleet))
             for batch in snapshot.batches(store):
                 keys, groups = keyed(batch.select(columns), fleet)
                 spool.add(batch, *_placed(keys, places))
-                if kept:
+                if kept or sample:
                     drawn = draws(pd.Series(np.arange(rows, rows + batch.num_rows)), seed)
+                    some = drawn < sample / sizes[ALL]
+                    if some.any():
+                        spool.add(batch.filter(pa.array(some)), *_placed(keys[some], drawn_from))
                     for of_row in (np.full(batch.num_rows, ALL, dtype=object), groups):
                         if of_row is not None:
                             shares = pd.Series(of_row).map(kept).fillna(0.0).to_numpy()
@@ -153,7 +160,7 @@ def write_shards(
                 if rows // _TOLD_ROWS > (rows - batch.num_rows) // _TOLD_ROWS:
                     log("%s of %s rows divided by key", f"{rows:,}", f"{snapshot.rows:,}")
         shards = []
-        for number, of_shard in enumerate(divided):
+        for number, of_shard in enumerate([*divided, *([sorted(counts.keys)] if sample else [])]):
             path, found = spool.ordered(number, len(of_shard))
             rows_of = {key: int(many) for key, many in zip(of_shard, found, strict=True) if many}
             shards.append(Shard(put_blob_file(store, path), rows_of))

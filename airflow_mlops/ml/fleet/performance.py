@@ -4,7 +4,9 @@ A key alarms where its metric fell by ``max_drop`` or more against its score at 
 among all keys: by Benjamini & Hochberg's procedure (1995, *JRSS B* 57, 289-300) at most 5 % of the alarms are expected
 to be false, and where no model has become worse the probability of any alarm is at most 5 %. Of the score at training
 only the number of rows is known that it stands on; its standard error is taken as that of so many rows like the ones
-that are judged, which it is where nothing has changed. A share of right predictions is compared by Fisher's exact test.
+that are judged, which it is where nothing has changed. Losses are compared by their logarithm, shares like the ROC AUC
+by that of their odds: there this holds best, and few rows are least skewed (delta method). A share of right predictions
+is compared by Fisher's exact test.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,17 +75,52 @@ def fall_p_value(metric: Metric, found: Estimate, baseline: float, baseline_rows
         right, rows = found.counts[0], found.counted
         before = round(baseline * baseline_rows)
         return float(hypergeom.cdf(right, rows + baseline_rows, right + before, rows))
-    if found.se is None or not math.isfinite(found.se):
+    if found.se is None or not math.isfinite(found.se) or found.se == 0:
         return 1.0
+    now, then = _badness(metric, found.value), _badness(metric, baseline)
+    if now is None or then is None:
+        now, then = _Badness(-found.value, -1.0, 0.0), _Badness(-baseline, -1.0, 0.0)
     ratio = found.rows / max(baseline_rows, 1)
-    se = found.se * math.sqrt(1 + ratio)
-    if se == 0:
-        return 1.0
-    # Third cumulants add up; that of the mean of so many rows falls with their square.
-    skew = found.skew * (ratio**2 - 1) / (1 + ratio) ** 1.5
-    dof = min(found.dof, max(baseline_rows - 1, 1))
-    fall = replace(found, value=baseline - found.value, se=se, skew=skew, dof=dof, counts=None, silent_rows=None)
+    se = found.se * abs(now.slope)
+    skew = -found.skew - 3 * found.se * now.bend / now.slope
+    fall = Estimate(
+        now.value - then.value,
+        found.rows,
+        found.method,
+        se=se * math.sqrt(1 + ratio),
+        # Where the few rows at hand happen to spread little, both standard errors are too small at once. Half of the
+        # degrees of freedom keep the error rate also with long tails (benchmarks/bench_fleet_performance.py).
+        dof=max(min(found.dof, baseline_rows - 1) / 2, 2),
+        # Third cumulants add up; that of the score at training is not known, and may be of the worse sign.
+        skew=-abs(skew) * (1 + ratio**2) / (1 + ratio) ** 1.5,
+    )
     return fall.p_value(0.0)
+
+
+@dataclass(frozen=True)
+class _Badness:
+    """A score as a number that grows with the error, on a scale on which its standard error hangs less on its value.
+
+    :param slope: its derivative by the score, negative. :param bend: the second one.
+    """
+
+    value: float
+    slope: float
+    bend: float
+
+
+def _badness(metric: Metric, score: float) -> _Badness | None:
+    """Logarithm of a loss (of r2 the share that is not explained), or of the odds of a share; ``None``: it has none."""
+    top = 0.0 if metric.lower_is_better else 1.0
+    loss = top - score
+    if loss <= 0:
+        return None
+    if metric.lower_is_better or metric.scorer_name in ("r2", "explained_variance", "d2_absolute_error_score"):
+        return _Badness(math.log(loss), -1 / loss, -1 / loss**2)
+    if score <= 0:
+        return None
+    spread = score * loss
+    return _Badness(math.log(loss / score), -1 / spread, (1 - 2 * score) / spread**2)
 
 
 def fleet_performance(

@@ -34,14 +34,14 @@ def p_values(name: str, keys: int, *, noise: float = 1.0, seed: int = 0, many: i
     return np.array(found)
 
 
-@pytest.mark.parametrize("name", ["r2", "rmse", "roc_auc", "log_loss", "accuracy"])
+@pytest.mark.parametrize("name", ["r2", "roc_auc", "accuracy"])
 def test_a_fall_by_chance_is_as_rare_as_its_p_value_says(name: str) -> None:
-    keys = 600
+    keys = 450
     p = p_values(name, keys)
     for level in (0.05, 0.01, 0.002):
         assert (p <= level).mean() <= level + 3 * np.sqrt(level / keys)
     nights = [critical_p(night.tolist(), 0.05, "bh") >= 0 for night in p.reshape(-1, 30)]
-    assert sum(nights) <= 4  # of 20 nights at 5 % more than 4 alarm with a probability of 0.3 %
+    assert sum(nights) <= 3  # of 15 nights at 5 % more than 3 alarm with a probability of 0.5 %
 
 
 @pytest.mark.parametrize("name", ["r2", "roc_auc", "accuracy"])

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_mlops.config.models import Retrain
 from airflow_mlops.ml import drift, performance, skew, staleness, system_metrics
+from airflow_mlops.ml.fleet.result import save_result
 from airflow_mlops.ml.history import ALARMS, CALM, UNDECIDED, Period, history
 from airflow_mlops.ml.retrain import Ledger
 from airflow_mlops.ml.retrain_state import Checked
@@ -214,3 +215,18 @@ def test_a_rollout_stands_with_the_training_that_it_came_from(year: Year) -> Non
         "v3 passed, rolled out, promoted with the window to 2013-07-01",
         "v4 passed, is rolling out",
     ]
+
+
+def test_a_training_of_a_fleet_is_told_as_a_whole(year: Year) -> None:
+    year.check(1, drift={"verdict": "no_drift", "sentence": "no drift in 3 keys"})
+    year.claim(1, "scheduled__1", start="schedule")
+    result = {
+        "sentence": "2 promoted, 1 not due", "counts": {"promoted": 2, "not_due": 1}, "table": "0" * 64,
+        "dag_id": "churn__train", "run_id": "scheduled__1", "started_at": "2013-02-01T00:00:00+00:00",
+        "window": None, "keys": 3, "tests": 0, "limit": None, "rehearsal": False, "absent": {}, "rows": 9,
+        "report": None,
+    }  # fmt: skip
+    save_result(year.store, "churn", "0" * 64, result)
+    (period,) = history(year.store, "churn")
+    assert period.followed == "training: by the schedule: 2 promoted, 1 not due"
+    assert period.trainings[0].promoted

@@ -143,6 +143,9 @@ def test_only_the_keys_that_drift_are_trained_again(
 
     extra = ask({"drift": result})
     assert get_json(store, extra["keys"]) == {"r02": ["drift"], "r07": ["drift"]}
+    # The next night finds nothing, and the event may have been lost.
+    again = ask({"drift": result | {"verdict": "no_drift", "alarms": None}}, "later", **MARCH)
+    assert (again["keys"], again["grant"]) == (extra["keys"], extra["grant"])
     assert claim(extra, "two")["reasons"] == ["drift"]
     fleet.run("two", keys=[*get_json(store, extra["keys"])])
     numbers = {str(key): version.number for key, version in registry.champions().items()}

@@ -290,12 +290,21 @@ def test_a_dead_shard_takes_no_other_keys_along(fleet: Fleet, store: LocalStore)
     assert f"[{lost['shard']}]" in next(found[key]["reason"] for key in failed - {"flat"})
 
 
-def test_only_the_keys_that_are_due_are_trained(fleet: Fleet, store: LocalStore, registry: Registry) -> None:
+def test_only_the_keys_that_are_due_are_trained(
+    fleet: Fleet, store: LocalStore, registry: Registry, lake: Path
+) -> None:
+    frame = rows()
+    frame.loc[frame.index[frame["route"] == "r03"][:9], "rain"] = "storm"
+    frame.to_parquet(lake / "routes.parquet")
     fleet.run("one", keys=["r02", "r07"])
     assert {str(key) for key in registry.champions()} == {"r02", "r07"}
     newest = read_newest(store, "routes")
     assert newest is not None
     assert newest["counts"]["not_due"] == KEYS
+    # What all models share is learned from all keys: of the two alone, one category is not known.
+    record = registry.get(1, "r02").record
+    (rain,) = (f for f in record["schema"]["features"] if f["name"] == "rain")
+    assert rain["categories"] == ["much", "no", "some", "storm"]
     with pytest.raises(AirflowFailException, match="none of the 1 keys to train has rows"):
         fleet.partition("two", keys=["gone"])
 
