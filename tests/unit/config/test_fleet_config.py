@@ -38,7 +38,7 @@ def test_every_level_trains_a_fleet_in_shards(level: int) -> None:
     assert steps["fleet.train"] == ("fleet.partition",)
     assert steps["evaluate.gates"] == ("fleet.partition", "fleet.train")
     assert ("approve.ask" in steps) == (level == 0)
-    assert [*steps][-1] == "promote.champion"
+    assert [*steps][-1] == ("promote.champion" if level else "promote.handover")
     assert "train.fit" not in steps
 
 
@@ -66,9 +66,9 @@ def test_what_a_fleet_cannot_do_is_refused(change: dict[str, Any], said: str) ->
         PipelineConfig.model_validate(FILE | change)
 
 
-def test_a_fleet_is_not_trained_here() -> None:
+def test_a_fleet_has_no_one_result() -> None:
     config = PipelineConfig.model_validate(FILE)
-    with pytest.raises(ConfigError, match="trained in Airflow alone"):
+    with pytest.raises(ConfigError, match=r"use Pipeline.run_fleet\(\)"):
         Pipeline(config).run()
 
 
