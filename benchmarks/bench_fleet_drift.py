@@ -18,11 +18,11 @@ from scipy.stats import beta
 from airflow_mlops.config.models import Drift
 from airflow_mlops.ml.features import Feature, FeatureSchema
 from airflow_mlops.ml.fleet.drift import Stretch, check_fleet_drift
-from airflow_mlops.ml.fleet.reference import keep_reference
+from airflow_mlops.ml.fleet.reference import keep_reference, reference_kinds
 from airflow_mlops.ml.fleet.served_drift import fleet_drift
 from airflow_mlops.ml.prediction import CaptureWriter, to_arrow
 from airflow_mlops.registry.registry import Registry
-from airflow_mlops.store import LocalStore
+from airflow_mlops.store import LocalStore, layout
 from airflow_mlops.window import Window
 
 KINDS = {"a": "number", "b": "number", "ties": "number", "skewed": "number", "flag": "boolean", "kind": "category"}
@@ -58,12 +58,16 @@ def stored(folder: str, keys: int, shard: int = 500) -> tuple[LocalStore, Regist
     registry = Registry(store, "bench")
     schema = FeatureSchema(tuple(Feature(name, kind) for name, kind in KINDS.items()), target="y")
     window = Window.of("2026-01-01", "2026-01-02")
+    spent, size = 0.0, 0
     with CaptureWriter(store, "bench", window, model_version=None) as capture:
         for first in range(0, keys, shard):
             one = stretch(np.random.default_rng([4, first]), min(shard, keys - first), 10 if first == 0 else 0, 2.0)
             names = [f"k{first + i:05d}" for i in range(len(one.keys))]
             sizes, now = np.diff(one.reference_starts), np.diff(one.current_starts)
-            digest = keep_reference(store, one.reference, schema, dict(zip(names, sizes.tolist(), strict=True)))
+            counts, began = dict(zip(names, sizes.tolist(), strict=True)), time.process_time()
+            digest = keep_reference(store, one.reference, schema, counts)
+            spent += time.process_time() - began
+            size += store.stat(layout.blob(reference_kinds(store, digest)[1])).size
             records = {name: {"model": {"digest": "0" * 64}, "metrics": {}, "reference": digest} for name in names}
             registry.register_many(records, op_id=f"r{first}")
             registry.promote_many(dict.fromkeys(names, (1, None)), op_id=f"p{first}", reason="bench")
@@ -72,6 +76,7 @@ def stored(folder: str, keys: int, shard: int = 500) -> tuple[LocalStore, Regist
             rows = pa.table({"key": of_row, **columns, "model_key": of_row, "model_version": [1] * len(of_row)})
             for batch in rows.combine_chunks().to_batches():
                 capture.write(batch)
+    print(f"references of {keys:,} keys: {spent:.1f} CPU s in training, {size / 1e6:.0f} MB", flush=True)
     return store, registry, capture.ref
 
 

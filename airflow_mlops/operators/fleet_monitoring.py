@@ -97,6 +97,7 @@ class FleetPerformanceCheckOperator(PerformanceCheckOperator):
             files=self.hook.files(source),
             drifted=read_alarms(store, alarms) if alarms else {},
             log=self.log.info,
+            evaluate=self.evaluate,
         )
 
 

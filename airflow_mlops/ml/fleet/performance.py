@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.stats import hypergeom
 
-from airflow_mlops.config.models import Data, Labels, Performance
+from airflow_mlops.config.models import Data, Evaluate, Labels, Performance
 from airflow_mlops.exceptions import ConfigError, DataNotFound, EvaluationError
+from airflow_mlops.ml.blocks import MIN_BLOCKS, block_codes
 from airflow_mlops.ml.data import read_batches
 from airflow_mlops.ml.drift import critical_p
 from airflow_mlops.ml.features import FeatureSchema
@@ -55,6 +56,7 @@ class Judged:
     :param value: the metric as people read it; ``baseline``: at training.
     :param fell: as a score, positive is worse.
     :param p_value: of a fall of 0 or less; 1 where the fall is too small to be an alarm.
+    :param single: its rows count one by one, as their blocks are too few.
     """
 
     key: str
@@ -64,6 +66,7 @@ class Judged:
     baseline: float
     fell: float
     p_value: float
+    single: bool = False
 
 
 def fall_p_value(metric: Metric, found: Estimate, baseline: float, baseline_rows: int) -> float:
@@ -135,11 +138,14 @@ def fleet_performance(
     files: Files,
     drifted: Mapping[str, Any],
     log: Log,
+    evaluate: Evaluate | None = None,
 ) -> dict[str, Any]:
     """Score the captured predictions of each key by their outcomes, against the score of its version at training.
 
-    Rows that a parent served are left out: its score at training is that of all keys, and it serves a few.
+    Rows that a parent served are left out: its score at training is that of all keys, and it serves a few. Rows of one
+    block may depend on each other; a key with fewer than 12 blocks counts row by row, and the sentence says so.
 
+    :param evaluate: its ``block`` says which rows are of one block, as on the holdout.
     :param drifted: keys that the drift check of the same window alarmed about.
     :return: ``{"verdict", "sentence", "metric", "value", "baseline", "rows", "coverage", "keys", "worse_keys",
         "pending", "few", "table", "alarms", "window"}``; ``value`` and ``baseline`` are those of the middle key,
@@ -163,7 +169,10 @@ def fleet_performance(
         return {"verdict": "not_enough_data", "sentence": sentence, "alarms": None, **window}
     metric = Metric(watched_metric(versions[0], config, metrics))
     said = [c for c in served.columns if is_output(c)]
-    predicted = read_capture(store, dict(capture), [data.id, KEY, MODEL_KEY, VERSION, *said])
+    by = data.split.column if data.split.by == "group" else data.timestamp
+    blocked = evaluate is not None and by is not None and by in served.columns
+    kept = [by] if blocked and by is not None else []
+    predicted = read_capture(store, dict(capture), [*dict.fromkeys([data.id, KEY, MODEL_KEY, VERSION, *said, *kept])])
     predicted = predicted[predicted[KEY].notna() & (predicted[KEY] == predicted[MODEL_KEY])].dropna(subset=[data.id])
     known = outcomes.dropna(subset=[labels.join_on, data.target])
     left, right = same_keys(predicted[data.id], known[labels.join_on])
@@ -180,13 +189,19 @@ def fleet_performance(
     few = set(shares.index[shares["sum"] < MIN_ROWS]) - pending
     wanted = [v for v in versions if v.key in shares.index and v.key not in pending | few]
     truth = known.loc[predicted.index[matched], data.target]
-    judged = [*_judge(metric, wanted, predicted[matched], truth, config.max_drop)]
+    codes = block_codes(predicted[matched], data, evaluate) if blocked and evaluate else None
+    judged = [*_judge(metric, wanted, predicted[matched], truth, codes, config.max_drop)]
     rows = {"rows": int(matched.sum()), "coverage": coverage, "pending": len(pending), "few": len(few)}
     return rows | _result(store, metric, judged, config, counted, pending, few, served, drifted, log) | window
 
 
 def _judge(
-    metric: Metric, versions: Sequence[Version], predicted: pd.DataFrame, truth: pd.Series, max_drop: float
+    metric: Metric,
+    versions: Sequence[Version],
+    predicted: pd.DataFrame,
+    truth: pd.Series,
+    codes: np.ndarray | None,
+    max_drop: float,
 ) -> Iterator[Judged]:
     """Judge keys, those of one training together: they have one schema."""
     by_training: dict[str, list[Version]] = defaultdict(list)
@@ -207,7 +222,8 @@ def _judge(
         at = 0
         for version in group:
             mine = slice(at, at := at + len(places[str(version.key)]))
-            yield from _of_key(metric, version, y[mine], _part(said, mine), n_classes, max_drop)
+            blocks = np.unique(codes[rows[mine]], return_inverse=True)[1] if codes is not None else None
+            yield from _of_key(metric, version, y[mine], _part(said, mine), n_classes, blocks, max_drop)
 
 
 def _part(said: Predictions, rows: slice) -> Predictions:
@@ -216,7 +232,13 @@ def _part(said: Predictions, rows: slice) -> Predictions:
 
 
 def _of_key(
-    metric: Metric, version: Version, y: np.ndarray, said: Predictions, n_classes: int | None, max_drop: float
+    metric: Metric,
+    version: Version,
+    y: np.ndarray,
+    said: Predictions,
+    n_classes: int | None,
+    blocks: np.ndarray | None,
+    max_drop: float,
 ) -> Iterator[Judged]:
     if metric.is_ranking and (y == y[0]).all():
         return
@@ -227,12 +249,15 @@ def _of_key(
     before = metric.printed(version.metrics[metric.name])  # as a score: printing turns it around and back
     fell = before - score
     p_value = 1.0
+    single = blocks is not None and int(blocks.max()) + 1 < MIN_BLOCKS
     if fell >= max_drop - 1e-12:
         holdout = int(version.record["rows"]["holdout"])
-        p_value = fall_p_value(metric, estimate(metric, y, said, n_classes=n_classes, seed=7), before, holdout)
+        found = estimate(metric, y, said, n_classes=n_classes, seed=7, blocks=None if single else blocks)
+        p_value = fall_p_value(metric, found, before, holdout)
     yield Judged(
-        str(version.key), version.number, len(y), metric.printed(score), version.metrics[metric.name], fell, p_value
-    )
+        str(version.key), version.number, len(y), metric.printed(score), version.metrics[metric.name], fell, p_value,
+        single,
+    )  # fmt: skip
 
 
 def _result(
@@ -256,6 +281,8 @@ def _result(
     parts = [_sentence(metric, judged, worse, drifted), counted]
     parts += [f"{len(pending):,} keys wait for labels"] if pending else []
     parts += [f"{len(few):,} keys have too few rows"] if few else []
+    if single := sum(one.single for one in judged):
+        parts.append(f"rows count as independent in {single:,} keys, whose blocks are fewer than {MIN_BLOCKS}")
     if served.by_parent:
         rows, keys = sum(served.by_parent.values()), len(served.by_parent)
         parts.append(f"not checked, because a parent served: {rows:,} rows of {keys:,} keys")

@@ -280,3 +280,22 @@ def test_keys_whose_predictions_became_worse_are_asked_for(
     fine = check()
     assert (fine["verdict"], fine["keys"]) == ("ok", 12)
     assert fine["sentence"].startswith("r2 has fallen in none of 12 keys; ")
+
+
+def test_rows_of_one_day_are_no_many_outcomes(execute: Run, fleet: Watched, lake: Path) -> None:
+    """With thirty days a key is judged by days; with five its rows count one by one, and the sentence says so."""
+    fleet.run("one")
+    data = DATA | {"timestamp": "at", "split": {"by": "time"}}
+    for days, said in ((30, False), (5, True)):
+        frame = rows(7)
+        frame["at"] = pd.Timestamp("2013-02-01") + pd.to_timedelta(np.arange(len(frame)) % days, unit="D")
+        frame.drop(columns="late").to_parquet(lake / "new.parquet")
+        publish(execute, shards(execute, partition(execute, data), data), data)
+        frame[["id", "late"]].to_parquet(lake / "outcomes.parquet")
+        operator = FleetPerformanceCheckOperator(
+            task_id="performance", pipeline="routes", data=data, evaluate=EVALUATE,
+            monitor={"labels": {"source": "outcomes.parquet", "join_on": "id"}},
+        )  # fmt: skip
+        result = execute(operator, "m", **FEB)
+        assert result["verdict"] == "ok"
+        assert ("rows count as independent in 12 keys" in result["sentence"]) == said
