@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from airflow_mlops.cli.fleet_definition import FLEET_STATUSES
 from airflow_mlops.cli.fleet import drift, failures, show, status
+from airflow_mlops.cli.fleet_definition import FLEET_STATUSES
 from airflow_mlops.ml.fleet.drift import put_tests
 from airflow_mlops.ml.fleet.result import STATUSES, count, put_table, save_result, sentence
 from airflow_mlops.registry.checks import write_check
