@@ -65,7 +65,7 @@ def _told(page: Any, root: str) -> int:
 
     _line("the fleet, for the first time", [_timed(fleet)])
     begun = time.monotonic()
-    page.get_by_text("still being read").wait_for(state="detached", timeout=600_000)
+    page.get_by_role("status").filter(has_text="still being read").wait_for(state="detached", timeout=600_000)
     _line("until every pipeline is read", [time.monotonic() - begun])
     _line("Airflow's page without a row, for the first time", [_timed(empty)])
     shown, floor, parts = [], [], []
