@@ -52,6 +52,7 @@ def rerun(args: Namespace) -> None:
             trusted_types=hook.trusted_types,
             log=lambda text, *values: tell("  " + (text % values if values else text)),
             folder=Path(args.folder) if args.folder else None,
+            verifier=hook.verifier(),
         )
         shown = readable_json(result.to_dict()) if args.output == "json" else render(result)
         print(shown if args.output == "json" else harmless_lines(shown), file=out)

@@ -34,6 +34,7 @@ from airflow_mlops.ml.rerun_findings import (
     compare_metrics,
     compare_models,
     compare_predictions,
+    compare_values,
     look_at_data,
     read_config,
 )
@@ -107,12 +108,15 @@ def rerun(
     trusted_types: Sequence[str] = (),
     log: Log = lambda *_: None,
     folder: Path | None = None,
+    verifier: Verifier | None = None,
 ) -> Rerun:
     """Train the version again and compare data, configuration, code, environment, metrics and the model's bytes.
 
-    Nothing is registered, and nothing is written to ``store``. The recorded model is not loaded.
+    Nothing is registered, and nothing is written to ``store``. The recorded model is not loaded; of a fleet's model the
+    preparation that it shares with the others is, and taken as it was recorded.
 
     :param folder: where a training command runs; default: where its files were.
+    :param verifier: whose signatures count where that preparation is loaded.
     :raises RegistryError: the record does not say how the model was trained.
     :raises CodeNotAllowed: it was trained by a command, and commands are not allowed here.
     :raises StoreUnavailable: as the store does.
@@ -123,23 +127,26 @@ def rerun(
             f"{version.name} cannot be trained again: its record has no {', '.join(missing)}",
             hint="only what this package has trained says what it was made from; an imported model does not",
         )
-    if version.key is not None and "of" in record:
-        raise RegistryError(
-            f"{version.name} is one of a fleet's models, which cannot be trained again alone in this version",
-            hint="start the training of its pipeline with this key in the field keys of the form",
-        )
     with tempfile.TemporaryDirectory(prefix="mlops-rerun-") as scratch:
         # Reading, too, may write: what is found in the trash is restored.
         work = OverlayStore(LocalStore(Path(scratch)), store)
-        return _Again(work, version, tuple(allowed_imports), tuple(trusted_types), log).run(allow_commands, folder)
+        again = _Again(work, version, tuple(allowed_imports), tuple(trusted_types), log, verifier or Verifier())
+        return again.run(allow_commands, folder)
 
 
 class _Again:
     """One rerun, and what it has found so far."""
 
     def __init__(
-        self, store: Store, version: Version, allowed_imports: Sequence[str], trusted_types: Sequence[str], log: Log
+        self,
+        store: Store,
+        version: Version,
+        allowed_imports: Sequence[str],
+        trusted_types: Sequence[str],
+        log: Log,
+        verifier: Verifier,
     ) -> None:
+        self.verifier = verifier
         self.store, self.version, self.record = store, version, version.record
         self.allowed_imports, self.trusted_types, self.log = allowed_imports, trusted_types, log
         self.findings: list[Finding] = []
@@ -155,6 +162,8 @@ class _Again:
             broken = data_found if data_found.answer == "different" else config_found
             return self._ended(f"{broken.what}: {broken.summary}")
         data, train_config, features = sections
+        if self.version.key is not None and "of" in self.record:
+            return self._run_key(data)
         check_command(train_config.command, allowed=allow_commands)
         before = _evaluation(self.store, self.version)
         try:
@@ -184,6 +193,30 @@ class _Again:
         self._found(metrics_found)
         predictions = self._found(compare_predictions(before, now))
         self._found(compare_models(self.record["model"], made["model"], predictions))
+        return Rerun(self.version.name, tuple(self.findings), metrics)
+
+    def _run_key(self, data: Data) -> Rerun:
+        """Train one model of a fleet again; what it shares with the others is taken as recorded."""
+        from airflow_mlops.ml.fleet.again import train_key_again
+
+        self.log("Rows: those of its key; the preparation that the fleet shares is taken as it was recorded")
+        try:
+            made = train_key_again(
+                self.store,
+                self.version,
+                data,
+                allowed_imports=self.allowed_imports,
+                trusted_types=self.trusted_types,
+                verifier=self.verifier,
+            )
+        except _BROKEN as e:
+            self._code_and_environment(None)
+            return self._ended(e.message, e.hint)
+        self._code_and_environment(None)
+        metrics, found = compare_values(self.record["metrics"], made.metrics)
+        self._found(found)
+        model = Finding("predictions", "unknown", "not recorded")
+        self._found(compare_models(self.record["model"], {"digest": made.digest}, model))
         return Rerun(self.version.name, tuple(self.findings), metrics)
 
     def _found(self, finding: Finding) -> Finding:

@@ -88,7 +88,11 @@ def read_config(record: dict[str, Any]) -> tuple[Finding, tuple[Data, Train, Fea
 
 def compare_metrics(recorded: dict[str, float], now: Evaluation) -> tuple[dict[str, dict[str, float]], Finding]:
     """Compare metrics exactly; returns them with their differences, too."""
-    again = {m.name: m.candidate for m in now.metrics}
+    return compare_values(recorded, {m.name: m.candidate for m in now.metrics})
+
+
+def compare_values(recorded: dict[str, float], again: dict[str, float]) -> tuple[dict[str, dict[str, float]], Finding]:
+    """:func:`compare_metrics` of metrics by name."""
     shared = {
         name: {"recorded": value, "now": again[name], "delta": again[name] - value}
         for name, value in recorded.items()

@@ -1,0 +1,66 @@
+"""One model of a fleet, trained again from its record: the same bytes, or what differs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from airflow_mlops.ml.rerun import Rerun, rerun
+from airflow_mlops.pipeline import Pipeline
+from airflow_mlops.registry.registry import Registry, Version
+from airflow_mlops.registry.signing import Signer, Verifier
+from airflow_mlops.store import LocalStore
+
+FLEET = """
+pipeline: routes
+level: 0
+data: {source: trips.parquet, target: late, id: trip, split: {by: random, test: 0.3}}
+train: {estimator: sklearn.ensemble.RandomForestClassifier, params: {n_estimators: 5}}
+evaluate: {metrics: [roc_auc, log_loss]}
+fleet: {key: route, parent: line, shard_size: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStore, Registry]:
+    """Three keys, two groups and the model of all rows, made by a local run; the rows are in no order."""
+    root = tmp_path_factory.mktemp("fleet")
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"route": np.repeat(["a", "b", "c"], 150), "line": np.repeat(["A", "A", "B"], 150)})
+    frame["trip"], frame["hour"] = range(450), rng.normal(size=450)
+    frame["rain"] = rng.choice(["no", "much"], 450)
+    frame["late"] = (frame["hour"] + rng.normal(size=450) > 0.3).astype(int)
+    frame.sample(frac=1, random_state=1).to_parquet(root / "trips.parquet")
+    (root / "routes.yaml").write_text(FLEET)
+    store = LocalStore(root / "store")
+    Pipeline.from_yaml(root / "routes.yaml", data_root=root).run_fleet(store=store, register=True, say=lambda s: None)
+    return store, Registry(store, "routes")
+
+
+def answers(result: Rerun) -> dict[str, str]:
+    return {finding.what: finding.answer for finding in result.findings}
+
+
+@pytest.mark.parametrize("key", ["b", "A/*", "*"])
+def test_a_model_is_made_again_byte_for_byte(made: tuple[LocalStore, Registry], key: str) -> None:
+    store, registry = made
+    before = [*store.list("")]
+    result = rerun(store, registry.get(1, key))
+    assert answers(result) == dict.fromkeys(("data", "config", "code", "env", "metrics", "model"), "same")
+    assert result.verified
+    assert set(result.metrics) == {"roc_auc", "log_loss"}
+    assert [*store.list("")] == before
+
+
+def test_what_is_not_as_recorded_is_told(made: tuple[LocalStore, Registry]) -> None:
+    store, registry = made
+    version = registry.get(1, "b")
+    changed = Version("routes", 1, "b", version.record | {"params": {"n_estimators": 6}}, dict(version.notes))
+    other = rerun(store, changed)
+    assert (other.answer("model"), other.answer("metrics"), other.verified) == ("different", "different", False)
+    gone = rerun(store, Version("routes", 1, "nowhere", version.record, {}))
+    assert gone.failed == "the snapshot has no row of the key 'nowhere'"
+    # The preparation is loaded, and nobody has signed it.
+    unsigned = rerun(store, version, verifier=Verifier().trusting(Signer.generate().public))
+    assert "not signed" in str(unsigned.failed)
