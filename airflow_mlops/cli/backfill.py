@@ -4,7 +4,8 @@ For each window ``W``, at the moment ``W.end``:
 
 1. without a champion, train; else predict ``W`` with it and monitor,
 2. a granted request of the monitor trains; else the schedule, if it fires in ``(W.start, W.end]``;
-   else new data, if the pipeline trains on that.
+   else new data, if the pipeline trains on that. Of a fleet a request trains some keys, and the schedule all of them
+   after that.
 
 Run ids follow from the replay's name and the window, so the same command finds what is done.
 """
@@ -141,11 +142,15 @@ class Replay:
             return
         predict = self._run(self._predict, self._run_id(window, "predict"), window)
         monitor = self._monitored(window, predict) if self.config.monitor else None
-        if monitor and self._asked(monitor):
-            self._follow(f"{self.config.pipeline}.retrain", (self._monitor, monitor), window)
-        elif fires(self.config.retrain.schedule if self.config.retrain else None, window, self.config.dag.timezone):
+        asked = bool(monitor) and self._asked(str(monitor))
+        if asked:
+            self._follow(f"{self.config.pipeline}.retrain", (self._monitor, str(monitor)), window)
+        # Of a fleet the request trains the keys that alarmed, and the schedule all of them.
+        if asked and self.config.fleet is None:
+            return
+        if fires(self.config.retrain.schedule if self.config.retrain else None, window, self.config.dag.timezone):
             self._run(self._train, self._run_id(window, "schedule"), window, reason="schedule")
-        elif self.config.retrain and "new_data" in self.config.retrain.when:
+        elif not asked and self.config.retrain and "new_data" in self.config.retrain.when:
             self._new_data(window)
 
     def _scope(self, window: Window) -> dict[str, Any]:

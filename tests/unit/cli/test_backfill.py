@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from airflow_mlops.cli.backfill import Replay, fires, windows
 from airflow_mlops.cli.live import BackfillError
 from airflow_mlops.config import PipelineConfig, load_pipeline
+from airflow_mlops.config.models import Fleet
 from airflow_mlops.window import Window
 
 PIPELINES = Path(__file__).parents[3] / "dags" / "pipelines"
@@ -126,6 +127,20 @@ def test_each_window_predicts_monitors_and_trains_for_the_first_reason_that_hold
     assert conf["reason"] == "initial"
     assert conf["window_end"] == "2013-02-01T00:00:00+00:00"
     assert (conf["promote"], conf["replay"]) == (True, "r")
+
+
+def test_of_a_fleet_the_schedule_trains_all_keys_after_those_that_were_asked_for() -> None:
+    scheduler = FakeScheduler()
+    scheduler.champion, scheduler.granted = True, {"2013-03", "2013-04"}
+    one = load_pipeline(PIPELINES / "flight_delays.yaml")
+    todo = windows("2013-03-01", "2013-05-01", "month")
+    assert list(replay(scheduler, one.model_copy(update={"fleet": Fleet(key="dest")})).run(todo)) == todo
+    assert scheduler.order == [
+        # The request, and the schedule of April 1.
+        ("predict", "2013-03"), ("monitor", "2013-03"), ("train", "2013-03"), ("train", "2013-03"),
+        # The request alone: no new data after it.
+        ("predict", "2013-04"), ("monitor", "2013-04"), ("train", "2013-04"),
+    ]  # fmt: skip
 
 
 def test_the_schedule_goes_before_new_data() -> None:
