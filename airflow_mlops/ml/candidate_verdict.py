@@ -23,7 +23,7 @@ from airflow_mlops.ml.candidate import Log, featured
 from airflow_mlops.ml.data import Snapshot
 from airflow_mlops.ml.evaluation import Evaluation, ModelAndFrame, Reference, evaluate
 from airflow_mlops.ml.features import FeatureSchema, recorded_code
-from airflow_mlops.ml.frames import Frames, frames
+from airflow_mlops.ml.frames import Frames, frames, joined
 from airflow_mlops.ml.gate_report import gate_report_html
 from airflow_mlops.ml.gates import GateResult, decide, gate_metrics, next_reference
 from airflow_mlops.ml.holdout import predict
@@ -223,7 +223,8 @@ class _Inputs:
     def __getitem__(self, name: str) -> pd.Series:
         if name in self._said:
             return self._said[name].reindex(pd.RangeIndex(len(self)))
-        return self._schema.narrowed([name], "not asked for").check(self._read.whole([name]))[name]
+        one = self._schema.narrowed([name], "not asked for")
+        return joined((one.check(batch)[name] for batch in self._read.batches([name])), len(self))
 
 
 def _known(columns: Sequence[str], schema: FeatureSchema, champion: Version | None) -> dict[str, list[str]]:

@@ -36,7 +36,7 @@ from airflow_mlops.ml.expectations import (
     unexpected_rows,
     without_zones,
 )
-from airflow_mlops.ml.frames import Frames
+from airflow_mlops.ml.frames import Frames, joined
 from airflow_mlops.ml.hashed import Repeats
 from airflow_mlops.ml.schema import family
 
@@ -206,7 +206,8 @@ def _whole(expectations: Sequence[Expectation], read: Frames) -> dict[int, Any]:
     texts = [e for e in texts if len(e.columns) == 1]
     found: dict[int, Any] = {}
     for group in _groups(texts, 1):
-        frame = pd.DataFrame({group[0].columns[0]: _shared(read, group[0].columns[0])})
+        name = group[0].columns[0]
+        frame = pd.DataFrame({name: joined((batch[name] for batch in read.batches([name])), read.snapshot.rows)})
         _release()
         results = _numbered(evaluate(group, frame, "SUMMARY"))
         found |= {n: r for n, r in results.items() if not crash_of(r.exception_info)}
@@ -219,19 +220,6 @@ def _whole(expectations: Sequence[Expectation], read: Frames) -> dict[int, Any]:
         del frame
         _release()
     return found
-
-
-def _shared(read: Frames, name: str) -> pd.Series:
-    """A column of text that holds each of its values once, and 8 bytes a row."""
-    values = np.empty(read.snapshot.rows, dtype=object)
-    known: dict[str, str] = {}
-    first = 0
-    for frame in read.batches([name]):
-        codes, found = pd.factorize(frame[name])
-        texts = np.array([*(known.setdefault(v, v) for v in found), np.nan], dtype=object)
-        values[first : first + len(codes)] = texts[codes]  # a missing value has code -1
-        first += len(codes)
-    return pd.Series(values, dtype=object)
 
 
 # --- rows by themselves --------------------------------------------------------------------------

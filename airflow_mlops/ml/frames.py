@@ -6,7 +6,7 @@ becomes floats; what is computed of the batches would then not be what is comput
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,29 @@ class Frames:
                 held += batch.num_rows
         if held:
             yield pa.Table.from_batches(waiting)
+
+
+def joined(parts: Iterable[pd.Series], rows: int) -> pd.Series:
+    """A column of ``rows`` numbers or texts that comes in parts; each text is there once, so that a row takes 8 bytes.
+
+    Texts become a column of objects, and missing ones NaN.
+    """
+    values: np.ndarray[Any, Any] | None = None
+    known: dict[Any, Any] = {}
+    first = 0
+    for part in parts:
+        textual = part.dtype == object or isinstance(part.dtype, pd.StringDtype)
+        if values is None:
+            values = np.empty(rows, dtype=object if textual else part.dtype)
+        last = first + len(part)
+        if textual:
+            codes, found = pd.factorize(part)
+            texts = np.array([*(known.setdefault(v, v) for v in found), np.nan], dtype=object)
+            values[first:last] = texts[codes]  # a missing value has the code -1
+        else:
+            values[first:last] = part.to_numpy()
+        first = last
+    return pd.Series(values, dtype=None if values is None else values.dtype)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_mlops.config.models import Data
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.ml.features import _categories
-from airflow_mlops.ml.frames import frames
+from airflow_mlops.ml.frames import frames, joined
 from airflow_mlops.ml.snapshot import write_snapshots
 from airflow_mlops.ml.splitting import snapshot_mask, split_mask
 from airflow_mlops.store import LocalStore
@@ -111,3 +111,19 @@ def test_categories_of_text_share_their_texts():
     made = _categories(text)
     pd.testing.assert_series_equal(made, _categories(text.astype(object)))
     assert made[3] is made[9]
+
+
+@given(tables(), st.integers(1, 12))
+@settings(max_examples=30, deadline=None)
+def test_a_column_put_together_is_the_whole_column_with_each_text_once(table, rows):
+    with tempfile.TemporaryDirectory() as folder:
+        store = LocalStore(folder)
+        taken = snapshot(store, table)
+        with frames(taken, store, rows) as read:
+            for name in ("i", "f", "w", "c"):
+                whole = read.whole([name])[name]
+                column = joined((batch[name] for batch in read.batches([name])), taken.rows)
+                if name == "c":
+                    whole = whole.astype(object).where(whole.notna(), np.nan)
+                    assert len({id(v) for v in column.dropna()}) == column.nunique()
+                pd.testing.assert_series_equal(column, whole, check_names=False)
