@@ -282,7 +282,7 @@ STEPS: dict[str, tuple[Callable[[Bench], str], tuple[str, ...]]] = {
     "performance": (performance, ("airflow_mlops.ml.outcomes",)),
 }
 """Step → what it does, and the modules whose import is counted apart."""
-BOUNDED = ("snapshot", "validate", "split", "predict", "quality", "drift")
+BOUNDED = ("snapshot", "profile", "validate", "split", "predict", "quality", "drift", "skew")
 
 
 # --- measuring -------------------------------------------------------------------------------------

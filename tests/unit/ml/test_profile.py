@@ -4,9 +4,13 @@ import datetime as dt
 import json
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from airflow_mlops.ml.data import profile, profile_html
+from airflow_mlops.ml.profile import _distinct
 from airflow_mlops.ml.snapshot import write_snapshots
 from airflow_mlops.store import LocalStore
 from airflow_mlops.window import Window
@@ -82,3 +86,21 @@ def test_extreme_numbers(store):
     result = profile(made(store, a=[-1.7e308, 1.7e308] * 5, b=[1e16, 1e16 + 2] * 5, c=[0.0] * 10), store)
     json.dumps(result, allow_nan=False)
     profile_html(result)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.float64(), pa.float32(), pa.int64(), pa.uint8(), pa.date32(), pa.timestamp("us", "UTC")]
+)
+@given(drawn=st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=1, max_size=3).filter(any))
+@settings(max_examples=15, deadline=None)
+def test_different_values_are_counted_as_arrow_counts_them(kind, drawn):
+    floats = [0.0, -0.0, 1.5, float("inf"), 2.0, -1.0]
+    wide = pa.int32() if pa.types.is_date32(kind) else pa.int64()
+    chunks = [
+        pa.array([floats[v] for v in c], kind) if pa.types.is_floating(kind) else pa.array(c, wide).cast(kind)
+        for c in drawn
+    ]
+    column = pa.chunked_array(chunks)
+    before = column.to_pylist()
+    assert _distinct(column) == pc.count_distinct(column).as_py()
+    assert column.to_pylist() == before
