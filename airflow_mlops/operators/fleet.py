@@ -137,6 +137,14 @@ class PartitionOperator(MLOpsOperator):
         if named := (context.get("params") or {}).get("keys"):
             return {str(key) for key in named}
         if digest := scope.extra.get("keys"):
+            # Airflow joins events that arrive together, and new data is for all keys.
+            if others := [
+                asset.name
+                for asset in context.get("triggering_asset_events") or {}
+                if not asset.name.endswith(".retrain")
+            ]:
+                self.log.info("All keys are trained, not only those asked for: the run is also for %s", others[0])
+                return None
             due = set(get_json(self.hook.store(), digest))
             self.log.info("%s keys need a new model", f"{len(due):,}")
             return due

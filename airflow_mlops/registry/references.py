@@ -53,7 +53,7 @@ def references(store: Store, shared: Shared, known: Known, released: set[bytes])
         again = "train this key again"
         yield Referenced("evidence", digest, "list of contents of the drift reference", again)
         if bytes.fromhex(digest) not in released:
-            for file in _named(store, digest, "file"):
+            for file in _named(shared, digest, "file"):
                 yield Referenced("evidence", file, "drift reference", again)
     reference = record.get("snapshot")
     validation = reference.get("validation") if isinstance(reference, dict) else None
@@ -98,10 +98,10 @@ def _parts(store: Store, snapshot: str) -> Iterator[Referenced]:
             yield Referenced("snapshot", digest, f"snapshot (file {number} of {len(files)})")
 
 
-def _named(store: Store, digest: str, name: str) -> list[str]:
+def _named(shared: Shared, digest: str, name: str) -> list[str]:
     try:
-        found = digest_in(get_json(store, digest), name)
-    except (CorruptObject, ObjectNotFound, ValueError):
+        found = digest_in(shared.named(digest), name)
+    except CorruptObject:
         return []  # told as its own damage
     return [found] if found else []
 

@@ -38,7 +38,7 @@ def released_snapshots(entries: list[Entry]) -> set[bytes]:
 
     :param entries: of a registry's log, batches expanded.
     """
-    needed = _needed(entries)
+    needed = _folded(entries).needed()
     noted = {
         (e.key, e.payload["version"], note["digest"])
         for e, note in retention_notes(entries)
@@ -70,7 +70,9 @@ def released_references(entries: list[Entry]) -> set[bytes]:
                 naming[digest].add((e.key, e.payload["version"]))
     if not naming:
         return set()
-    used = _needed(entries) | {*newest.items()}
+    folded = _folded(entries)
+    # The newest version of a key that has vanished is retired: it comes to nothing any more.
+    used = folded.needed() | {model for model in newest.items() if not folded.versions[model].retired}
     return {bytes.fromhex(digest) for digest, versions in naming.items() if not versions & used}
 
 
@@ -80,11 +82,11 @@ def reference_of(record: Any) -> str | None:
     return digest if isinstance(digest, str) and layout.is_digest(digest) else None
 
 
-def _needed(entries: Iterable[Entry]) -> set[Model]:
+def _folded(entries: Iterable[Entry]) -> Fold:
     found = Fold()
     for entry in entries:
         found.take(entry)
-    return found.needed()
+    return found
 
 
 def released_captures(store: Store, pipeline: str, entries: list[Entry]) -> set[bytes]:

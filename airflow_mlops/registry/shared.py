@@ -44,6 +44,13 @@ class Shared:
         digest = shared_digest(record)
         return record if digest is None else merged(self._read(digest)[1], record)
 
+    def named(self, digest: str) -> Record:
+        """A JSON object that the records of many versions name, such as the list of a drift reference; read-only.
+
+        :raises CorruptObject: when it is missing or damaged.
+        """
+        return self._read(digest)[1]
+
     def own_copy(self, record: Any) -> Any:
         """Return what :meth:`whole` does, as a copy that may be changed."""
         own, digest = copy.deepcopy(record), shared_digest(record)

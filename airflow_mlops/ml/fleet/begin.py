@@ -82,14 +82,21 @@ def begin_fleet(
     parents = {ALL, *(g for g, rows in counts.groups.items() if rows >= fleet.min_rows)}
     # A group that is too small itself is served by the model of all rows.
     fallback = {key: (rows, parent if parent in parents else ALL) for key, (rows, parent) in fallback.items()}
+    champions = {key for key in registry.champions() if key is not None}
+    # One that had rows enough before keeps its model.
+    fallback |= {key: (fallback[key][0], key) for key in fallback.keys() & champions}
     if due is not None:
         parents &= set(due)
     if fallback:
-        log("Keys with fewer than %d rows, which a parent serves: %s", fleet.min_rows, f"{len(fallback):,}")
+        own_model = sum(parent == key for key, (_, parent) in fallback.items())
+        log(
+            "Keys with fewer than %d rows: %s, which a parent serves, and %s, whose own champion goes on serving",
+            fleet.min_rows, f"{len(fallback) - own_model:,}", f"{own_model:,}",
+        )  # fmt: skip
     rows = sum(own.values())
     stretches = divide(own, shard_count(len(own), rows, fleet.shard_size, slots)) if own else []
     if not stretches and not parents:
-        raise _nothing(due, counts, fleet)
+        raise _nothing(due, wanted, counts, fleet)
     shards = write_shards(
         store, snapshot, fleet, stretches, counts, parents=parents, seed=train.seed, log=log,
         # What all models share is learned from all keys, however few are trained.
@@ -97,14 +104,14 @@ def begin_fleet(
     )  # fmt: skip
     known = [shards.pop()] if due is not None else shards
     of = _shared(store, registry.pipeline, snapshot_ref, known, settings, about, run, allowed_imports, signer, log)
-    champions = {key for key in registry.champions() if key is not None}
     served = {key for key in champions - set(counts.keys) if not is_parent(key)}
     plan = Plan(
         registry.pipeline,
         of,
         tuple(shards),
         fallback,
-        {key: absent_before.get(key, 0) + 1 for key in served},
+        # A run for some keys, maybe of a short window, says nothing of the others.
+        {key: absent_before.get(key, 0) + (due is None) for key in served},
         tuple(sorted(set(counts.keys) - wanted)),
         _wear(store, registry.pipeline, snapshot.fingerprint, of, settings, compared=bool(champions)),
     ).save(store)
@@ -112,7 +119,14 @@ def begin_fleet(
     return plan
 
 
-def _nothing(due: Collection[str] | None, counts: Counts, fleet: Fleet) -> TrainingError:
+def _nothing(due: Collection[str] | None, wanted: Collection[str], counts: Counts, fleet: Fleet) -> TrainingError:
+    if due is not None and wanted:
+        most = max(counts.keys[key] for key in wanted)
+        return TrainingError(
+            f"none of the {len(due):,} keys to train has {fleet.min_rows} rows in this window, the most has {most:,}; "
+            "what serves them goes on",
+            hint="use a longer data.window, or lower fleet.min_rows",
+        )
     if due is not None:
         return TrainingError(
             f"none of the {len(due):,} keys to train has rows in this window", hint="use a longer data.window"

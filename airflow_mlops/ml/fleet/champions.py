@@ -44,41 +44,57 @@ def ask_champions(
     :param holdout: shape (rows,), True where the row is held out.
     :param labels: whether predicted classes are needed too.
     """
-    versions = registry.champions(wanted)
-    inputs = _Inputs(frame, data, allowed_imports)
+    made = cache(lambda code: featured(frame, data, code, allowed_imports))
     found: dict[str, Champion] = {}
 
     def failed(version: Version, error: MLOpsError) -> None:
         found[str(version.key)] = Champion(version.number, version.model or "", None, str(error))
 
-    models = fetch_models(store, versions.values(), trusted=trusted_types, verifier=verifier, failed=failed)
-    for key, model in models:
-        version, place = versions[key], bounds[str(key)]
-        try:
-            asked, rows = inputs.of(version, model, place)
-            columns = predict("champion", asked, rows[holdout[place]], ordered=classes, labels=labels)
-        except MLOpsError as e:
-            failed(version, e)
-        else:
-            found[str(key)] = Champion(version.number, version.model or "", predictions_of(columns, "champion"))
+    groups: dict[tuple[str | None, str | None], list[Version]] = {}
+    for version in registry.champions(wanted).values():
+        record = version.record
+        # One taken in from elsewhere is a model that prepares its own rows.
+        prepare = record["model"]["prepare"]["digest"] if "of" in record else None
+        groups.setdefault((recorded_code(record), prepare), []).append(version)
+    for (code, prepare), versions in groups.items():
+        asked = _Asked(made(code), [bounds[str(version.key)] for version in versions], holdout)
+        of_key = {version.key: (version, place) for version, place in zip(versions, asked.places, strict=True)}
+        models = fetch_models(store, versions, trusted=trusted_types, verifier=verifier, failed=failed)
+        for key, model in models:
+            version, place = of_key[key]
+            try:
+                rows: pd.DataFrame | np.ndarray
+                if prepare is None:
+                    rows = FeatureSchema.from_dict(version.record["schema"]).check(asked.frame.iloc[place])
+                else:
+                    model, rows = model[-1], asked.matrix(version, model)[place]
+                columns = predict("champion", model, rows, ordered=classes, labels=labels)
+            except MLOpsError as e:
+                failed(version, e)
+            else:
+                found[str(key)] = Champion(version.number, version.model or "", predictions_of(columns, "champion"))
     return found
 
 
-class _Inputs:
-    """A shard's rows as champions take them: each feature code, and each preprocessing, runs once over all rows."""
+class _Asked:
+    """The held out rows of keys whose champions share code and preprocessing, which run over them all at once.
 
-    def __init__(self, frame: pd.DataFrame, data: Data, allowed: Sequence[str]) -> None:
-        self._made = cache(lambda code: featured(frame, data, code, allowed))
-        self._matrices: dict[tuple[str | None, str], np.ndarray] = {}
+    After many trainings of some keys each, the champions of a shard have as many preprocessings: so the rows of one of
+    them are in memory at a time, and only those that somebody is asked about.
 
-    def of(self, version: Version, model: Any, place: slice) -> tuple[Any, Any]:
-        """The estimator to ask, and all rows of its key as it takes them."""
-        record, code = version.record, recorded_code(version.record)
-        if "of" not in record:
-            # Taken in from elsewhere: a model that prepares its own rows.
-            return model, FeatureSchema.from_dict(record["schema"]).check(self._made(code).iloc[place])
-        name = (code, record["model"]["prepare"]["digest"])
-        if name not in self._matrices:
-            schema = FeatureSchema.from_dict(record["schema"])
-            self._matrices[name] = matrix(schema, model[0], self._made(code))
-        return model[-1], self._matrices[name][place]
+    :ivar frame: rows after feature code.
+    :ivar places: the rows of each key.
+    """
+
+    def __init__(self, made: pd.DataFrame, bounds: Sequence[slice], holdout: np.ndarray) -> None:
+        rows = [place.start + np.flatnonzero(holdout[place]) for place in bounds]
+        ends = np.cumsum([len(part) for part in rows])
+        self.frame = made.iloc[np.concatenate(rows)]
+        self.places = [slice(int(end) - len(part), int(end)) for part, end in zip(rows, ends, strict=True)]
+        self._matrix: np.ndarray | None = None
+
+    def matrix(self, version: Version, model: Any) -> np.ndarray:
+        """The rows as the estimators take them, by the preprocessing of ``model``."""
+        if self._matrix is None:
+            self._matrix = matrix(FeatureSchema.from_dict(version.record["schema"]), model[0], self.frame)
+        return self._matrix

@@ -27,7 +27,8 @@ class Plan:
     """What a training run of a fleet does; immutable, named by its digest.
 
     :param of: digest of what all its versions have in common.
-    :param fallback: keys with too few rows: their number of rows, and the key of the parent that serves.
+    :param fallback: keys with too few rows: their number of rows, and the key of the parent that serves; their own,
+        where they have a champion from before.
     :param absent: keys that have a model and no row in this run: in how many runs in a row, this one included.
     :param not_due: keys with rows that need no training now.
     :param wear: the run's place among the decisions on its holdout, :class:`airflow_mlops.ml.wear.Wear` as a dict;

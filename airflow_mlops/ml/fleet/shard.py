@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from airflow_mlops.config.models import Data, Evaluate
-from airflow_mlops.exceptions import CorruptObject, DataError, ObjectNotFound
+from airflow_mlops.exceptions import CorruptObject, DataError, ObjectExists, ObjectNotFound
 from airflow_mlops.ml.blocks import block_codes, block_words
 from airflow_mlops.ml.candidate import featured
 from airflow_mlops.ml.estimators import build_estimator
@@ -120,7 +120,7 @@ def train_shard(
                 raise
         else:
             rows = _register(store, registry, plan, made, trust, op_id, reference)
-            store.put(layout.fleet_shard(plan.pipeline, run, number), packed_json({"format": 1, "rows": rows}))
+            rows = _keep_result(store, plan.pipeline, run, number, rows)
     else:
         log("Shard %d was finished by an earlier try", number)
     chunks.discard(count)
@@ -128,6 +128,15 @@ def train_shard(
     told = ", ".join(f"{many:,} {status}" for status, many in counts.most_common())
     log("Shard %d: %s of %s keys have a model; by itself each: %s", number, f"{models:,}", f"{len(rows):,}", told)
     return {"shard": number, "keys": len(rows), "models": models, "counts": dict(counts)}
+
+
+def _keep_result(store: Store, pipeline: str, run: str, number: int, rows: list[Row]) -> list[Row]:
+    """Write what a shard came to, once: of two of its tasks at a time, what the faster one registered counts."""
+    try:
+        store.put_if_absent(layout.fleet_shard(pipeline, run, number), packed_json({"format": 1, "rows": rows}))
+    except ObjectExists:
+        return read_result(store, pipeline, run, number) or rows
+    return rows
 
 
 def read_result(store: Store, pipeline: str, run: str, number: int) -> list[Row] | None:

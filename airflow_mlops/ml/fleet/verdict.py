@@ -65,8 +65,12 @@ def collect(store: Store, plan: Plan, run: str) -> list[Row]:
             found = [{"key": key, "status": FAILED, "reason": reason} for key in shard.counts]
         rows += [row | {"shard": number} for row in found]
     for key, (many, parent) in plan.fallback.items():
-        reason = f"{many:,} rows are too few for a model of its own: {parent} serves"
-        rows.append({"key": key, "status": "fallback", "reason": reason, "served_by": parent})
+        if parent == key:
+            reason = f"{many:,} rows are too few to train it again: its champion goes on serving"
+            rows.append({"key": key, "status": "inconclusive", "reason": reason, "served_by": key})
+        else:
+            reason = f"{many:,} rows are too few for a model of its own: {parent} serves"
+            rows.append({"key": key, "status": "fallback", "reason": reason, "served_by": parent})
     return rows
 
 

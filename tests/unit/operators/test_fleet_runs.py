@@ -5,22 +5,28 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.delivery.bundle import laid_out
 from airflow_mlops.delivery.tree import write_tree
 from airflow_mlops.exceptions import RegistryError
+from airflow_mlops.ml.fleet import champions as champions_module
 from airflow_mlops.ml.fleet import shard as shard_module
 from airflow_mlops.ml.fleet.chunks import Chunks
 from airflow_mlops.ml.fleet.plan import Plan
+from airflow_mlops.ml.fleet.prepare import matrix
 from airflow_mlops.ml.fleet.result import read_newest, read_rows
+from airflow_mlops.ml.fleet.shard import read_result
 from airflow_mlops.ml.fleet.training import train_chunk
 from airflow_mlops.operators.data import SnapshotOperator
 from airflow_mlops.operators.fleet import (
@@ -514,3 +520,83 @@ def test_models_of_deployed_code_say_which(fleet: Fleet, store: LocalStore, regi
     newest = read_newest(store, "routes")
     assert newest is not None
     assert newest["delivered"]
+
+
+def test_a_key_with_fewer_rows_than_before_keeps_its_champion(
+    fleet: Fleet, store: LocalStore, registry: Registry, lake: Path
+) -> None:
+    fleet.run("one")
+    frame = rows(1)
+    frame.drop(frame.index[frame["route"] == "r05"][20:]).to_parquet(lake / "routes.parquet")
+    _, result = fleet.run("two")
+    found = by_key(store, result["table"])["r05"]
+    assert found["status"] == "inconclusive"
+    assert found["reason"] == "20 rows are too few to train it again: its champion goes on serving"
+    assert registry.champion("r05").number == 1  # type: ignore[union-attr]
+    with pytest.raises(AirflowFailException, match="has 50 rows in this window, the most has 20"):
+        fleet.partition("three", keys=["r05"])
+
+
+def test_trainings_of_some_keys_retire_no_others(fleet: Fleet, registry: Registry, lake: Path) -> None:
+    fleet.run("one")
+    rows(1, leave_out="r05").to_parquet(lake / "routes.parquet")
+    for run_id in ("two", "three", "four"):
+        fleet.run(run_id, keys=["r02"])
+    assert registry.champion("r05") is not None
+
+
+def test_champions_of_several_preparations_are_asked_about_their_own_rows(
+    fleet: Fleet, store: LocalStore, registry: Registry, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.run("one")
+    rows(1).to_parquet(lake / "routes.parquet")
+    fleet.run("two", keys=["r02", "r07"])
+    assert registry.champion("r02").number == 2  # type: ignore[union-attr]
+    prepared: list[int] = []
+
+    def counted(schema: Any, steps: Any, frame: pd.DataFrame) -> Any:
+        prepared.append(len(frame))
+        return matrix(schema, steps, frame)
+
+    monkeypatch.setattr(champions_module, "matrix", counted)
+    shards = fleet.partition("three", {**FLEET, "shard_size": 50})
+    for item in shards:
+        fleet.train(item, "three")
+    # Parents, then keys by the first preparation and by the second: a fifth of the rows is held out.
+    assert len(prepared) == 3
+    assert sum(prepared[1:]) < 220 * KEYS * 0.3
+    found = by_key(store, fleet.decide(shards, "three")["table"])
+    assert all("r2" in found[key]["champion_metrics"] for key in ("r01", "r02", "r07"))
+
+
+def test_of_two_tries_at_a_time_the_result_is_that_of_the_registered_models(
+    fleet: Fleet, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = fleet.partition("one")
+    fleet.train(shards[1], "one")
+    (key,) = (key for key in store.list("") if "/shards/" in key)
+    before = store.get(key)
+    looks: list[int] = []
+
+    def too_early(*given: Any) -> Any:
+        looks.append(1)
+        return None if len(looks) == 1 else read_result(*given)
+
+    monkeypatch.setattr(shard_module, "read_result", too_early)
+
+    def other(*given: Any) -> Any:
+        done = train_chunk(*given)
+        return replace(done, rows=[row | {"seconds": 99.0} for row in done.rows])
+
+    monkeypatch.setattr(shard_module, "train_chunk", other)
+    fleet.train(shards[1], "one")
+    assert len(looks) > 1
+    assert store.get(key) == before
+
+
+def test_new_data_that_comes_with_a_request_is_for_all_keys() -> None:
+    operator = PartitionOperator(task_id="p", pipeline="routes", snapshot={}, fleet=FLEET, data=DATA, train=TRAIN)
+    scope: Any = SimpleNamespace(extra={"keys": "0" * 64})
+    events = {Asset("routes.data"): [], Asset("routes.retrain"): []}
+    context: Any = {"params": {}, "triggering_asset_events": events}
+    assert operator._due(scope, context) is None

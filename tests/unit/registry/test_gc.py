@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from airflow_mlops.exceptions import CorruptObject, ObjectExists, ObjectNotFound
 from airflow_mlops.registry import Registry, log, op_id
+from airflow_mlops.registry.entry import Entry
 from airflow_mlops.registry.gc import collect
+from airflow_mlops.registry.items import Items
+from airflow_mlops.registry.released import released_references
 from airflow_mlops.store import LocalStore, Store, content, get_blob, layout, put_blob, put_json, trash
 from airflow_mlops.store.base import Stat
 from airflow_mlops.store.content import unpacked
@@ -463,3 +466,20 @@ class _either:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         return kind is not None and issubclass(kind, self.kind)
+
+
+def changes(registry: Registry) -> list[Entry]:
+    items = Items(registry.store)
+    return [
+        change for entry in log.Log(registry.store, "pipelines/routes/log/").entries() for change in items.expand(entry)
+    ]
+
+
+def test_a_key_that_has_vanished_keeps_no_drift_reference(tmp_path: Path) -> None:
+    registry = Registry(LocalStore(tmp_path), "routes")
+    gone, stays = "a" * 64, "b" * 64
+    registry.register_many({"a": {"reference": gone}, "b": {"reference": stays}}, op_id=op_id("r"))
+    registry.promote_many({"a": (1, None), "b": (1, None)}, op_id=op_id("p"), reason="x")
+    assert released_references(changes(registry)) == set()
+    registry.retire_many({"a": 1}, op_id=op_id("gone"), reason="no rows")
+    assert released_references(changes(registry)) == {bytes.fromhex(gone)}
