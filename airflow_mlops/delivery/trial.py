@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.config.models import Data, Evaluate, PipelineConfig
-from airflow_mlops.exceptions import DataError, MLOpsError
+from airflow_mlops.exceptions import ConfigError, DataError, MLOpsError
 from airflow_mlops.pipeline import Pipeline, Say
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ def train(
     from airflow_mlops.ml.snapshot import Snapshot
     from airflow_mlops.registry.registry import Registry
 
+    if config.fleet is not None:
+        raise ConfigError(
+            f"{config.pipeline} is a fleet, and CI trains and compares pipelines with one model only",
+            hint="try it with `airflow mlops run FILE`, and keep its file outside the projects that CI delivers",
+        )
     _load_libraries()
     result = Pipeline(config, folder=folder, allowed_imports=allowed_imports).run(
         sample=sample,
