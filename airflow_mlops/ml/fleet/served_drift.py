@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from airflow_mlops.config.models import Drift
+from airflow_mlops.exceptions import ObjectNotFound
 from airflow_mlops.ml.fleet.alarms import put_alarms
 from airflow_mlops.ml.fleet.drift import ALL_KEYS, MOST_ROWS, FleetDrift, Stretch, check_fleet_drift, put_tests
 from airflow_mlops.ml.fleet.partition import Log
@@ -38,7 +39,8 @@ def fleet_drift(
     """Compare the captured inputs of each key with the reference of the version that served it.
 
     Rows that a parent served are left out: a parent has learned from the rows of many keys and serves those of a few,
-    which are no sample of them. Predictions are not compared.
+    which are no sample of them. Predictions are not compared. Of a window of long ago the references may be given up by
+    now: their keys are counted as those without one.
 
     :param private: columns that are left out, beside those private when a version was trained.
     :return: ``{"verdict", "sentence", "rows", "keys", "drifted_keys", "few", "by_parent", "without_reference",
@@ -57,11 +59,12 @@ def fleet_drift(
     kinds = {digest: reference_kinds(store, digest)[0] for digest in by_reference}
     known = {column for columns in kinds.values() for column in columns} - {*private}
     columns = sorted(known & {*served.columns})
+    gone: list[str] = []
     with tempfile.TemporaryDirectory(prefix="mlops-fleet-") as folder:
-        stretches = _stretches(store, served, by_reference, kinds, columns, Path(folder)) if columns else iter(())
+        stretches = _stretches(store, served, by_reference, kinds, columns, Path(folder), gone) if columns else iter(())
         found = check_fleet_drift(stretches, config)
     versions = {str(v.key): v.number for group in by_reference.values() for v in group}
-    told = _told(found, served, without, sorted(known - {*served.columns}), private)
+    told = _told(found, served, without, len(gone), sorted(known - {*served.columns}), private)
     for row in _alarms_of(found).head(_TOLD).itertuples():
         log("%s: drift in %s, %s %.3g, p %.2g", row.key, row.column, row.statistic, row.effect, row.p_value)
     result = {
@@ -72,7 +75,7 @@ def fleet_drift(
         "drifted_keys": len(found.drifted),
         "few": found.few,
         "by_parent": {"keys": len(served.by_parent), "rows": sum(served.by_parent.values())},
-        "without_reference": without,
+        "without_reference": without + len(gone),
         "columns": found.columns,
         "table": keep_tests(store, found),
         "alarms": put_alarms(store, alarms_of(found, versions)),
@@ -98,12 +101,18 @@ def _stretches(
     kinds: Mapping[str, Mapping[str, str]],
     columns: Sequence[str],
     folder: Path,
+    gone: list[str],
 ) -> Iterator[Stretch]:
+    """Yield what is compared; ``gone`` gets the keys whose reference was given up."""
     groups = [[str(version.key) for version in group] for group in by_reference.values()]
     rows = served.by_key(groups, columns, folder, most=MOST_ROWS)
     for (digest, versions), (current, starts) in zip(by_reference.items(), rows, strict=True):
         keys = [str(version.key) for version in versions]
-        frame, places = read_reference(store, digest)
+        try:
+            frame, places = read_reference(store, digest)
+        except ObjectNotFound:
+            gone += keys
+            continue
         # A key that was in the shard and got no model has rows there too.
         mine = [places.get(key, slice(0, 0)) for key in keys]
         chosen = np.concatenate([np.arange(place.start, place.stop) for place in mine])
@@ -137,10 +146,14 @@ def keep_tests(store: Store, found: FleetDrift) -> str:
     return put_tests(store, tests[tests["alarm"] | tests.index.isin(least)].reset_index(drop=True))
 
 
-def _told(found: FleetDrift, served: Served, without: int, lost: Sequence[str], private: Collection[str]) -> str:
+def _told(
+    found: FleetDrift, served: Served, without: int, gone: int, lost: Sequence[str], private: Collection[str]
+) -> str:
     parts = [found.sentence]
     if without:
         parts.append(f"{without:,} keys have no reference, because they were trained without `monitor`")
+    if gone:
+        parts.append(f"{gone:,} keys have no reference any more: it was given up, as their models no longer serve")
     if served.by_parent:
         rows, keys = sum(served.by_parent.values()), len(served.by_parent)
         parts.append(f"not checked, because a parent served: {rows:,} rows of {keys:,} keys")

@@ -207,13 +207,32 @@ def test_references_are_given_up_when_no_version_needs_them(
     for number, run_id in enumerate(("one", "two", "three")):
         rows(number).to_parquet(lake / "routes.parquet")
         fleet.run(run_id)
+        if number == 0:
+            predict(execute, lake, rows(7))
         for days in (10, 20):
             collect(store, now=now + timedelta(days=20 * number + days))
     # The champion and the one that a rollback would bring back.
     assert [kept(number) for number in (1, 2, 3)] == [False, True, True]
     assert {found.severity for found in check(store).findings} <= {"note"}
+    # The window that the first models served is checked once more.
+    late = drift(execute)
+    assert (late["verdict"], late["without_reference"]) == ("not_enough_data", 12)
+    assert "12 keys have no reference any more: it was given up, as their models no longer serve" in late["sentence"]
     predict(execute, lake, moved("r02"))
     assert set(read_alarms(store, drift(execute)["alarms"])) == {"r02"}
+
+
+def test_a_reference_that_is_gone_stops_no_other_key(
+    execute: Run, fleet: Watched, store: LocalStore, registry: Registry, lake: Path
+) -> None:
+    fleet.run("one")
+    predict(execute, lake, moved("r02"))
+    of = {key: str(reference_of(registry.get(1, key).record)) for key in (f"r{i:02d}" for i in range(12))}
+    gone = next(digest for digest in of.values() if digest != of["r02"])
+    store.delete(layout.blob(get_json(store, gone)["file"]))
+    result = drift(execute)
+    assert set(read_alarms(store, result["alarms"])) == {"r02"}
+    assert result["without_reference"] == [*of.values()].count(gone) == 12 - result["keys"]
 
 
 def test_old_models_are_asked_for(execute: Run, fleet: Watched, store: LocalStore, lake: Path) -> None:
