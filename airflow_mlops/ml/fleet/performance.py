@@ -148,10 +148,10 @@ def fleet_performance(
     :param evaluate: its ``block`` says which rows are of one block, as on the holdout.
     :param drifted: keys that the drift check of the same window alarmed about.
     :return: ``{"verdict", "sentence", "metric", "value", "baseline", "rows", "coverage", "keys", "worse_keys",
-        "pending", "few", "table", "alarms", "window"}``; ``value`` and ``baseline`` are those of the middle key,
-        ``table`` is the digest of a row for each key, ``alarms`` that of the keys that have become worse.
+        "pending", "few", "without_metric", "table", "alarms", "window"}``; ``value`` and ``baseline`` are those of
+        the middle key, ``table`` is the digest of a row for each key, ``alarms`` that of the keys that became worse.
     :raises ConfigError: ``data.id`` is not set, so that nothing can be joined.
-    :raises EvaluationError: the metric was not measured at training.
+    :raises EvaluationError: the metric was measured at the training of none of the models.
     """
     if data.id is None:
         raise ConfigError("monitor.labels needs data.id: the column that names a row", hint="set data.id")
@@ -167,7 +167,14 @@ def fleet_performance(
     if not versions:
         sentence = "not enough data: no key was served by a model of its own"
         return {"verdict": "not_enough_data", "sentence": sentence, "alarms": None, **window}
-    metric = Metric(watched_metric(versions[0], config, metrics))
+    # Others were registered from elsewhere.
+    trained = [version for version in versions if _holdout_rows(version) is not None]
+    if not trained:
+        raise EvaluationError(
+            "of no model that served is known how many rows its score at training stands on",
+            hint="train the fleet by its training DAG, or remove monitor.performance",
+        )
+    metric = Metric(watched_metric(trained[0], config, metrics))
     said = [c for c in served.columns if is_output(c)]
     by = data.split.column if data.split.by == "group" else data.timestamp
     blocked = evaluate is not None and by is not None and by in served.columns
@@ -187,12 +194,23 @@ def fleet_performance(
     shares = pd.Series(matched, index=predicted[KEY].to_numpy()).groupby(level=0).agg(["sum", "mean"])
     pending = set(shares.index[shares["mean"] < config.min_coverage])
     few = set(shares.index[shares["sum"] < MIN_ROWS]) - pending
-    wanted = [v for v in versions if v.key in shares.index and v.key not in pending | few]
+    enough = [v for v in versions if v.key in shares.index and v.key not in pending | few]
+    wanted = [v for v in enough if metric.name in v.metrics and _holdout_rows(v) is not None]
+    if enough and not wanted:
+        raise EvaluationError(
+            f"{metric.name!r} was not measured when {enough[0].name} was trained, nor for any other key",
+            hint=f"name it in evaluate.metrics, or watch one of {', '.join(enough[0].metrics)}",
+        )
     truth = known.loc[predicted.index[matched], data.target]
     codes = block_codes(predicted[matched], data, evaluate) if blocked and evaluate else None
     judged = [*_judge(metric, wanted, predicted[matched], truth, codes, config.max_drop)]
-    rows = {"rows": int(matched.sum()), "coverage": coverage, "pending": len(pending), "few": len(few)}
-    return rows | _result(store, metric, judged, config, counted, pending, few, served, drifted, log) | window
+    rows: dict[str, Any] = {"rows": int(matched.sum()), "coverage": coverage, "pending": len(pending), "few": len(few)}
+    rows |= {"without_metric": len(enough) - len(wanted)}
+    return (
+        rows
+        | _result(store, metric, judged, config, counted, pending, few, len(enough) - len(wanted), served, drifted, log)
+        | window
+    )
 
 
 def _judge(
@@ -206,11 +224,6 @@ def _judge(
     """Judge keys, those of one training together: they have one schema."""
     by_training: dict[str, list[Version]] = defaultdict(list)
     for version in versions:
-        if metric.name not in version.metrics:
-            raise EvaluationError(
-                f"{metric.name!r} was not measured when {version.name} was trained",
-                hint=f"name it in evaluate.metrics, or watch one of {', '.join(version.metrics)}",
-            )
         by_training[version.record.get("of") or version.name].append(version)
     places = predicted.groupby(KEY, sort=False).indices
     for group in by_training.values():
@@ -224,6 +237,13 @@ def _judge(
             mine = slice(at, at := at + len(places[str(version.key)]))
             blocks = np.unique(codes[rows[mine]], return_inverse=True)[1] if codes is not None else None
             yield from _of_key(metric, version, y[mine], _part(said, mine), n_classes, blocks, max_drop)
+
+
+def _holdout_rows(version: Version) -> int | None:
+    """How many rows its score at training stands on; None where its record does not say."""
+    rows = version.record.get("rows")
+    count = rows.get("holdout") if isinstance(rows, dict) else None
+    return count if isinstance(count, int) else None
 
 
 def _part(said: Predictions, rows: slice) -> Predictions:
@@ -251,9 +271,8 @@ def _of_key(
     p_value = 1.0
     single = blocks is not None and int(blocks.max()) + 1 < MIN_BLOCKS
     if fell >= max_drop - 1e-12:
-        holdout = int(version.record["rows"]["holdout"])
         found = estimate(metric, y, said, n_classes=n_classes, seed=7, blocks=None if single else blocks)
-        p_value = fall_p_value(metric, found, before, holdout)
+        p_value = fall_p_value(metric, found, before, _holdout_rows(version) or 0)
     yield Judged(
         str(version.key), version.number, len(y), metric.printed(score), version.metrics[metric.name], fell, p_value,
         single,
@@ -268,6 +287,7 @@ def _result(
     counted: str,
     pending: set[str],
     few: set[str],
+    unmeasured: int,
     served: Served,
     drifted: Mapping[str, Any],
     log: Log,
@@ -281,6 +301,7 @@ def _result(
     parts = [_sentence(metric, judged, worse, drifted), counted]
     parts += [f"{len(pending):,} keys wait for labels"] if pending else []
     parts += [f"{len(few):,} keys have too few rows"] if few else []
+    parts += [f"{unmeasured:,} keys were trained without {metric.name}"] if unmeasured else []
     if single := sum(one.single for one in judged):
         parts.append(f"rows count as independent in {single:,} keys, whose blocks are fewer than {MIN_BLOCKS}")
     if served.by_parent:

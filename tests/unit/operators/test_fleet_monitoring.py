@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from airflow.sdk import Asset
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.ml.fleet.alarms import read_alarms
 from airflow_mlops.ml.fleet.drift import read_tests
@@ -299,6 +299,34 @@ def test_keys_whose_predictions_became_worse_are_asked_for(
     fine = check()
     assert (fine["verdict"], fine["keys"]) == ("ok", 12)
     assert fine["sentence"].startswith("r2 has fallen in none of 12 keys; ")
+
+
+def test_keys_that_were_trained_without_the_metric_are_counted(
+    execute: Run, fleet: Watched, registry: Registry, lake: Path
+) -> None:
+    """Of two versions that came from elsewhere one has no such metric, and one does not say how it was measured."""
+    fleet.run("one")
+    for key in ("r00", "r05"):
+        record = {name: value for name, value in registry.get(1, key).record.items() if name not in ("of", "rows")}
+        if key == "r05":
+            record |= {"rows": {"train": 200, "holdout": 40}, "metrics": {"mae": 1.0}}
+        registry.register(record, op_id=f"elsewhere-{key}", key=key)
+        registry.promote(2, expected=1, op_id=f"promote-{key}", reason="taken in", key=key)
+    predict(execute, lake, rows(7))
+    rows(7)[["id", "late"]].to_parquet(lake / "outcomes.parquet")
+
+    def check(metric: str) -> dict[str, Any]:
+        operator = FleetPerformanceCheckOperator(
+            task_id="performance", pipeline="routes", data=DATA, evaluate=EVALUATE,
+            monitor={"labels": {"source": "outcomes.parquet", "join_on": "id"}, "performance": {"metric": metric}},
+        )  # fmt: skip
+        return execute(operator, "m", **FEB)  # type: ignore[no-any-return]
+
+    result = check("r2")
+    assert (result["verdict"], result["keys"], result["without_metric"]) == ("ok", 10, 2)
+    assert "; 2 keys were trained without r2" in result["sentence"]
+    with pytest.raises(AirflowFailException, match="was trained, nor for any other key"):
+        check("max_error")
 
 
 def test_rows_of_one_day_are_no_many_outcomes(execute: Run, fleet: Watched, lake: Path) -> None:
