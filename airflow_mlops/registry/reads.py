@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from airflow_mlops.registry.entry import Entry
@@ -32,6 +34,34 @@ class RegistryReads:
         :raises VersionNotFound: when there is no such version.
         """
         return self.log.view(lambda state: self._version(state, self.rules.exists(state, version, key), version))
+
+    def get_many(self, numbers: Mapping[str, int]) -> dict[str, Version]:
+        """Return one version of each key, ordered by key, as of one moment; each commit is read once for all of them.
+
+        Their records share what they have in common: treat them as read-only.
+
+        :param numbers: version by model key.
+        :raises VersionNotFound: when there is no such version.
+        """
+        records: dict[str, Any] = {}
+
+        def look(state: State) -> dict[str, tuple[int, Version]]:
+            found = {}
+            for key, number in sorted(numbers.items()):
+                model = self.rules.exists(state, number, key)
+                row = state.row(model, number)
+                found[key] = row.seq, self._view(state, model, row, partial(records.__getitem__, key))
+            return found
+
+        found = self.log.view(look)
+        by_commit: dict[int, list[str]] = defaultdict(list)
+        for key, (seq, _) in found.items():
+            by_commit[seq].append(key)
+        for seq, keys in sorted(by_commit.items()):
+            entry = self.log.read(seq)
+            for key in keys:
+                records[key] = self.shared.whole(self.items.of(entry, key).payload["record"])
+        return {key: version for key, (_, version) in found.items()}
 
     def versions(self, key: str | None = None) -> list[Version]:
         """Return every version of a model, oldest first."""
@@ -156,13 +186,13 @@ class RegistryReads:
     def _version(self, state: State, model: Model, number: int) -> Version:
         return self._view(state, model, state.row(model, number))
 
-    def _view(self, state: State, model: Model, row: Row) -> Version:
+    def _view(self, state: State, model: Model, row: Row, record: Callable[[], Any] | None = None) -> Version:
         more, seqs = row.more, [*row.more.get("notes", ())]
         return Version(
             self.pipeline,
             row.number,
             row.key,
-            lambda: self._record(row),
+            record or (lambda: self._record(row)),
             (lambda: self._notes(row.key, seqs)) if seqs else None,
             row.at,
             more.get("promoted"),

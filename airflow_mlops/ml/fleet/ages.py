@@ -36,12 +36,8 @@ def fleet_staleness(
         ``model`` is the oldest one's, ``alarms`` the digest of the keys whose model is too old.
     """
     served = Served(store, capture)
-    champions = registry.champions(served.models)
     ages: dict[str, timedelta] = {}
-    for key, number in served.models.items():
-        version = champions.get(key)
-        if version is None or version.number != number:
-            version = registry.get(number, key)
+    for key, version in registry.get_many(served.models).items():
         age = model_age(version, window.end)
         if age is not None:
             ages[key] = age

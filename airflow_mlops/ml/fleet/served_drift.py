@@ -86,12 +86,7 @@ def fleet_drift(
 
 def served_versions(registry: Registry, served: Served) -> list[Version]:
     """The versions that served their own keys, ordered by key."""
-    champions = registry.champions(served.own)
-    found = []
-    for key, (number, _) in sorted(served.own.items()):
-        champion = champions.get(key)
-        found.append(champion if champion and champion.number == number else registry.get(number, key))
-    return found
+    return [*registry.get_many({key: number for key, (number, _) in served.own.items()}).values()]
 
 
 def _stretches(

@@ -66,6 +66,35 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path)
 
 
+class Counting(LocalStore):
+    """Counts what is read."""
+
+    reads = 0
+
+    def get(self, key: str) -> bytes:
+        self.reads += 1
+        return super().get(key)
+
+
+def test_versions_of_many_keys_are_read_by_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_mlops.registry.items._KEPT", 1)  # so that of all batches one is kept
+    store = LocalStore(tmp_path)
+    numbers = {f"k{i:02d}": 1 for i in range(40)}
+    for shard in range(4):
+        train(store, f"r{shard}", [*numbers][shard::4])
+    train(store, "again", ["k01"])
+    counting = Counting(tmp_path)
+    found = Registry(counting, "fleet").get_many(numbers)
+    assert [*found] == [*numbers]
+    assert {version.record["rows"]["holdout"] for version in found.values()} == {20}
+    assert counting.reads <= 30  # one by one it is 172
+    registry = Registry(store, "fleet")
+    assert all(found[key] == registry.get(1, key) for key in ("k00", "k01", "k39"))
+    with pytest.raises(VersionNotFound, match=r"k00\] has no version 2"):
+        registry.get_many({"k00": 2, "k01": 2})
+    assert registry.get_many({"k01": 2})["k01"].number == 2
+
+
 # --- records in two parts ------------------------------------------------------------------------
 
 
