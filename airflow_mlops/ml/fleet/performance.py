@@ -38,10 +38,9 @@ from airflow_mlops.ml.fleet.served_drift import served_versions
 from airflow_mlops.ml.joining import last_of_each, same_keys
 from airflow_mlops.ml.metrics import Metric, Predictions
 from airflow_mlops.ml.outcomes import watched_metric
-from airflow_mlops.ml.outputs import KEY, MODEL_KEY, VERSION, is_output
+from airflow_mlops.ml.outputs import KEY, is_output
 from airflow_mlops.ml.paired import Estimate, estimate
 from airflow_mlops.ml.performance import CONFIDENCE, MIN_ROWS, said_of, truth_of
-from airflow_mlops.ml.prediction import read_capture
 from airflow_mlops.registry.registry import Registry, Version
 from airflow_mlops.store import put_blob
 from airflow_mlops.store.base import Store
@@ -159,9 +158,10 @@ def fleet_performance(
     served = Served(store, capture)
     versions = served_versions(registry, served)
     source = Data(source=labels.source, target=data.target, private=data.private)
+    asked = [labels.join_on, data.target]
     try:
-        batches = read_batches(source, files=files, window=None, columns=[labels.join_on, data.target])
-        outcomes = pd.concat([batch.to_pandas() for batch in batches], ignore_index=True)
+        batches = read_batches(source, files=files, window=None, columns=asked)
+        known = pd.concat([batch.to_pandas().dropna(subset=asked) for batch in batches], ignore_index=True)
     except DataNotFound as e:
         return {"verdict": "pending_labels", "sentence": f"labels are pending: {e.message}", "alarms": None, **window}
     if not versions:
@@ -179,9 +179,7 @@ def fleet_performance(
     by = data.split.column if data.split.by == "group" else data.timestamp
     blocked = evaluate is not None and by is not None and by in served.columns
     kept = [by] if blocked and by is not None else []
-    predicted = read_capture(store, dict(capture), [*dict.fromkeys([data.id, KEY, MODEL_KEY, VERSION, *said, *kept])])
-    predicted = predicted[predicted[KEY].notna() & (predicted[KEY] == predicted[MODEL_KEY])].dropna(subset=[data.id])
-    known = outcomes.dropna(subset=[labels.join_on, data.target])
+    predicted = served.own_rows([data.id, *said, *kept], named_by=data.id)
     left, right = same_keys(predicted[data.id], known[labels.join_on])
     predicted, _ = last_of_each(predicted, left)
     known, _ = last_of_each(known, right)
@@ -191,7 +189,9 @@ def fleet_performance(
     if coverage < config.min_coverage:
         sentence = f"labels are pending: {counted}, at least {config.min_coverage:.0%} are needed"
         return {"verdict": "pending_labels", "sentence": sentence, "alarms": None, **window}
-    shares = pd.Series(matched, index=predicted[KEY].to_numpy()).groupby(level=0).agg(["sum", "mean"])
+    shares = pd.Series(matched).groupby(predicted[KEY].array, observed=True).agg(["sum", "mean"])
+    shares.index = shares.index.astype(object)
+    predicted = predicted[matched]
     pending = set(shares.index[shares["mean"] < config.min_coverage])
     few = set(shares.index[shares["sum"] < MIN_ROWS]) - pending
     enough = [v for v in versions if v.key in shares.index and v.key not in pending | few]
@@ -201,9 +201,9 @@ def fleet_performance(
             f"{metric.name!r} was not measured when {enough[0].name} was trained, nor for any other key",
             hint=f"name it in evaluate.metrics, or watch one of {', '.join(enough[0].metrics)}",
         )
-    truth = known.loc[predicted.index[matched], data.target]
-    codes = block_codes(predicted[matched], data, evaluate) if blocked and evaluate else None
-    judged = [*_judge(metric, wanted, predicted[matched], truth, codes, config.max_drop)]
+    truth = known.loc[predicted.index, data.target]
+    codes = block_codes(predicted, data, evaluate) if blocked and evaluate else None
+    judged = [*_judge(metric, wanted, predicted, truth, codes, config.max_drop)]
     rows: dict[str, Any] = {"rows": int(matched.sum()), "coverage": coverage, "pending": len(pending), "few": len(few)}
     rows |= {"without_metric": len(enough) - len(wanted)}
     return (
@@ -225,7 +225,7 @@ def _judge(
     by_training: dict[str, list[Version]] = defaultdict(list)
     for version in versions:
         by_training[version.record.get("of") or version.name].append(version)
-    places = predicted.groupby(KEY, sort=False).indices
+    places = predicted.groupby(KEY, sort=False, observed=True).indices
     for group in by_training.values():
         schema = FeatureSchema.from_dict(group[0].record["schema"])
         rows = np.concatenate([places[str(version.key)] for version in group])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
 from airflow_mlops.ml.drift import critical_p
 from airflow_mlops.ml.fleet.performance import fall_p_value
+from airflow_mlops.ml.fleet.served import Served
 from airflow_mlops.ml.metrics import Metric, Predictions
 from airflow_mlops.ml.paired import estimate
+from airflow_mlops.store import LocalStore, put_blob_file, put_json
 
 
 def rows(rng: np.random.Generator, n: int, noise: float, classes: bool) -> tuple[np.ndarray, Predictions]:
@@ -57,3 +63,26 @@ def test_shares_are_compared_exactly() -> None:
     assert found == pytest.approx(stats.fisher_exact([[20, 20], [45, 5]], alternative="less").pvalue)
     same = Predictions(labels=y)
     assert fall_p_value(Metric("accuracy"), estimate(Metric("accuracy"), y, same, n_classes=2), 0.9, 50) > 0.5
+
+
+def test_keys_take_four_bytes_a_row(tmp_path: Path) -> None:
+    """What the check holds of a capture: rows of own models with an id, and of a row's key no object."""
+    keys = [f"route {i % 50}" for i in range(100_000)]
+    models = [key if i % 4 else "all" for i, key in enumerate(keys)]
+    table = pa.table({
+        "id": [None if i % 1000 == 1 else float(i) for i in range(len(keys))],
+        "key": [None if i < 10 else key for i, key in enumerate(keys)],
+        "model_key": models,
+        "model_version": [1] * len(keys),
+        "prediction": np.arange(len(keys), dtype=float),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "capture.parquet", write_page_checksum=True)
+    store = LocalStore(tmp_path / "store")
+    file = put_blob_file(store, tmp_path / "capture.parquet")
+    digest = put_json(store, {"file": file, "rows": len(keys), "columns": table.column_names})
+    found = Served(store, {"capture": digest}).own_rows(["id", "prediction"], named_by="id")
+    frame = table.to_pandas()
+    mine = frame[(frame["key"] == frame["model_key"]) & frame["id"].notna()].reset_index(drop=True)
+    assert [*found] == ["id", "prediction", "key"]
+    assert (found.astype({"key": object}) == mine[["id", "prediction", "key"]]).all(axis=None)
+    assert found["key"].memory_usage(deep=True, index=False) < 5 * len(found)
