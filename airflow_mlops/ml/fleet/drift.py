@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,9 @@ class Stretch:
         rows begin, and the end. ``current`` and ``current_starts`` likewise.
     :param versions: of each key, the version whose training rows these are.
     :param kinds: column → ``number``, ``boolean`` or ``category``.
+    :param worth: column → how many neighbouring training rows are worth one independent row, of its values and of its
+        gaps, as :func:`dependence_of` says of all of them. The rows of the reference may be far apart, those of a
+        window are not.
     """
 
     keys: Sequence[str]
@@ -65,6 +68,7 @@ class Stretch:
     current: pd.DataFrame
     current_starts: np.ndarray
     kinds: Mapping[str, str]
+    worth: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ def _stretch(stretch: Stretch, config: Drift, everywhere: _Everywhere) -> list[p
         tested = np.minimum(n, m) >= config.min_rows
         if not tested.any():
             continue
-        factor = 1.0 if config.independent_rows else dependence(_marked(ref, kind))
+        factor = 1.0 if config.independent_rows else max(dependence(_marked(ref, kind)), _worth(stretch, column)[0])
         if kind == "number":
             of_all = everywhere.of(column, "", _SHIFT, config.effect)
             one, name, limit = compare_numbers(ref, cur, tested, factor, of_all), W1, config.effect
@@ -244,6 +248,27 @@ def _marked(ref: Side, kind: str) -> Side:
     return Side((ref.values == most[key]).astype(np.float64), ref.starts)
 
 
+def dependence_of(values: pd.Series, kind: str, starts: np.ndarray) -> tuple[float, float]:
+    """How many rows of a key, in the order of their time, are worth one independent row: its values, and its gaps.
+
+    :param values: one column, ordered by key and then by time.
+    :param kind: ``number``, ``boolean``, ``category`` or ``datetime``.
+    :param starts: shape (keys + 1,): where the rows of each key begin, and the end.
+    """
+    if kind == "category":
+        numbers = pd.factorize(values)[0].astype(np.float64)
+        missing = numbers < 0
+    else:
+        numbers = to_numbers(values.astype(np.float64) if kind == "boolean" else values)
+        missing = np.isnan(numbers)
+    side = Side(numbers, starts)
+    return dependence(_marked(side.present(missing), kind)), dependence(Side(missing.astype(np.float64), starts))
+
+
+def _worth(stretch: Stretch, column: str) -> Sequence[float]:
+    return stretch.worth.get(column, (1.0, 1.0))
+
+
 def _gaps(
     stretch: Stretch,
     column: str,
@@ -258,7 +283,8 @@ def _gaps(
     tested = np.flatnonzero(np.minimum(n, m) >= config.min_rows)
     if not len(tested) or not (a + b).any():
         return []
-    factor = 1.0 if config.independent_rows else dependence(Side(missing[0].astype(np.float64), ref.starts))
+    gone = Side(missing[0].astype(np.float64), ref.starts)
+    factor = 1.0 if config.independent_rows else max(dependence(gone), _worth(stretch, column)[1])
     of_all = everywhere.of(column, "", MISSING, MISSING_POINTS)
     p = compare_shares((a[tested], b[tested]), (n[tested], m[tested]), factor, of_all)
     found = Found(np.full(ref.keys, np.nan), np.full(ref.keys, np.nan), np.zeros(ref.keys, dtype=bool))

@@ -28,6 +28,7 @@ _TAIL = 0.01
 _BLOCKS = 8
 _EVIDENCE = 0.002
 _BOUND = 0.01
+_LEAST_VARIANCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Together:
         if without is not None:
             parts = parts[:, ~np.isin(parts[0], without)]
         _, off, variance, weighted, weight = parts.sum(axis=1)
-        p = float(2 * ndtr(-abs(off) / np.sqrt(variance))) if variance > 0 else 1.0
+        # Of a category that is in a few rows of all keys a normal p-value says nothing.
+        p = float(2 * ndtr(-abs(off) / np.sqrt(variance))) if variance >= _LEAST_VARIANCE else 1.0
         return (float(weighted / weight) if weight else 0.0), p
 
 
@@ -267,9 +269,10 @@ def compare_shares(
     (a, b), (n, m) = hits, rows
     size = (n + m).astype(np.float64)
     share = (a + b) / size
-    variance = n * m * share * (1 - share) / np.maximum(size - 1, 1) * factor
+    # Rows divided by the factor are the independent rows that they are worth.
+    variance = n * m * share * (1 - share) / np.maximum(size - 1, 1) / factor
     owners = np.arange(len(a)) if keys is None else keys
-    together.add(b - m * share, variance, b / m - a / n, n * m / size, owners)
+    together.add((b - m * share) / factor, variance, b / m - a / n, n * m / size, owners)
     if factor > 1:
         a, b, n, m = (np.rint(x / factor).astype(np.int64) for x in (a, b, n, m))
     p = np.ones(len(a))

@@ -6,8 +6,10 @@ of 100,000 tests those decide whose p-value is far below 1e-5. Private columns a
 single model.
 
 A reference is kept for as long as a version that names it serves, is the newest of its key, or would serve after a
-rollback; then garbage collection takes it (:func:`airflow_mlops.registry.released.released_references`). So a key has
-about two, however often it is trained.
+rollback; then garbage collection takes it (:func:`airflow_mlops.registry.released.released_references`).
+
+How far rows hang together is measured on all rows of the training, before some are chosen: those that are kept lie far
+apart in time, the rows of a window that is compared with them do not.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import pyarrow.parquet as pq
 from airflow_mlops.exceptions import CorruptObject
 from airflow_mlops.ml.drift_values import to_numbers
 from airflow_mlops.ml.features import FeatureSchema
-from airflow_mlops.ml.fleet.drift import thinned
+from airflow_mlops.ml.fleet.drift import dependence_of, thinned
 from airflow_mlops.ml.prediction import to_arrow
 from airflow_mlops.store import get_blob_file, get_json, put_blob_file, put_json
 from airflow_mlops.store.base import Store
@@ -47,7 +49,8 @@ def keep_reference(
     order = np.arange(len(inputs))
     if times is not None:
         order = np.lexsort((to_numbers(times, "datetime"), of_row))
-    rows = order[thinned(np.concatenate([[0], np.cumsum([*counts.values()])]))]
+    starts = np.concatenate([[0], np.cumsum([*counts.values()])]).astype(np.int64)
+    rows = order[thinned(starts)]
     kinds = {f.name: f.kind for f in schema.features if not f.private}
     keys = pa.DictionaryArray.from_arrays(pa.array(of_row[rows], pa.int32()), pa.array([*counts], pa.string()))
     columns = {name: to_arrow(inputs[name].iloc[rows], kind) for name, kind in kinds.items()}
@@ -57,7 +60,10 @@ def keep_reference(
         pq.write_table(table, path, compression="zstd", write_statistics=False, write_page_checksum=True)
         file = put_blob_file(store, path)
     # In a blob of its own: what garbage collection releases are the rows that this one names.
-    return put_json(store, {"kind": "fleet reference", "format": 1, "columns": kinds, "file": file})
+    worth = {name: [*dependence_of(inputs[name].iloc[order], kind, starts)] for name, kind in kinds.items()}
+    return put_json(
+        store, {"kind": "fleet reference", "format": 1, "columns": kinds, "dependence": worth, "file": file}
+    )
 
 
 def read_reference(store: Store, digest: str) -> tuple[pd.DataFrame, dict[str, slice]]:
@@ -67,7 +73,7 @@ def read_reference(store: Store, digest: str) -> tuple[pd.DataFrame, dict[str, s
     """
     with tempfile.TemporaryDirectory(prefix="mlops-fleet-") as folder:
         path = Path(folder, "reference.parquet")
-        get_blob_file(store, reference_kinds(store, digest)[1], path)
+        get_blob_file(store, get_json(store, digest)["file"], path)
         try:
             table = pq.read_table(path, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as e:
@@ -79,7 +85,11 @@ def read_reference(store: Store, digest: str) -> tuple[pd.DataFrame, dict[str, s
     return table.drop_columns([_KEY]).to_pandas(), places
 
 
-def reference_kinds(store: Store, digest: str) -> tuple[dict[str, str], str]:
-    """Return the kind of each column of a reference, and the digest of its rows."""
-    manifest = get_json(store, digest)
-    return dict(manifest["columns"]), manifest["file"]
+def reference_kinds(store: Store, digest: str) -> dict[str, str]:
+    """Return the kind of each column of a reference."""
+    return dict(get_json(store, digest)["columns"])
+
+
+def reference_dependence(store: Store, digest: str) -> dict[str, tuple[float, float]]:
+    """Return of each column how many neighbouring training rows are worth one: of its values, and of its gaps."""
+    return {name: (values, gaps) for name, (values, gaps) in get_json(store, digest)["dependence"].items()}

@@ -16,7 +16,7 @@ from airflow_mlops.exceptions import ObjectNotFound
 from airflow_mlops.ml.fleet.alarms import put_alarms
 from airflow_mlops.ml.fleet.drift import ALL_KEYS, MOST_ROWS, FleetDrift, Stretch, check_fleet_drift, put_tests
 from airflow_mlops.ml.fleet.partition import Log
-from airflow_mlops.ml.fleet.reference import read_reference, reference_kinds
+from airflow_mlops.ml.fleet.reference import read_reference, reference_dependence, reference_kinds
 from airflow_mlops.ml.fleet.served import Served
 from airflow_mlops.ml.html import render
 from airflow_mlops.registry.registry import Registry, Version
@@ -56,7 +56,7 @@ def fleet_drift(
             by_reference[digest].append(version)
         else:
             without += 1
-    kinds = {digest: reference_kinds(store, digest)[0] for digest in by_reference}
+    kinds = {digest: reference_kinds(store, digest) for digest in by_reference}
     known = {column for columns in kinds.values() for column in columns} - {*private}
     columns = sorted(known & {*served.columns})
     gone: list[str] = []
@@ -120,6 +120,7 @@ def _stretches(
             current,
             starts,
             {name: kind for name, kind in kinds[digest].items() if name in columns},
+            reference_dependence(store, digest),
         )
 
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import signal, stats
 
 from airflow_mlops.config.models import Drift
-from airflow_mlops.ml.fleet.drift import MOST_ROWS, Stretch, check_fleet_drift, put_tests, read_tests
+from airflow_mlops.ml.fleet.drift import MOST_ROWS, Stretch, check_fleet_drift, dependence_of, put_tests, read_tests
 from airflow_mlops.ml.fleet.drift_tests import (
     Side,
     Together,
@@ -229,3 +229,43 @@ def test_tables_come_back_as_they_were(tmp_path: object) -> None:
     tests = check_fleet_drift([stretch(np.random.default_rng(12), 5)], Drift()).tests
     pd.testing.assert_frame_equal(read_tests(store, put_tests(store, tests)), tests, check_dtype=False)
     assert list(read_tests(store, put_tests(store, tests), ["key", "alarm"])) == ["key", "alarm"]
+
+
+def correlated(rng: np.random.Generator, rows: int, by: str) -> np.ndarray:
+    """A stationary series of one key in the order of its time: neighbours are alike."""
+    if by == "day":
+        return np.repeat(rng.normal(0, 0.5, -(-rows // 100)), 100)[:rows] + rng.normal(size=rows)
+    noise = rng.normal(size=rows + 400)
+    return np.asarray(signal.lfilter([1], [1, -float(by)], noise))[400:]
+
+
+@pytest.mark.parametrize("by", ["0.9", "0.98", "day"])
+def test_a_window_of_neighbouring_rows_is_no_drift(by: str) -> None:
+    """90 days of training rows, thinned, against one day: nothing changes, and rows of a day hang together."""
+    rng = np.random.default_rng(17)
+    keys, days, a_day = 40, 90, 100
+    alarms = 0
+    for _ in range(5):
+        series = [correlated(rng, (days + 1) * a_day, by) for _ in range(keys)]
+        ref = pd.DataFrame({"x": np.concatenate([s[:-a_day] for s in series])})
+        cur = pd.DataFrame({"x": np.concatenate([s[-a_day:] for s in series])})
+        n, m = starts(np.full(keys, days * a_day)), starts(np.full(keys, a_day))
+        worth = {"x": dependence_of(ref["x"], "number", n)}
+        assert worth["x"][0] > 5
+        names = [f"k{i:02d}" for i in range(keys)]
+        found = check_fleet_drift([Stretch(names, [1] * keys, ref, n, cur, m, {"x": "number"}, worth)], Drift())
+        alarms += bool(found.tests["alarm"].any())
+    assert alarms <= 1
+
+
+def test_rare_categories_are_no_change_of_all_keys() -> None:
+    rng = np.random.default_rng(5)
+    keys, n, m = 60, np.full(60, 500), np.full(60, 30)
+    names = np.array([f"c{i}" for i in range(1000)], dtype=object)
+    shares = 1 / np.arange(1, 1001)
+    everywhere = 0
+    for _ in range(8):
+        ref, cur = (pd.DataFrame({"c": rng.choice(names, int(s.sum()), p=shares / shares.sum())}) for s in (n, m))
+        one = Stretch([f"k{i:02d}" for i in range(keys)], [1] * keys, ref, starts(n), cur, starts(m), {"c": "category"})
+        everywhere += bool(check_fleet_drift([one], Drift(effect=0.05)).everywhere)
+    assert everywhere == 0
