@@ -18,11 +18,11 @@ from scipy.stats import beta
 from airflow_mlops.config.models import Drift
 from airflow_mlops.ml.features import Feature, FeatureSchema
 from airflow_mlops.ml.fleet.drift import Stretch, check_fleet_drift
-from airflow_mlops.ml.fleet.reference import keep_reference, reference_kinds
+from airflow_mlops.ml.fleet.reference import keep_reference
 from airflow_mlops.ml.fleet.served_drift import fleet_drift
 from airflow_mlops.ml.prediction import CaptureWriter, to_arrow
 from airflow_mlops.registry.registry import Registry
-from airflow_mlops.store import LocalStore, layout
+from airflow_mlops.store import LocalStore, get_json, layout
 from airflow_mlops.window import Window
 
 KINDS = {"a": "number", "b": "number", "ties": "number", "skewed": "number", "flag": "boolean", "kind": "category"}
@@ -67,7 +67,7 @@ def stored(folder: str, keys: int, shard: int = 500) -> tuple[LocalStore, Regist
             counts, began = dict(zip(names, sizes.tolist(), strict=True)), time.process_time()
             digest = keep_reference(store, one.reference, schema, counts)
             spent += time.process_time() - began
-            size += store.stat(layout.blob(reference_kinds(store, digest)[1])).size
+            size += store.stat(layout.blob(get_json(store, digest)["file"])).size
             records = {name: {"model": {"digest": "0" * 64}, "metrics": {}, "reference": digest} for name in names}
             registry.register_many(records, op_id=f"r{first}")
             registry.promote_many(dict.fromkeys(names, (1, None)), op_id=f"p{first}", reason="bench")

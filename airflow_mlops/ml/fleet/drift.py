@@ -209,7 +209,7 @@ def _stretch(stretch: Stretch, config: Drift, everywhere: _Everywhere) -> list[p
         else:
             codes: dict[int, Together] = {}
             one, name, limit = compare_categories(ref, cur, tested, factor, codes), SHARE, config.effect / 2
-            everywhere.take(column, codes, limit)
+            everywhere.take(column, codes, limit, np.where(tested, n * m / np.maximum(n + m, 1), 0.0))
         statistic = np.where(one.constant, CONSTANT, name)
         found.append(_rows(stretch, column, statistic, np.where(one.constant, config.effect / 2, limit), one, n, m))
     return found
@@ -323,6 +323,7 @@ class _Everywhere:
         """Number of the first key of the stretch."""
         self._codes: dict[str, dict[str, int]] = {}
         self._sums: dict[tuple[str, str, str], tuple[Together, float]] = {}
+        self._weights: dict[str, Together] = {}
 
     def codes(self, column: str, values: pd.Series) -> np.ndarray:
         """Codes of shape (rows,), −1 where missing."""
@@ -336,8 +337,15 @@ class _Everywhere:
         total.first = self.first
         return total
 
-    def take(self, column: str, codes: Mapping[int, Together], threshold: float) -> None:
-        """Take the sums of some keys' categories."""
+    def take(self, column: str, codes: Mapping[int, Together], threshold: float, weight: np.ndarray) -> None:
+        """Take the sums of some keys' categories.
+
+        :param weight: what each key of the stretch counts for, shape (keys,), whether it has a category or not.
+        """
+        nothing, keys = np.zeros(len(weight)), np.arange(len(weight))
+        of_column = self._weights.setdefault(column, Together())
+        of_column.first = self.first
+        of_column.add(nothing, nothing, nothing, weight, keys)
         for code, some in codes.items():
             self.of(column, str(code), _SHARE_OF_ALL, threshold).take(some)
 
@@ -352,6 +360,9 @@ class _Everywhere:
             if statistic == _SHIFT:
                 # P(current > reference) of two normal distributions that are so many σ apart.
                 change = math.sqrt(2) * float(ndtri(min(max(0.5 + change, 1e-9), 1 - 1e-9)))
+            elif statistic == _SHARE_OF_ALL and (all_keys := self._weights[column].weight(without)):
+                # In a key without the category its share has not changed.
+                change *= total.weight(without) / all_keys
             found.setdefault((column, statistic), []).append((p, abs(change), threshold))
         rows = []
         for (column, statistic), tests in found.items():

@@ -97,6 +97,11 @@ class Together:
         """Take what another one has, whose keys are those from :attr:`first` on."""
         self.parts += [part + np.array([[self.first], [0], [0], [0], [0]]) for part in other.parts]
 
+    def weight(self, without: np.ndarray | None = None) -> float:
+        """What all keys count for, but those ``without``."""
+        kept = [p[4] if without is None else p[4, ~np.isin(p[0], without)] for p in self.parts]
+        return float(sum(part.sum() for part in kept))
+
     def tested(self, without: np.ndarray | None = None) -> tuple[float, float]:
         """The mean change over keys, weighted by what each knows, and the p-value of none in any of them (normal).
 

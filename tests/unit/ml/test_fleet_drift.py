@@ -269,3 +269,23 @@ def test_rare_categories_are_no_change_of_all_keys() -> None:
         one = Stretch([f"k{i:02d}" for i in range(keys)], [1] * keys, ref, starts(n), cur, starts(m), {"c": "category"})
         everywhere += bool(check_fleet_drift([one], Drift(effect=0.05)).everywhere)
     assert everywhere == 0
+
+
+def test_a_category_of_a_few_keys_is_no_change_of_all() -> None:
+    """In 6 of 60 keys a category grows, too little for one of them; the others never have it."""
+    rng = np.random.default_rng(103)
+    n, m = np.full(60, 100), np.full(60, 30)
+
+    def side(counts: np.ndarray, share: float, among: int) -> pd.DataFrame:
+        text = rng.choice(np.array(["a", "b"], dtype=object), counts.sum())
+        text[(np.repeat(np.arange(60), counts) < among) & (rng.random(counts.sum()) < share)] = "z"
+        return pd.DataFrame({"c": text})
+
+    def told(among: int) -> list[bool]:
+        names, kinds = [f"k{i:02d}" for i in range(60)], {"c": "category"}
+        pairs = [(side(n, 0.3, among), side(m, 0.5, among)) for _ in range(5)]
+        found = [Stretch(names, [1] * 60, ref, starts(n), cur, starts(m), kinds) for ref, cur in pairs]
+        return [bool(check_fleet_drift([one], Drift()).everywhere) for one in found]
+
+    assert not any(told(6))
+    assert all(told(60))
