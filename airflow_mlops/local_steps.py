@@ -96,7 +96,7 @@ def _validate(run: LocalRun) -> list[str]:
     champion = run.champion()
     seen = trained_classes(champion.record) if champion else None
     snapshot = Snapshot.load(run.store, run.snapshot)
-    result = validate(snapshot, run.store, run.config.validate_, run.data, seen=seen)
+    result = validate(snapshot, run.store, run.config.validate_, run.data, seen=seen, fleet=run.config.fleet)
     run.keep("Validation report", result.html)
     try:
         result.check()

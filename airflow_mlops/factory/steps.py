@@ -35,6 +35,7 @@ def _validate(c: StepContext, task_id: str) -> BaseOperator:
         snapshot=c.output("data.snapshot"),
         data=c.config.data,
         validate=c.config.validate_,
+        fleet=c.config.fleet,
         **c.common(c.config.validate_.resources),
     )
 

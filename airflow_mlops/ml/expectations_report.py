@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_mlops.ml.expectations import Check
 from airflow_mlops.ml.html import render
 from airflow_mlops.ml.label_quality import MOST_CLASSES, LabelQuality
 
+_MOST_KEYS = 100
 _BODY = """
 <p class="{{ "ok" if success else "bad" }}">{{ sentence }}</p>
 <p class="dim">{{ statistics.rows | short }} rows
@@ -28,6 +29,12 @@ _BODY = """
 <td class="dim">{{ c.rows | join(", ") }}</td></tr>
 {% endfor %}
 </table></div>
+{% if broken %}<h2>Keys set aside</h2><p>Each by its own rows; the other keys went on without them.</p>
+<div class="scroll"><table><tr><th>Key</th><th>Why</th></tr>
+{% for key, why in broken %}<tr><td><code>{{ key }}</code></td><td>{{ why }}</td></tr>
+{% endfor %}</table></div>
+{% if more_broken %}<p class="dim">and {{ more_broken | short }} more, in the table of the run's result</p>{% endif %}
+{% endif %}
 {% if skipped %}<h2>Not evaluated</h2><p>The target is not known yet, so these wait:</p><ul>
 {% for s in skipped %}<li><code>{{ s }}</code></li>{% endfor %}</ul>{% endif %}
 {% if labels %}<h2>Labels</h2><p>{{ labels.summary }}.</p>
@@ -63,8 +70,12 @@ def expectations_html(
     skipped: Sequence[str],
     statistics: dict[str, Any],
     labels: LabelQuality | None = None,
+    broken: Mapping[str, str] | None = None,
 ) -> str:
-    """A self-contained page with a row per check; values from the data are escaped."""
+    """A self-contained page with a row per check; values from the data are escaped.
+
+    :param broken: why, by key of a fleet that is not fit for use; the first hundred are shown.
+    """
     return render(
         _BODY,
         title=f"Validation of {pipeline}",
@@ -77,4 +88,6 @@ def expectations_html(
         statistics=statistics,
         labels=labels,
         most=MOST_CLASSES,
+        broken=[*(broken or {}).items()][:_MOST_KEYS],
+        more_broken=max(len(broken or {}) - _MOST_KEYS, 0),
     )

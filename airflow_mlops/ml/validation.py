@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_mlops.config.models import Data, Validate
+from airflow_mlops.config.models import Data, Fleet, Validate
 from airflow_mlops.exceptions import ValidationFailed
 from airflow_mlops.ml import expectations as gx
 from airflow_mlops.ml import expectations_parts as gx_parts
 from airflow_mlops.ml.expectations import Check
 from airflow_mlops.ml.expectations_report import expectations_html
+from airflow_mlops.ml.fleet.broken import Broken, broken_keys
 from airflow_mlops.ml.frames import frames
 from airflow_mlops.ml.label_quality import LabelQuality, label_checks, label_quality
 from airflow_mlops.ml.schema import SchemaDiff, compare_schema, family, lock_schema, locked_schema
@@ -34,6 +35,8 @@ __all__ = [
     "validate",
 ]
 
+_TARGET = "target is not null"
+
 
 @dataclass(frozen=True)
 class ValidationResult:
@@ -42,6 +45,7 @@ class ValidationResult:
     ``success``: every critical check passed. ``blocked``: the run must stop. ``snapshot``: what to work on from
     here (without quarantined rows). ``quarantined``: the rows set aside, or None. ``json``: digest of the blob with
     Great Expectations' own result. ``html``: a page for people. ``labels``: None where outcomes are not known yet.
+    ``broken``: why, by key of a fleet whose rows were set aside; ``broken_digest``: of the blob that holds it.
     """
 
     success: bool
@@ -54,6 +58,8 @@ class ValidationResult:
     json: str
     html: str
     labels: LabelQuality | None = None
+    broken: Mapping[str, str] = field(default_factory=dict)
+    broken_digest: str | None = None
 
     @property
     def evidence(self) -> dict[str, Any]:
@@ -63,6 +69,8 @@ class ValidationResult:
             kept["labels"] = self.labels.to_dict()
         if self.quarantined is not None:
             kept["set_aside"] = self.quarantined.to_ref()
+        if self.broken_digest is not None:
+            kept["broken_keys"] = {"keys": len(self.broken), "why": self.broken_digest}
         return kept
 
     @property
@@ -87,6 +95,7 @@ def validate(
     *,
     target_optional: bool = False,
     seen: Sequence[Mapping[str, Any]] | None = None,
+    fleet: Fleet | None = None,
 ) -> ValidationResult:
     """Check the snapshot; evidence is returned (and its JSON stored) whether it passes or not.
 
@@ -94,6 +103,9 @@ def validate(
     batches of rows where an expectation allows it, see :mod:`~airflow_mlops.ml.expectations_parts`. With
     ``on_failure: quarantine`` rows that fail row-level expectations move to a snapshot of their own; expectations
     about a whole column still block. Failures of ``severity`` warning or info are told and do not block.
+
+    With ``fleet``, what would block because of some rows blocks the keys of these rows instead, each judged by its own
+    rows; the rows of such a key are set aside, all of them, and the other keys go on.
 
     :param target_optional: rows without known outcome: the target may be absent, expectations on it wait, and the
         schema is compared but not locked.
@@ -117,6 +129,7 @@ def validate(
         checks += label_checks(labels, config.labels, data.target)
     raw: dict[str, Any] = {"results": []}
     aside: dict[int, np.ndarray[Any, Any]] = {}
+    found: list[Check] = []
     if suite and snapshot.rows:
         with frames(snapshot, store) as read:
             found, raw = gx_parts.run(suite, read, data.private)
@@ -124,29 +137,38 @@ def validate(
             if config.on_failure == "quarantine":
                 bad = [e for e, c in zip(suite, found, strict=True) if not c.success and c.row_level and _critical(c)]
                 aside = gx_parts.failing_rows(bad, read) if bad else {}
+    failing = [c for c in checks if not c.success and _critical(c)]
+    placed = [c for e, c in zip(suite, found, strict=False) if e.number in aside]
+    broken = Broken()
+    if fleet is not None and snapshot.rows and config.on_failure != "warn":
+        judged: list[tuple[Check, gx.Expectation | None]] = [(c, None) for c in checks if c.expectation == _TARGET]
+        if config.on_failure == "block":
+            judged += [(c, e) for c, e in zip(found, suite, strict=True) if _critical(c)]
+        broken = broken_keys(snapshot, store, fleet, judged)
+        placed += [c for c, _ in judged if c not in broken.unplaced]
     digest = put_json(store, {"kind": "expectations", "snapshot": snapshot.digest, "result": raw,
                               "checks": [asdict(c) for c in checks],
                               "labels": labels.to_dict() if labels else None})  # fmt: skip
-    failing = [c for c in checks if not c.success and _critical(c)]
-    blocked = bool(failing) and config.on_failure == "block"
-    good, quarantined, note = snapshot, None, ""
-    if failing and config.on_failure == "quarantine":
-        if len(aside) < len(failing):
-            blocked = True
-            note = "; not only single rows are at fault, so nothing was quarantined"
-        else:
-            positions = np.unique(np.concatenate(list(aside.values())))
-            left = snapshot.rows - len(positions)
-            least = 1 if target_optional else data.min_rows
-            if left < least:
-                blocked = True
-                note = f"; quarantine would leave {left} rows, and {least} are needed"
-            else:
-                good, quarantined = _set_aside(snapshot, store, positions, data, target_optional)
-                note = f"; {len(positions)} rows quarantined, {left} go on"
-    elif failing and config.on_failure == "warn":
+    unplaced = [c for c in failing if c not in placed]
+    blocked, note = bool(unplaced) and config.on_failure != "warn", ""
+    positions = np.unique(np.concatenate([broken.rows, *aside.values()]))
+    least = 1 if target_optional else data.min_rows
+    good, quarantined = snapshot, None
+    if failing and config.on_failure == "warn":
         note = "; going on, as validate.on_failure is warn"
+    elif blocked and (fleet is not None or config.on_failure == "quarantine"):
+        what = "single keys" if fleet is not None and config.on_failure == "block" else "single rows"
+        note = f"; not only {what} are at fault, so nothing was set aside"
+    elif len(positions):
+        left = snapshot.rows - len(positions)
+        if left < least:
+            blocked = True
+            note = f"; without the rows at fault {left} are left, and {least} are needed"
+        else:
+            good, quarantined = _set_aside(snapshot, store, positions, data, target_optional)
+            note = f"; {broken.sentence or f'{len(positions)} rows quarantined'}, {left} go on"
     sentence = _sentence(checks, note)
+    success = not failing and not broken.keys
     statistics = {
         "evaluated": len(checks),
         "passed": sum(c.success for c in checks),
@@ -158,12 +180,14 @@ def validate(
     if config.schema_ == "infer" and not blocked and not target_optional:
         lock_schema(snapshot, store, data)
     html = expectations_html(
-        snapshot.pipeline, snapshot.digest, str(snapshot.window) if snapshot.window else None, success=not failing,
-        sentence=sentence, checks=checks, skipped=skipped, statistics=statistics, labels=labels,
+        snapshot.pipeline, snapshot.digest, str(snapshot.window) if snapshot.window else None, success=success,
+        sentence=sentence, checks=checks, skipped=skipped, statistics=statistics, labels=labels, broken=broken.keys,
     )  # fmt: skip
     return ValidationResult(
-        not failing, blocked, sentence, tuple(checks), statistics, good, quarantined, digest, html, labels
-    )
+        success, blocked, sentence, tuple(checks), statistics, good, quarantined, digest, html, labels,
+        {} if blocked else broken.keys,
+        put_json(store, {"kind": "broken keys", "keys": broken.keys}) if broken.keys and not blocked else None,
+    )  # fmt: skip
 
 
 def _critical(check: Check) -> bool:
@@ -191,7 +215,7 @@ def _always(snapshot: Snapshot, store: Store, data: Data, target_optional: bool)
         percent = 100 * missing / snapshot.rows if snapshot.rows else 0.0
         checks.append(
             Check(
-                "target is not null",
+                _TARGET,
                 data.target,
                 not missing,
                 unexpected_count=missing,
@@ -207,7 +231,7 @@ def _always(snapshot: Snapshot, store: Store, data: Data, target_optional: bool)
 def _sentence(checks: list[Check], note: str) -> str:
     failed = [c for c in checks if not c.success]
     if not failed:
-        return f"all {len(checks)} checks passed"
+        return f"all {len(checks)} checks passed{note}"
     shown = "; ".join(c.sentence for c in failed[:3]) + (f"; and {len(failed) - 3} more" if len(failed) > 3 else "")
     return f"{len(failed)} of {len(checks)} checks failed: {shown}{note}"
 

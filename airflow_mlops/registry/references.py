@@ -59,6 +59,9 @@ def references(store: Store, shared: Shared, known: Known, released: set[bytes])
     validation = reference.get("validation") if isinstance(reference, dict) else None
     if digest := digest_in(validation, "result"):
         yield Referenced("evidence", digest, "result of the validation")
+    broken = validation.get("broken_keys") if isinstance(validation, dict) else None
+    if digest := digest_in(broken, "why"):
+        yield Referenced("evidence", digest, "keys that validation set aside")
     if digest := digest_in(validation, "report"):
         yield Referenced("page", digest, "report (validation)", page="reports/")
     if digest := digest_in(record, "trials"):

@@ -114,7 +114,9 @@ class Validate(Model):
     expectations: list[Expectation] = Field(default_factory=list, description="Each: {expect_…: {its arguments}}.")
     labels: LabelLimits = Field(default_factory=LabelLimits, description="Limits of what is counted of the labels.")
     on_failure: Literal["block", "warn", "quarantine"] = Field(
-        "block", description="block: stop; warn: go on; quarantine: set bad rows aside, keep and count them."
+        "block",
+        description="block: stop, in a fleet the keys whose rows are bad; warn: go on; quarantine: set bad rows aside, "
+        "keep and count them.",
     )
     resources: Resources | None = Field(None, description="For the validation tasks.")
 

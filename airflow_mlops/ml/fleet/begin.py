@@ -12,6 +12,7 @@ from airflow_mlops.exceptions import TrainingError
 from airflow_mlops.ml.candidate import made_from
 from airflow_mlops.ml.data import Snapshot
 from airflow_mlops.ml.features import classes_of
+from airflow_mlops.ml.fleet.broken import broken_of
 from airflow_mlops.ml.fleet.judging import check_fleet_gates
 from airflow_mlops.ml.fleet.keys import ALL, is_parent
 from airflow_mlops.ml.fleet.partition import Counts, Log, divide, shard_count, write_shards
@@ -77,6 +78,8 @@ def begin_fleet(
     counts = Counts(store, snapshot, fleet)
     log("%s keys in %s rows", f"{len(counts.keys):,}", f"{snapshot.rows:,}")
     wanted = set(counts.keys) if due is None else set(counts.keys) & set(due)
+    set_aside = broken_of(store, snapshot_ref)
+    broken = {key: why for key, why in set_aside.items() if due is None or key in due}
     own = {key: counts.keys[key] for key in wanted if counts.keys[key] >= fleet.min_rows}
     fallback = {key: (counts.keys[key], counts.parent(key)) for key in wanted if key not in own}
     parents = {ALL, *(g for g, rows in counts.groups.items() if rows >= fleet.min_rows)}
@@ -96,7 +99,7 @@ def begin_fleet(
     rows = sum(own.values())
     stretches = divide(own, shard_count(len(own), rows, fleet.shard_size, slots)) if own else []
     if not stretches and not parents:
-        raise _nothing(due, wanted, counts, fleet)
+        raise _nothing(due, wanted, counts, fleet, broken)
     shards = write_shards(
         store, snapshot, fleet, stretches, counts, parents=parents, seed=train.seed, log=log,
         # What all models share is learned from all keys, however few are trained.
@@ -104,7 +107,7 @@ def begin_fleet(
     )  # fmt: skip
     known = [shards.pop()] if due is not None else shards
     of = _shared(store, registry.pipeline, snapshot_ref, known, settings, about, run, allowed_imports, signer, log)
-    served = {key for key in champions - set(counts.keys) if not is_parent(key)}
+    served = {key for key in champions - set(counts.keys) - set(set_aside) if not is_parent(key)}
     plan = Plan(
         registry.pipeline,
         of,
@@ -112,14 +115,24 @@ def begin_fleet(
         fallback,
         # A run for some keys, maybe of a short window, says nothing of the others.
         {key: absent_before.get(key, 0) + (due is None) for key in served},
-        tuple(sorted(set(counts.keys) - wanted)),
+        tuple(sorted({*counts.keys, *set_aside} - wanted - set(broken))),
+        broken,
         _wear(store, registry.pipeline, snapshot.fingerprint, of, settings, compared=bool(champions)),
     ).save(store)
     log("%s models to train in %d shards", f"{plan.keys:,}", len(shards))
     return plan
 
 
-def _nothing(due: Collection[str] | None, wanted: Collection[str], counts: Counts, fleet: Fleet) -> TrainingError:
+def _nothing(
+    due: Collection[str] | None, wanted: Collection[str], counts: Counts, fleet: Fleet, broken: Mapping[str, str]
+) -> TrainingError:
+    if due is not None and broken:
+        key, why = next(iter(broken.items()))
+        return TrainingError(
+            f"{len(broken):,} of the {len(due):,} keys to train {'is' if len(broken) == 1 else 'are'} set aside, {key} "
+            f"because: {why}; no other one has {fleet.min_rows} rows, and what serves them goes on",
+            hint="repair these rows; the validation report has all keys",
+        )
     if due is not None and wanted:
         most = max(counts.keys[key] for key in wanted)
         return TrainingError(

@@ -31,6 +31,7 @@ class Plan:
         where they have a champion from before.
     :param absent: keys that have a model and no row in this run: in how many runs in a row, this one included.
     :param not_due: keys with rows that need no training now.
+    :param broken: keys whose rows validation set aside, and why.
     :param wear: the run's place among the decisions on its holdout, :class:`airflow_mlops.ml.wear.Wear` as a dict;
         ``None`` without gates.
     """
@@ -41,6 +42,7 @@ class Plan:
     fallback: dict[str, tuple[int, str]]
     absent: dict[str, int]
     not_due: tuple[str, ...]
+    broken: dict[str, str]
     wear: dict[str, Any] | None
     digest: str = ""
 
@@ -73,6 +75,7 @@ class Plan:
             {key: (rows, parent) for key, (rows, parent) in body["fallback"].items()},
             body["absent"],
             tuple(body["not_due"]),
+            body["broken"],
             body["wear"],
             digest,
         )

@@ -64,6 +64,7 @@ def collect(store: Store, plan: Plan, run: str) -> list[Row]:
             reason = f"its shard did not end: look at fleet.train [{number}]"
             found = [{"key": key, "status": FAILED, "reason": reason} for key in shard.counts]
         rows += [row | {"shard": number} for row in found]
+    rows += [{"key": key, "status": FAILED, "reason": why} for key, why in plan.broken.items()]
     for key, (many, parent) in plan.fallback.items():
         if parent == key:
             reason = f"{many:,} rows are too few to train it again: its champion goes on serving"

@@ -147,7 +147,7 @@ def test_quarantine_must_leave_enough(store):
     entry = {BETWEEN: {"column": "x", "max_value": 4}}
     result = validate(snapshot(store), store, config(entry, on_failure="quarantine"), data())
     assert result.blocked
-    assert "would leave 5 rows, and 10 are needed" in result.sentence
+    assert "without the rows at fault 5 are left, and 10 are needed" in result.sentence
     entry = {"expect_column_values_to_be_in_set": {"column": "y", "value_set": [1]}}
     with pytest.raises(TargetError, match="constant"):
         validate(snapshot(store), store, config(entry, on_failure="quarantine"), data())

@@ -1,0 +1,159 @@
+"""Which keys of a fleet break an expectation about rows, each judged by its own rows as if it had a pipeline alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+
+from airflow_mlops.config.models import Fleet
+from airflow_mlops.ml import expectations_parts as gx_parts
+from airflow_mlops.ml.expectations import Check, Expectation, without_zones
+from airflow_mlops.ml.fleet.keys import key_of
+from airflow_mlops.ml.fleet.partition import present
+from airflow_mlops.ml.frames import Frames, frames
+from airflow_mlops.ml.snapshot import Snapshot
+from airflow_mlops.store import get_json
+from airflow_mlops.store.base import Store
+
+_COUNTS_NULLS = {"expect_column_values_to_be_null", "expect_column_values_to_not_be_null"}
+_MOST_REASONS = 3
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Keys whose rows are not fit for use.
+
+    :param keys: why, by key.
+    :param rows: places in the snapshot of all rows of these keys, ascending.
+    :param unplaced: checks that failed and of which no key is at fault: of a whole column, or on rows without a key.
+    :param of: how many keys there are.
+    """
+
+    keys: dict[str, str] = field(default_factory=dict)
+    rows: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
+    unplaced: tuple[Check, ...] = ()
+    of: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """``3 of 350 keys set aside (M14, M15, M2) with 1,204 rows``; empty where all are fit."""
+        if not self.keys:
+            return ""
+        named = ", ".join([*self.keys][:_MOST_REASONS]) + (", …" if len(self.keys) > _MOST_REASONS else "")
+        return f"{len(self.keys):,} of {self.of:,} keys set aside ({named}) with {len(self.rows):,} rows"
+
+
+def broken_keys(
+    snapshot: Snapshot, store: Store, fleet: Fleet, checked: Sequence[tuple[Check, Expectation | None]]
+) -> Broken:
+    """Find the keys that break one of some checks.
+
+    A key breaks an expectation where fewer than ``mostly`` of its own rows are as expected; whether all rows together
+    pass says nothing of it.
+
+    :param checked: checks with their expectations; ``None``: the check's column must not be null.
+    """
+    seen = [(check, e) for check, e in checked if not check.success or (check.row_level and check.unexpected_count)]
+    if not seen:
+        return Broken()
+    codes, names = _codes(snapshot, store, fleet)
+    rows = np.bincount(codes[codes >= 0], minlength=len(names))
+    reasons: dict[int, list[str]] = {}
+    unplaced = []
+    with frames(snapshot, store) as read:
+        found = gx_parts.failing_rows([e for check, e in seen if e is not None and check.row_level], read)
+        for check, expectation in seen:
+            places = _nulls(snapshot, store, check.column) if expectation is None else found.get(expectation.number)
+            if places is None or (codes[places] < 0).any():
+                unplaced += [check] if not check.success else []
+                continue
+            bad = np.bincount(codes[places], minlength=len(names))
+            mostly = 1.0 if expectation is None else float(getattr(expectation.built, "mostly", 1))
+            broken = bad > 0
+            if expectation is not None and mostly < 1:
+                counted = _counted(expectation, read, codes, len(names))
+                # As Great Expectations has it: the share of good rows, of those that count, is at least `mostly`.
+                broken &= (counted - bad) / np.maximum(counted, 1) < mostly
+            for code in np.flatnonzero(broken):
+                where = f" on {check.column}" if check.column else ""
+                told = f"{bad[code]:,} of {rows[code]:,} rows fail {check.expectation}{where}"
+                reasons.setdefault(int(code), []).append(told)
+    bad_codes = np.isin(codes, np.fromiter(reasons, np.int64, len(reasons)))
+    return Broken(
+        {names[code]: _joined(told) for code, told in sorted(reasons.items())},
+        np.flatnonzero(bad_codes),
+        tuple(unplaced),
+        len(names),
+    )
+
+
+def _joined(told: Sequence[str]) -> str:
+    more = f"; and {len(told) - _MOST_REASONS} more" if len(told) > _MOST_REASONS else ""
+    return "validation: " + "; ".join(told[:_MOST_REASONS]) + more
+
+
+def _codes(snapshot: Snapshot, store: Store, fleet: Fleet) -> tuple[np.ndarray, list[str]]:
+    """The number of each row's key, shape (rows,), −1 where it has none; and the keys by number."""
+    known: dict[str, int] = {}
+    codes = np.full(snapshot.rows, -1, dtype=np.int64)
+    first = 0
+    for batch in snapshot.batches(store, present(snapshot.columns, fleet.columns)):
+        frame = batch.to_pandas()
+        has = (frame.notna() & (frame != "")).all(axis=1).to_numpy()
+        if has.any():
+            of_batch, values = pd.factorize(key_of(frame[has], fleet.columns))
+            numbers = np.array([known.setdefault(v, len(known)) for v in values], dtype=np.int64)
+            codes[first : first + len(frame)][has] = numbers[of_batch]
+        first += len(frame)
+    return codes, [*known]
+
+
+def _nulls(snapshot: Snapshot, store: Store, column: str) -> np.ndarray | None:
+    """Places of the rows without a value in a column; ``None`` where the data does not have it."""
+    if column not in snapshot.columns:
+        return None
+    masks = [
+        pc.is_null(batch.column(0), nan_is_null=True).to_numpy(False) for batch in snapshot.batches(store, [column])
+    ]
+    return np.flatnonzero(np.concatenate(masks))
+
+
+def _counted(expectation: Expectation, read: Frames, codes: np.ndarray, keys: int) -> np.ndarray:
+    """How many rows of each key an expectation looks at: neither those its condition leaves out, nor missing ones."""
+    condition = expectation.arguments.get("row_condition")
+    counts = np.zeros(keys, dtype=np.int64)
+    kept = _kept(expectation)
+    for frame in read.batches(tuple(dict.fromkeys(expectation.columns))):
+        looked_at = without_zones(frame)
+        if condition:
+            looked_at = looked_at.query(condition, parser="pandas")
+        of_rows = codes[kept(looked_at).index]
+        counts += np.bincount(of_rows[of_rows >= 0], minlength=keys)
+    return counts
+
+
+def _kept(expectation: Expectation) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Leave out the rows whose missing values Great Expectations does not count."""
+    arguments = expectation.arguments
+    if "column" in arguments:
+        if expectation.name in _COUNTS_NULLS:
+            return lambda frame: frame
+        return lambda frame: frame.dropna(subset=[arguments["column"]])
+    columns = arguments.get("column_list") or [arguments["column_A"], arguments["column_B"]]
+    ignored = str(getattr(expectation.built.ignore_row_if, "value", expectation.built.ignore_row_if))
+    if ignored in ("both_values_are_missing", "all_values_are_missing"):
+        return lambda frame: frame.dropna(subset=columns, how="all")
+    if ignored in ("either_value_is_missing", "any_value_is_missing"):
+        return lambda frame: frame.dropna(subset=columns, how="any")
+    return lambda frame: frame
+
+
+def broken_of(store: Store, snapshot_ref: Mapping[str, Any]) -> dict[str, str]:
+    """Why, by key, validation set rows aside, of the reference that it returned; empty where it did not."""
+    found = (snapshot_ref.get("validation") or {}).get("broken_keys")
+    return dict(get_json(store, found["why"])["keys"]) if found else {}
