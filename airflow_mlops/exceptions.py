@@ -105,6 +105,12 @@ class PredictionError(MLOpsError):
     """Rows cannot be scored: they do not fit the model's schema."""
 
 
+class PredictionUnavailable(PredictionError):
+    """Where prediction runs has no room or does not answer now; a retry may help, and finds the job that runs."""
+
+    retryable = True
+
+
 class UntrustedArtifact(MLOpsError):
     """A model file is not what the registry recorded, or holds types that are not trusted."""
 

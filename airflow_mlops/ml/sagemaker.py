@@ -8,7 +8,6 @@ the container leaves in ``/opt/ml/model`` comes back as ``model.tar.gz``; here t
 from __future__ import annotations
 
 import gzip
-import re
 import shutil
 import tarfile
 import tempfile
@@ -19,28 +18,14 @@ from typing import Any
 
 from airflow_mlops.config.models import SageMaker, Train
 from airflow_mlops.config.models.train import hyperparameters
-from airflow_mlops.exceptions import TrainingError, TrainingUnavailable
+from airflow_mlops.exceptions import TrainingError
+from airflow_mlops.jobs import TRAINING, check_ended
 from airflow_mlops.ml.candidate import TrainingPart
 from airflow_mlops.ml.command import MODEL_FILE
 from airflow_mlops.ml.training import checked_labels
 from airflow_mlops.registry.formats import MAX_BYTES
 from airflow_mlops.store.base import Store
 from airflow_mlops.window import parse_duration
-
-_SLUG = re.compile(r"[^A-Za-z0-9]+")
-_SLUG_LENGTH, _OPERATION_LENGTH = 30, 24  # a job's name has 63 characters at most
-_PASSING = ("CapacityError", "InternalServerError", "ThrottlingException", "ServiceUnavailable")
-"""How a FailureReason begins that says nothing about the job itself."""
-_LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-
-
-def job_stem(pipeline: str, operation: str) -> str:
-    """What the names of all jobs of one operation begin with; the same for every try of a task.
-
-    :param operation: the operation's id, hex digits.
-    """
-    slug = _SLUG.sub("-", pipeline).strip("-")[:_SLUG_LENGTH].strip("-")
-    return f"{slug}-{operation[:_OPERATION_LENGTH]}"
 
 
 def write_input(store: Store, key: str, part: TrainingPart) -> None:
@@ -96,31 +81,13 @@ def job_request(
     }
 
 
-def check_ended(job: Mapping[str, Any]) -> None:
-    """Raise unless a job ended well.
+def check_trained(job: Mapping[str, Any]) -> None:
+    """:func:`~airflow_mlops.jobs.check_ended` of a training job, which SageMaker itself stops in time.
 
     :param job: what DescribeTrainingJob tells.
-    :raises TrainingUnavailable: it has not ended, or failed for want of room or by SageMaker's own error.
-    :raises TrainingError: it failed by itself, or was stopped.
     """
-    name, status = job["TrainingJobName"], job["TrainingJobStatus"]
-    if status == "Completed":
-        return
-    if status == "Failed":
-        reason = str(job.get("FailureReason") or "no reason was given")
-        message = f"the SageMaker job {name} failed: {reason}"
-        if reason.startswith(_PASSING):
-            raise TrainingUnavailable(message, hint="try again later, or take another train.sagemaker.instance_type")
-        raise TrainingError(message, hint=f"its log is in CloudWatch: {_LOG_GROUP}, streams that begin with {name}/")
-    if status == "Stopped":
-        if job.get("SecondaryStatus") == "MaxRuntimeExceeded":
-            seconds = job["StoppingCondition"]["MaxRuntimeInSeconds"]
-            raise TrainingError(
-                f"the SageMaker job {name} trained longer than {seconds:,} s and was stopped",
-                hint="give train.sagemaker.max_runtime, and train.resources.timeout where it is set, more time",
-            )
-        raise TrainingError(f"the SageMaker job {name} was stopped", hint=_ANEW)
-    raise TrainingUnavailable(f"the SageMaker job {name} has not ended: it is {status}", hint="the next try waits on")
+    late = job.get("SecondaryStatus") == "MaxRuntimeExceeded"
+    check_ended(TRAINING, job, limit=job["StoppingCondition"]["MaxRuntimeInSeconds"] if late else None)
 
 
 def job_facts(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,14 +141,13 @@ def unpack_model(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> 
             while counted.read(1 << 16):
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as e:
-        raise TrainingError(f"the job's {archive.name} cannot be read: {e}", hint=_ANEW) from e
+        raise TrainingError(f"the job's {archive.name} cannot be read: {e}", hint=TRAINING.anew) from e
     if found is None:
         there = ", ".join(sorted(others)[:10]) or "nothing"
         raise TrainingError(f"the job left no {MODEL_FILE} in /opt/ml/model (found: {there})", hint=_LEAVE)
     return found
 
 
-_ANEW = "clear the task to train anew"
 _LEAVE = f"end the container's program with skops.io.dump(model, '/opt/ml/model/{MODEL_FILE}')"
 
 

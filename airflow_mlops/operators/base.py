@@ -201,6 +201,11 @@ class MLOpsOperator(BaseOperator):
             # Without the steps through this package, but with those of the code or library that raised.
             raise AirflowFailException(str(e)) from e.__cause__
 
+    @property
+    def _timeout(self) -> float | None:
+        """Seconds that the task may take, if there is a limit."""
+        return self.execution_timeout.total_seconds() if self.execution_timeout else None
+
     def data_window(self, scope: RunScope) -> Window | None:
         """The window whose rows this operator reads; templates see it as ``window``."""
         return scope.window

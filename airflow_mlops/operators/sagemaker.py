@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import ConfigError, ObjectNotFound, TrainingError, TrainingUnavailable
+from airflow_mlops.jobs import ENDED, TRAINING, job_stem
 from airflow_mlops.operators.base import RunScope, run_scope
-from airflow_mlops.operators.cost import cost_so_far, push_cost, start_meter
+from airflow_mlops.operators.cost import push_cost, start_meter
+from airflow_mlops.operators.job import JobOperator
 from airflow_mlops.operators.training import TrainOperator
 
 if TYPE_CHECKING:
@@ -19,11 +20,10 @@ if TYPE_CHECKING:
     from airflow_mlops.config.models import SageMaker, Train
     from airflow_mlops.hooks.sagemaker import TrainingJobs
     from airflow_mlops.ml.candidate import TrainingPart
+    from airflow_mlops.triggers.sagemaker import TrainingJobTrigger
 
-_ENDED = ("Completed", "Failed", "Stopped")
 
-
-class SageMakerTrainOperator(TrainOperator):
+class SageMakerTrainOperator(JobOperator, TrainOperator):
     """As :class:`~airflow_mlops.operators.training.TrainOperator`, but the fit is a training job on SageMaker.
 
     The training part is written to the store, the job reads it there, and the task waits in the triggerer, without a
@@ -35,10 +35,7 @@ class SageMakerTrainOperator(TrainOperator):
     :param poll_interval: seconds between looks at the job.
     """
 
-    def __init__(self, *, poll_interval: float = 30.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.poll_interval = poll_interval
-        self._running: str | None = None
+    kind = TRAINING
 
     @property
     def _asked(self) -> SageMaker:
@@ -46,12 +43,7 @@ class SageMakerTrainOperator(TrainOperator):
             raise ConfigError("there is no train.sagemaker", hint="give it, or use TrainOperator")
         return self.train.sagemaker
 
-    @property
-    def _conn_id(self) -> str:
-        return self._asked.conn_id or self.hook.aws_conn_id
-
-    @cached_property
-    def _jobs(self) -> TrainingJobs:
+    def _open(self) -> TrainingJobs:
         from airflow_mlops.hooks.sagemaker import TrainingJobs
 
         return TrainingJobs(self._conn_id)
@@ -60,13 +52,8 @@ class SageMakerTrainOperator(TrainOperator):
         """Find the job or create it; register its model if it has ended, else wait for it in the triggerer."""
         from airflow_mlops.ml.candidate import made_from, training_part
         from airflow_mlops.ml.gates import check_gates
-        from airflow_mlops.ml.sagemaker import job_stem
 
-        if not self.hook.store_uri.startswith("s3://"):
-            raise ConfigError(
-                f"train.sagemaker needs a store on S3, which SageMaker can read; this one is {self.hook.store_uri}",
-                hint="set [mlops] store to an s3:// URI",
-            )
+        self._check_store()
         check_gates(self.evaluate, self._folder)
         self.hook.verifier().check_signer(self.hook.signer())
         jobs = self._jobs
@@ -91,7 +78,7 @@ class SageMakerTrainOperator(TrainOperator):
         else:
             self.log.info("The SageMaker job %s of an earlier try is %s", name, job["TrainingJobStatus"])
         if job is None or job["TrainingJobStatus"] == "InProgress":
-            return self._wait(context, name, operation)
+            self._wait(context, self._trigger(name, operation))
         return self._finish(scope, context, job)
 
     def _registered(self, operation: str) -> dict[str, Any] | None:
@@ -134,15 +121,10 @@ class SageMakerTrainOperator(TrainOperator):
             number += 1
         return name, None
 
-    def _wait(self, context: Context, name: str, operation: str) -> NoReturn:
+    def _trigger(self, name: str, operation: str) -> TrainingJobTrigger:
         from airflow_mlops.triggers.sagemaker import TrainingJobTrigger
 
-        self.defer(
-            trigger=TrainingJobTrigger(name, self._conn_id, operation, once=True, poll_interval=self.poll_interval),
-            method_name="execute_complete",
-            # `dag.test()` loses it: what matters is told by the event.
-            kwargs={"cost": cost_so_far(context)},
-        )
+        return TrainingJobTrigger(name, self._conn_id, operation, once=True, poll_interval=self.poll_interval)
 
     def execute_complete(
         self, context: Context, event: Any = None, cost: Mapping[str, float] | None = None
@@ -155,15 +137,10 @@ class SageMakerTrainOperator(TrainOperator):
         """
         with self._errors():
             scope, meter = run_scope(context, self.history), start_meter(context)
-            if not isinstance(event, dict) or event.get("status") != "ok":
-                said = event.get("message") if isinstance(event, dict) else event
-                raise TrainingUnavailable(
-                    f"waiting for the SageMaker job broke off: {said}", hint="the next try waits on"
-                )
+            event = self._waited(event)
             job = str(event["job"])
             if (registered := self._registered(event["operation"])) is not None:
                 return registered
-            self._running = job
             found = self._jobs.find(job)
             if found is None:
                 raise TrainingUnavailable(f"SageMaker does not know the job {job} any more", hint="it is trained anew")
@@ -173,15 +150,15 @@ class SageMakerTrainOperator(TrainOperator):
 
     def _finish(self, scope: RunScope, context: Context, job: Mapping[str, Any]) -> dict[str, Any]:
         """Check and register the model of a job, and take away what it has read and written."""
-        from airflow_mlops.ml.sagemaker import check_ended, job_facts, job_stem
+        from airflow_mlops.ml.sagemaker import check_trained, job_facts
 
         name = job["TrainingJobName"]
         try:
-            check_ended(job)
+            check_trained(job)
             train, record = self._candidate(context, name)
         except TrainingError:
             # Another try trains anew; of one that goes on, nothing is taken away.
-            if job["TrainingJobStatus"] in _ENDED:
+            if job["TrainingJobStatus"] in ENDED:
                 self._clean(name)
             raise
         if not name.startswith(job_stem(self.pipeline, self._registration(context, record))):
@@ -243,17 +220,3 @@ class SageMakerTrainOperator(TrainOperator):
         }
         operation = self.operation(context, "cost of the job", made["name"])
         self.hook.registry(self.pipeline).annotate(version, "cost", note, op_id=operation)
-
-    def _clean(self, name: str) -> None:
-        """Delete what the job has read and written: the snapshot has the rows, and the registry the model."""
-        from airflow_mlops.store import layout
-
-        store = self.hook.store()
-        for key in list(store.list(f"{layout.jobs_prefix(self.pipeline)}{name}/")):
-            store.delete(key)
-
-    def on_kill(self) -> None:
-        """Stop the job of this try; one that has ended is left as it is."""
-        if self._running is not None:
-            self.log.info("Stopping the SageMaker job %s", self._running)
-            self._jobs.stop(self._running)

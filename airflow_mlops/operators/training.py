@@ -111,10 +111,6 @@ class TrainOperator(MLOpsOperator):
     def _folder(self) -> Path | None:
         return Path(self.folder) if self.folder else None
 
-    @property
-    def _timeout(self) -> float | None:
-        return self.execution_timeout.total_seconds() if self.execution_timeout else None
-
     def _registration(self, context: Context, record: Mapping[str, Any]) -> str:
         """Id of the operation that registers what was made of this data by this configuration and code."""
         inputs = record["snapshot"]["fingerprint"], record["config_hash"], sorted(record["code"]["files"].values())

@@ -1,29 +1,31 @@
-"""Fires when a training job on Amazon SageMaker has ended."""
+"""Fire when a job on Amazon SageMaker has ended."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_mlops.jobs import RUNNING, TRAINING, JobKind
 from airflow_mlops.triggers.base import PollingTrigger
 
 if TYPE_CHECKING:
-    from airflow_mlops.hooks.sagemaker import TrainingJobs
-
-RUNNING = ("InProgress", "Stopping")
+    from airflow_mlops.hooks.sagemaker import Jobs
 
 
-class TrainingJobTrigger(PollingTrigger):
-    """Waits for a training job, however it ends; a task that a person stops while it waits stops its job.
+class JobTrigger(PollingTrigger):
+    """Waits for a job, however it ends; a task that a person stops while it waits stops its job.
 
-    The event: ``{"version": the job's status, "job": its name, "operation"}``. Not the provider's own trigger: that
-    needs aiobotocore, which holds boto3 and botocore at versions of its own.
+    The event: ``{"version": the job's status, "job": its name, "operation"}``. Not the provider's own triggers: they
+    need aiobotocore, which holds boto3 and botocore at versions of its own.
 
     :param job: the job's name.
     :param conn_id: the AWS connection.
-    :param operation: id of the operation that registers its model; told again in the event.
+    :param operation: id of the operation that the job is for; told again in the event.
     """
+
+    kind: ClassVar[JobKind]
 
     def __init__(self, job: str, conn_id: str, operation: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -35,17 +37,22 @@ class TrainingJobTrigger(PollingTrigger):
         """Return ``job``, ``conn_id`` and ``operation``."""
         return {"job": self.job, "conn_id": self.conn_id, "operation": self.operation}
 
-    @cached_property
-    def _jobs(self) -> TrainingJobs:
-        from airflow_mlops.hooks.sagemaker import TrainingJobs
+    @abstractmethod
+    def open(self) -> Jobs:
+        """The jobs of this kind."""
 
-        return TrainingJobs(self.conn_id)
+    @cached_property
+    def _jobs(self) -> Jobs:
+        return self.open()
 
     def look(self) -> dict[str, Any] | None:
         """Ask SageMaker how the job stands."""
         found = self._jobs.find(self.job)
-        told = {"job": self.job, "operation": self.operation}
-        return {"version": found["TrainingJobStatus"], **told} if found else None
+        return self.told(found) if found else None
+
+    def told(self, job: dict[str, Any]) -> dict[str, Any]:
+        """What of a job that was described goes into the event."""
+        return {"version": self.kind.status(job), "job": self.job, "operation": self.operation}
 
     def is_news(self, found: dict[str, Any]) -> bool:
         """Whether the job has ended."""
@@ -55,3 +62,15 @@ class TrainingJobTrigger(PollingTrigger):
         """Stop the job: nobody waits for it any more."""
         self.log.info("Stopping the SageMaker job %s", self.job)
         await asyncio.to_thread(lambda: self._jobs.stop(self.job))
+
+
+class TrainingJobTrigger(JobTrigger):
+    """Waits for a training job."""
+
+    kind = TRAINING
+
+    def open(self) -> Jobs:
+        """The training jobs."""
+        from airflow_mlops.hooks.sagemaker import TrainingJobs
+
+        return TrainingJobs(self.conn_id)

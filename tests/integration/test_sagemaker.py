@@ -255,7 +255,7 @@ def test_what_a_retry_mends_and_what_not(sagemaker, connect, snapshot, s3_client
         resume(task, waiting)
     waiting = submit(task)
     sagemaker.end(first[:-1] + "3", "Stopped", SecondaryStatus="MaxRuntimeExceeded")
-    with pytest.raises(AirflowFailException, match=r"(?s)trained longer than 86,400 s.*max_runtime"):
+    with pytest.raises(AirflowFailException, match=r"(?s)took longer than 86,400 s.*max_runtime"):
         resume(task, waiting)
 
 

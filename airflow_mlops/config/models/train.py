@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictInt, StrictStr, field_validator, model_validator
+from pydantic import Field, StrictInt, StrictStr, model_validator
 
 from airflow_mlops.config.models.base import Model, Resources
-from airflow_mlops.config.types import CallablePath, DottedPath, Number, PositiveDuration, refuse
-from airflow_mlops.window import parse_duration
+from airflow_mlops.config.models.sagemaker import Image, SageMakerJob
+from airflow_mlops.config.types import CallablePath, DottedPath, PositiveDuration, refuse
 
 SET_HERE = (
     "TrainingJobName", "AlgorithmSpecification", "HyperParameters", "InputDataConfig", "OutputDataConfig",
@@ -21,8 +20,7 @@ SET_HERE = (
 RESERVED = ("seed", "target")
 """Hyperparameters that every job gets."""
 
-_LONGEST_JOB = timedelta(days=28)  # of SageMaker's own limits, as the two below
-_MOST_HYPERPARAMETERS = 100
+_MOST_HYPERPARAMETERS = 100  # of SageMaker's own limits, as the two below
 _LONGEST_NAME, _LONGEST_VALUE = 256, 2500
 
 
@@ -36,42 +34,20 @@ class Search(Model):
     space: Annotated[dict[StrictStr, list[Any]], Field(min_length=1)] = Field(description="parameter: [values]")
 
 
-class SageMaker(Model):
+class SageMaker(SageMakerJob):
     """A training job on Amazon SageMaker, in a container of one's own."""
 
-    image: Annotated[StrictStr, Field(min_length=1, max_length=255)] = Field(
+    SET_HERE = SET_HERE
+
+    image: Image = Field(
         description="Address of the container's image. It gets /opt/ml/input/data/train/train.parquet and the "
         "hyperparameters, and writes model.skops to /opt/ml/model."
     )
-    role: Annotated[StrictStr, Field(min_length=1)] = Field(
-        description="IAM role of the job, its name or ARN: reads and writes below the store."
-    )
-    instance_type: Annotated[StrictStr, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")] = Field(
-        "ml.m5.large", description="What it runs on."
-    )
-    volume_gb: Annotated[StrictInt, Field(ge=1)] = Field(30, description="Disk of the instance.")
     max_runtime: PositiveDuration = Field("1d", description="SageMaker stops a job that trains longer; at most 28d.")
-    conn_id: StrictStr | None = Field(None, description="AWS connection; default: the store's.")
-    price_per_hour: Annotated[Number, Field(ge=0)] | None = Field(
-        None, description="What an hour of the instance costs, in [mlops] currency: for the cost of a version."
-    )
+    volume_gb: Annotated[StrictInt, Field(ge=1)] = Field(30, description="Disk of the instance.")
     request: dict[StrictStr, Any] = Field(
         default_factory=dict, description="Further fields of CreateTrainingJob, such as VpcConfig and Tags."
     )
-
-    @field_validator("max_runtime")
-    @classmethod
-    def _within_limits(cls, value: str) -> str:
-        if parse_duration(value) > _LONGEST_JOB:
-            raise ValueError("SageMaker trains no job longer than 28d")
-        return value
-
-    @field_validator("request")
-    @classmethod
-    def _not_set_here(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if taken := [name for name in value if name in SET_HERE]:
-            raise ValueError(f"{taken[0]} follows from the other keys and is not set here")
-        return value
 
 
 def hyperparameters(params: dict[str, Any]) -> dict[str, str]:

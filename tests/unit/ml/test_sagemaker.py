@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from airflow_mlops.cli import lineage as cli_lineage
 from airflow_mlops.config.loader import load_text
 from airflow_mlops.config.models import PipelineConfig, Train
-from airflow_mlops.exceptions import ConfigError, TrainingError, TrainingUnavailable
+from airflow_mlops.exceptions import ConfigError, TrainingError
+from airflow_mlops.jobs import TRAINING, TRANSFORM, JobKind, check_ended, job_stem
 from airflow_mlops.ml import card_sections
-from airflow_mlops.ml.sagemaker import check_ended, job_facts, job_request, job_stem, unpack_model
+from airflow_mlops.ml.sagemaker import check_trained, job_facts, job_request, unpack_model
 from airflow_mlops.registry.gc import collect
 from airflow_mlops.registry.provenance import job_text
 from airflow_mlops.store import LocalStore, layout
@@ -87,7 +88,7 @@ def test_a_job_never_outlives_its_task(longest: str, timeout: float | None, seco
     [
         ("image: i, ", "", 6, "`image` is missing in `train.sagemaker`"),
         ("role: r", "role: r, instance_type: m5.large", 6, "instance_type"),
-        ("role: r", "role: r, max_runtime: 29d", 6, "SageMaker trains no job longer than 28d"),
+        ("role: r", "role: r, max_runtime: 29d", 6, "a job on SageMaker may take 28d at most"),
         ("role: r", "role: r, max_runtime: 60", 6, "`train.sagemaker.max_runtime` must be text"),
         ("role: r", "role: r, price_per_hour: -1", 6, "must be at least 0"),
         ("role: r", "role: r, request: {RoleArn: x}", 6, "RoleArn follows from the other keys"),
@@ -106,20 +107,37 @@ def test_mistakes_are_told_with_their_place(old: str, new: str, line: int, said:
     assert f"p.yaml:{line}:" in str(e.value)
 
 
-def test_what_an_end_means() -> None:
-    job = {"TrainingJobName": "p-1", "TrainingJobStatus": "Completed"}
-    check_ended(job)
+@pytest.mark.parametrize("kind", [TRAINING, TRANSFORM], ids=lambda k: k.name)
+def test_what_an_end_means(kind: JobKind) -> None:
+    def ended(status: str, **more: str) -> dict[str, str]:
+        return {f"{kind.name}JobName": "p-1", f"{kind.name}JobStatus": status, **more}
+
+    check_ended(kind, ended("Completed"))
     for reason in ("CapacityError: no room", "InternalServerError: try again"):
-        with pytest.raises(TrainingUnavailable, match=reason):
-            check_ended({**job, "TrainingJobStatus": "Failed", "FailureReason": reason})
+        with pytest.raises(kind.unavailable, match=reason) as e:
+            check_ended(kind, ended("Failed", FailureReason=reason))
+        assert e.value.retryable
     for reason in ("AlgorithmError: exit code 1", "ClientError: no such bucket", "the CapacityError is quoted"):
-        with pytest.raises(TrainingError, match=reason) as e:
-            check_ended({**job, "TrainingJobStatus": "Failed", "FailureReason": reason})
+        with pytest.raises(kind.failed, match=reason) as e:
+            check_ended(kind, ended("Failed", FailureReason=reason))
         assert not e.value.retryable
-    with pytest.raises(TrainingError, match="was stopped"):
-        check_ended({**job, "TrainingJobStatus": "Stopped"})
-    with pytest.raises(TrainingUnavailable, match="has not ended: it is InProgress"):
-        check_ended({**job, "TrainingJobStatus": "InProgress"})
+        assert f"/aws/sagemaker/{kind.name}Jobs, streams that begin with p-1/" in str(e.value)
+    with pytest.raises(kind.failed, match="was stopped"):
+        check_ended(kind, ended("Stopped"))
+    with pytest.raises(kind.failed, match=r"(?s)took longer than 7,200 s and was stopped.*resources.timeout"):
+        check_ended(kind, ended("Stopped"), limit=7200)
+    for status in ("InProgress", "Stopping"):
+        with pytest.raises(kind.unavailable, match=f"has not ended: it is {status}") as e:
+            check_ended(kind, ended(status))
+        assert e.value.retryable
+
+
+def test_a_training_that_sagemaker_stopped_in_time_says_so() -> None:
+    job = {"TrainingJobName": "p-1", "TrainingJobStatus": "Stopped", "SecondaryStatus": "MaxRuntimeExceeded"}
+    with pytest.raises(TrainingError, match="longer than 60 s"):
+        check_trained(job | {"StoppingCondition": {"MaxRuntimeInSeconds": 60}})
+    with pytest.raises(TrainingError, match="p-1 was stopped"):
+        check_trained(job | {"SecondaryStatus": "Stopped"})
 
 
 def test_what_is_billed_is_told_where_it_is_known() -> None:
