@@ -55,7 +55,7 @@ def test_every_module_of_a_kind_is_listed(kind: str) -> None:
     there = {f"airflow_mlops.{kind}.{p.stem}" for p in (PACKAGE / kind).glob("*.py")} - {
         f"airflow_mlops.{kind}.__init__"
     }
-    helpers = {f"airflow_mlops.{kind}.{name}" for name in ("base", "polling", "cost")}
+    helpers = {f"airflow_mlops.{kind}.{name}" for name in ("base", "polling", "cost", "job")}
     assert listed == there - helpers
 
 
