@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from airflow_mlops.ml.features import plain
@@ -9,12 +11,19 @@ from airflow_mlops.ml.features import plain
 
 def same_keys(left: pd.Series, right: pd.Series) -> tuple[pd.Index, pd.Index]:
     """Ids of both sides in one form: 7, 7.0 and "7" are the same id."""
-    if left.dtype == right.dtype:
+    if comparable(left.dtype, right.dtype):
         return pd.Index(left), pd.Index(right)
-    if pd.api.types.is_numeric_dtype(left) and pd.api.types.is_numeric_dtype(right):
-        return pd.Index(left), pd.Index(right)
-    first, second = (pd.Index([str(plain(v)) for v in side.tolist()], dtype=object) for side in (left, right))
-    return first, second
+    return as_text(left), as_text(right)
+
+
+def comparable(left: Any, right: Any) -> bool:
+    """Whether ids of two dtypes can be compared as they are."""
+    return bool(left == right or (pd.api.types.is_numeric_dtype(left) and pd.api.types.is_numeric_dtype(right)))
+
+
+def as_text(ids: pd.Series) -> pd.Index:
+    """Ids as text; whole floats as integers."""
+    return pd.Index([str(plain(v)) for v in ids.tolist()], dtype=object)
 
 
 def last_of_each(frame: pd.DataFrame, keys: pd.Index) -> tuple[pd.DataFrame, int]:

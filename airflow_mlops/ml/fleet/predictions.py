@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from airflow_mlops.exceptions import CorruptObject, DataError, PredictionError
 from airflow_mlops.ml.batch_inference import output_uri
 from airflow_mlops.ml.files import Files
-from airflow_mlops.ml.fleet.partition import Log, Spool
+from airflow_mlops.ml.fleet.partition import Log
 from airflow_mlops.ml.fleet.serving import NO_KEY, ROW, ServingPlan
 from airflow_mlops.ml.outputs import MODEL_KEY, PREDICTION, VERSION, is_output
 from airflow_mlops.ml.prediction import CaptureWriter, write_predictions
+from airflow_mlops.ml.spool import Spool
 from airflow_mlops.store import get_blob, get_blob_file, get_json, put_blob
 from airflow_mlops.store.base import Store
 from airflow_mlops.window import Window

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from airflow_mlops.ml.fleet.partition import Spool, frame_of
+from airflow_mlops.ml.fleet.partition import frame_of
 from airflow_mlops.ml.fleet.serving import nth
 from airflow_mlops.ml.outputs import KEY, MODEL_KEY, VERSION
 from airflow_mlops.ml.prediction import arrow_batches
+from airflow_mlops.ml.spool import Spool
 from airflow_mlops.store import get_json
 from airflow_mlops.store.base import Store
 
@@ -48,22 +48,17 @@ class Served:
             else:
                 self.by_parent[key] += rows
 
-    def own_rows(self, columns: Sequence[str], *, named_by: str) -> pd.DataFrame:
-        """Return the rows that their key's own model served and whose column ``named_by`` has a value.
+    def own_batches(self, columns: Sequence[str], numbers: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that their key's own model served, in their order.
 
-        The column :data:`KEY` is of categories: of a row it takes four bytes, and no object.
-
-        :param columns: what is returned, in this order, beside :data:`KEY` at the end.
+        :param columns: what is yielded, and :data:`KEY`, which is the number of the row's key.
+        :param numbers: of each key of :attr:`own`.
         """
-        columns = [*(c for c in dict.fromkeys(columns) if c != KEY), KEY]
-        parts = []
-        for batch in arrow_batches(self._store, self._capture, [*dict.fromkeys([*columns, named_by, MODEL_KEY])]):
-            table = pa.Table.from_batches([batch])
-            own = pc.fill_null(pc.equal(table[KEY], table[MODEL_KEY]), False)
-            named = pc.invert(pc.is_null(table[named_by], nan_is_null=True))
-            table = table.filter(pc.and_(own, named)).select(columns)
-            parts.append(table.set_column(len(columns) - 1, KEY, table[KEY].dictionary_encode()))
-        return pa.concat_tables(parts).unify_dictionaries().to_pandas()
+        wanted = [c for c in dict.fromkeys(columns) if c != KEY]
+        for batch in arrow_batches(self._store, self._capture, [*dict.fromkeys([*wanted, KEY, MODEL_KEY])]):
+            code = _numbers(batch, numbers)
+            batch, code = batch.select(wanted).filter(pa.array(code >= 0)), code[code >= 0]
+            yield batch.append_column(KEY, pa.array(code))
 
     def by_key(
         self, groups: Sequence[Sequence[str]], columns: Sequence[str], folder: Path, *, most: int | None = None
@@ -100,12 +95,18 @@ class Served:
             yield frame_of(table, spent=True), np.concatenate([[0], np.cumsum(rows)])
 
 
-def _codes(batch: pa.RecordBatch, numbers: Mapping[str, int], versions: np.ndarray) -> np.ndarray:
-    """The number of each row's key, −1 for a row that is left out; shape (rows,)."""
-    model, key, version = (batch.column(name).to_numpy(zero_copy_only=False) for name in (MODEL_KEY, KEY, VERSION))
+def _numbers(batch: pa.RecordBatch, numbers: Mapping[str, int]) -> np.ndarray:
+    """The number of each row's key, −1 where another key's model served it; shape (rows,)."""
+    model, key = (batch.column(name).to_numpy(zero_copy_only=False) for name in (MODEL_KEY, KEY))
     codes, values = pd.factorize(model)
-    of_value = np.array([numbers.get(value, -1) for value in values] + [-1], dtype=np.int64)
-    found = of_value[codes]
-    ours = (found >= 0) & (key == model)
+    found = np.array([numbers.get(value, -1) for value in values] + [-1], dtype=np.int64)[codes]
+    return np.where(key == model, found, -1)
+
+
+def _codes(batch: pa.RecordBatch, numbers: Mapping[str, int], versions: np.ndarray) -> np.ndarray:
+    """The number of each row's key, −1 for a row of another model or version; shape (rows,)."""
+    found = _numbers(batch, numbers)
+    version = batch.column(VERSION).to_numpy(zero_copy_only=False)
+    ours = found >= 0
     ours[ours] = versions[found[ours]] == version[ours]
     return np.where(ours, found, -1)

@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from airflow_mlops.config.models import Fleet
 from airflow_mlops.exceptions import DataError, PredictionError, VersionNotFound
 from airflow_mlops.ml.fleet.keys import ALL, is_parent
-from airflow_mlops.ml.fleet.partition import Log, Spool, divide, key_columns, keyed, present, shard_count
+from airflow_mlops.ml.fleet.partition import Log, divide, key_columns, keyed, present, shard_count
 from airflow_mlops.ml.reading import SourceBatches
+from airflow_mlops.ml.spool import Spool
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.store import get_json, put_blob_file, put_json
 from airflow_mlops.store.base import Store

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
 from airflow_mlops.ml.drift import critical_p
-from airflow_mlops.ml.fleet.performance import fall_p_value
+from airflow_mlops.ml.fleet.falls import fall_p_value
 from airflow_mlops.ml.fleet.served import Served
 from airflow_mlops.ml.metrics import Metric, Predictions
 from airflow_mlops.ml.paired import estimate
@@ -65,8 +66,7 @@ def test_shares_are_compared_exactly() -> None:
     assert fall_p_value(Metric("accuracy"), estimate(Metric("accuracy"), y, same, n_classes=2), 0.9, 50) > 0.5
 
 
-def test_keys_take_four_bytes_a_row(tmp_path: Path) -> None:
-    """What the check holds of a capture: rows of own models with an id, and of a row's key no object."""
+def test_rows_of_own_models_come_with_the_number_of_their_key(tmp_path: Path) -> None:
     keys = [f"route {i % 50}" for i in range(100_000)]
     models = [key if i % 4 else "all" for i, key in enumerate(keys)]
     table = pa.table({
@@ -80,9 +80,11 @@ def test_keys_take_four_bytes_a_row(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     file = put_blob_file(store, tmp_path / "capture.parquet")
     digest = put_json(store, {"file": file, "rows": len(keys), "columns": table.column_names})
-    found = Served(store, {"capture": digest}).own_rows(["id", "prediction"], named_by="id")
+    served = Served(store, {"capture": digest})
+    numbers = {key: number for number, key in enumerate(sorted(served.own))}
+    found = pa.Table.from_batches([*served.own_batches(["id", "prediction"], numbers)])
     frame = table.to_pandas()
-    mine = frame[(frame["key"] == frame["model_key"]) & frame["id"].notna()].reset_index(drop=True)
-    assert [*found] == ["id", "prediction", "key"]
-    assert (found.astype({"key": object}) == mine[["id", "prediction", "key"]]).all(axis=None)
-    assert found["key"].memory_usage(deep=True, index=False) < 5 * len(found)
+    mine = frame[frame["key"] == frame["model_key"]].reset_index(drop=True)
+    assert found.column_names == ["id", "prediction", "key"]
+    assert found["key"].to_pylist() == mine["key"].map(numbers).tolist()
+    pd.testing.assert_frame_equal(found.to_pandas()[["id", "prediction"]], mine[["id", "prediction"]])
