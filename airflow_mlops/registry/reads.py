@@ -87,21 +87,30 @@ class RegistryReads:
         shown it to be better than the reference before; else that one is still the reference. A retired version is
         none: then the champion is.
         """
+        return self.references([key]).get(key)
 
-        def look(state: State) -> tuple[Version | None, bool]:
-            model = state.model(key)
-            if model.champion is None:
-                return None, False
-            row = state.row(model, model.champion)
-            return self._view(state, model, row), "by" in row.more
+    def references(self, keys: Iterable[str | None] | None = None) -> dict[str | None, Version]:
+        """Return what :meth:`reference` does, by model key, of those that have a champion."""
 
-        champion, by_a_person = self.log.view(look)
-        if champion is None or by_a_person:
-            return champion
+        def look(state: State) -> dict[str | None, tuple[Version, bool]]:
+            found = {}
+            for key in [*state.models] if keys is None else keys:
+                model = state.model(key)
+                if model.champion is not None:
+                    row = state.row(model, model.champion)
+                    found[key] = self._view(state, model, row), "by" in row.more
+            return found
+
+        return {
+            key: champion if by_a_person else self._counted_from(champion)
+            for key, (champion, by_a_person) in self.log.view(look).items()
+        }
+
+    def _counted_from(self, champion: Version) -> Version:
         noted = [note["next_reference"] for note in champion.notes.get("gates", ()) if note.get("next_reference")]
         if not noted or noted[-1] == champion.number:
             return champion
-        reference = self.get(noted[-1], key)
+        reference = self.get(noted[-1], champion.key)
         return champion if reference.status == "retired" else reference
 
     def serving(self, key: str | None = None) -> tuple[Share, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from airflow_mlops.ml.candidate import featured
 from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.fleet.judging import predictions_of
 from airflow_mlops.ml.fleet.prepare import matrix
-from airflow_mlops.ml.fleet.training import Champion
+from airflow_mlops.ml.fleet.training import Asked
 from airflow_mlops.ml.holdout import predict
+from airflow_mlops.ml.metrics import Predictions
 from airflow_mlops.registry.artifacts import fetch_models
 from airflow_mlops.registry.registry import Registry, Version
 from airflow_mlops.registry.signing import Verifier
@@ -37,29 +38,67 @@ def ask_champions(
     trusted_types: Sequence[str],
     verifier: Verifier | None,
     wanted: Collection[str],
-) -> dict[str, Champion]:
+    tolerant: bool,
+) -> tuple[dict[str, Asked], dict[str, Asked]]:
     """Return the champions of the ``wanted`` keys that have one, with what they say of their key's holdout.
+
+    And the references, the versions that losses are counted from, of the keys that have another one than the champion.
 
     :param frame: the shard's rows as they come, before any feature code.
     :param holdout: shape (rows,), True where the row is held out.
     :param labels: whether predicted classes are needed too.
+    :param tolerant: whether any gate accepts a loss, so that it matters what losses are counted from.
     """
     made = cache(lambda code: featured(frame, data, code, allowed_imports))
-    found: dict[str, Champion] = {}
+    champions = registry.champions(wanted)
+    references = registry.references(champions) if tolerant else {}
+    ask = partial(
+        _ask,
+        store,
+        made=made,
+        bounds=bounds,
+        holdout=holdout,
+        classes=classes,
+        labels=labels,
+        trusted_types=trusted_types,
+        verifier=verifier,
+    )
+    others = [v for key, v in references.items() if v.number != champions[key].number]
+    return ask(champions.values()), ask(others)
+
+
+def _ask(
+    store: Store,
+    versions: Iterable[Version],
+    *,
+    made: Callable[[str | None], pd.DataFrame],
+    bounds: Mapping[str, slice],
+    holdout: np.ndarray,
+    classes: tuple[Any, ...] | None,
+    labels: bool,
+    trusted_types: Sequence[str],
+    verifier: Verifier | None,
+) -> dict[str, Asked]:
+    """Ask one version of each of some keys, by key."""
+    found: dict[str, Asked] = {}
+
+    def answer(version: Version, said: Predictions | None, problem: str | None = None) -> None:
+        asked = Asked(version.number, version.model or "", said, problem, version.promoted_at)
+        found[str(version.key)] = asked
 
     def failed(version: Version, error: MLOpsError) -> None:
-        found[str(version.key)] = Champion(version.number, version.model or "", None, str(error))
+        answer(version, None, str(error))
 
     groups: dict[tuple[str | None, str | None], list[Version]] = {}
-    for version in registry.champions(wanted).values():
+    for version in versions:
         record = version.record
         # One taken in from elsewhere is a model that prepares its own rows.
         prepare = record["model"]["prepare"]["digest"] if "of" in record else None
         groups.setdefault((recorded_code(record), prepare), []).append(version)
-    for (code, prepare), versions in groups.items():
-        asked = _Asked(made(code), [bounds[str(version.key)] for version in versions], holdout)
-        of_key = {version.key: (version, place) for version, place in zip(versions, asked.places, strict=True)}
-        models = fetch_models(store, versions, trusted=trusted_types, verifier=verifier, failed=failed)
+    for (code, prepare), of_group in groups.items():
+        asked = _HeldOut(made(code), [bounds[str(version.key)] for version in of_group], holdout)
+        of_key = {version.key: (version, place) for version, place in zip(of_group, asked.places, strict=True)}
+        models = fetch_models(store, of_group, trusted=trusted_types, verifier=verifier, failed=failed)
         for key, model in models:
             version, place = of_key[key]
             try:
@@ -72,11 +111,11 @@ def ask_champions(
             except MLOpsError as e:
                 failed(version, e)
             else:
-                found[str(key)] = Champion(version.number, version.model or "", predictions_of(columns, "champion"))
+                answer(version, predictions_of(columns, "champion"))
     return found
 
 
-class _Asked:
+class _HeldOut:
     """The held out rows of keys whose champions share code and preprocessing, which run over them all at once.
 
     After many trainings of some keys each, the champions of a shard have as many preprocessings: so the rows of one of

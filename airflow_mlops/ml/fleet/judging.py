@@ -15,12 +15,14 @@ import pandas as pd
 
 from airflow_mlops.config.models import Gate
 from airflow_mlops.exceptions import EvaluationError
-from airflow_mlops.ml.evaluation import Evaluation, MetricValue
-from airflow_mlops.ml.gates import decide
+from airflow_mlops.ml.evaluation import Evaluation, MetricValue, Reference
+from airflow_mlops.ml.gates import decide, next_reference
 from airflow_mlops.ml.metrics import Metric, Predictions
 from airflow_mlops.ml.wear import Wear, stricter
 
 _NO_FRAME = pd.DataFrame()
+_ITSELF = 0
+"""The version that is judged: it has no number yet."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class KeyEvaluation(Evaluation):
     """What models said about one key's holdout.
 
     :param truth: class codes or numbers, shape (rows,).
-    :param said: by ``candidate`` and ``champion``.
+    :param said: by ``candidate``, ``champion`` and ``reference``.
     :param row_blocks: block of each row, from 0; ``None`` where rows are independent.
     """
 
@@ -52,7 +54,7 @@ class KeyEvaluation(Evaluation):
         return self.row_blocks
 
     def predictions(self, model: str) -> Predictions:
-        """What ``candidate`` or ``champion`` said."""
+        """What ``candidate``, ``champion`` or ``reference`` said."""
         return self.said[model]
 
 
@@ -61,8 +63,9 @@ class Judged:
     """What the gates say of one key, by itself; the verdict over all keys comes later.
 
     :param metrics: of the candidate, as printed; ``champion`` likewise, empty without one.
-    :param p_value: the largest one of its comparisons with the champion (each must pass: Berger 1982); ``None``
-        where there is none.
+    :param p_value: the largest one of its comparisons with champion and reference (each must pass: Berger 1982);
+        ``None`` where there is none.
+    :param reference: the version that later losses are counted from, should this one become champion; ``None``: it.
     """
 
     verdict: str
@@ -70,6 +73,7 @@ class Judged:
     metrics: dict[str, float]
     champion: dict[str, float]
     p_value: float | None
+    reference: int | None = None
 
 
 class Judge:
@@ -98,7 +102,9 @@ class Judge:
         for metric in (*self._metrics, *of_gates.values()):
             metric.check_task(task, self._n_classes)
         self._compared = [
-            (of_gates[g.metric], _limit(stricter(g, wear))) for g in gates if g.versus is not None and g.metric
+            (of_gates[g.metric], _limit(stricter(g, wear)), g.not_worse_by is not None)
+            for g in gates
+            if g.versus is not None and g.metric
         ]
         self.needs_labels = needs_labels(gates, metrics, task)
 
@@ -110,14 +116,21 @@ class Judge:
         *,
         blocks: np.ndarray | None = None,
         same_model: bool = False,
+        reference: Reference | None = None,
+        before: Predictions | None = None,
+        counted_from: int | None = None,
     ) -> Judged:
         """Judge one key.
 
         :param y: class codes or numbers of its holdout, shape (n,).
         :param blocks: shape (n,), any whole numbers.
+        :param reference: the version that losses are counted from, where it is not the champion; ``before``: what it
+            said, ``None`` where it has a problem.
+        :param counted_from: number of that version, or of the champion where it is the one; ``None`` without champion.
         :raises EvaluationError: a metric cannot be computed on this holdout.
         """
-        said = {"candidate": candidate} | ({"champion": champion} if champion is not None else {})
+        all_said = {"candidate": candidate, "champion": champion, "reference": before}
+        said = {name: what for name, what in all_said.items() if what is not None}
         # Once: the gates look here before they compute a score.
         scores = tuple(self._scored(metric, y, candidate, champion) for metric in self._metrics)
         found = KeyEvaluation(
@@ -127,6 +140,7 @@ class Judge:
             _NO_FRAME,
             champion is not None,
             same_model,
+            reference,
             blocks=self._blocks if blocks is not None else None,
             truth=y,
             said=said,
@@ -135,13 +149,19 @@ class Judge:
         report = decide(self.gates, found, wear=self._wear)
         p_value = None
         if champion is not None and self._compared and not same_model:
-            p_value = max(found.estimate(m, against="champion").p_value(limit) for m, limit in self._compared)
+            p_value = max(
+                found.estimate(metric, against=name).p_value(limit)
+                for metric, limit, tolerant in self._compared
+                for name in (("champion", "reference") if tolerant and before is not None else ("champion",))
+            )
+        counted = next_reference(report, _ITSELF, counted_from)
         return Judged(
             report.verdict,
             report.sentence,
             {score.name: score.candidate for score in scores},
             {score.name: score.champion for score in scores if score.champion is not None},
             p_value,
+            counted if counted != _ITSELF else None,
         )
 
     def _scored(

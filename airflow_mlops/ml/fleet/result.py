@@ -29,6 +29,7 @@ _COLUMNS = {
     "reason": pa.string(),
     "version": pa.int64(),
     "champion": pa.int64(),
+    "reference": pa.int64(),
     "served_by": pa.string(),
     "train_rows": pa.int64(),
     "holdout_rows": pa.int64(),
@@ -53,8 +54,9 @@ WORDS = {
 def put_table(store: Store, rows: Iterable[Row]) -> str:
     """Store rows as a Parquet file; return its digest.
 
-    Columns: ``key``, ``shard``, ``status``, ``reason``, ``version``, ``champion`` (the one before), ``served_by``,
-    ``train_rows``, ``holdout_rows``, ``p_value``, ``seconds``, ``promoted``, ``metric:<name>``, ``champion:<name>``.
+    Columns: ``key``, ``shard``, ``status``, ``reason``, ``version``, ``champion`` (the one before),
+    ``reference`` (what later losses are counted from, where not this version), ``served_by``, ``train_rows``,
+    ``holdout_rows``, ``p_value``, ``seconds``, ``promoted``, ``metric:<name>``, ``champion:<name>``.
     """
     rows = sorted(rows, key=lambda row: row["key"])
     columns: dict[str, pa.Array] = {
@@ -85,7 +87,7 @@ def read_rows(store: Store, digest: str) -> list[Row]:
     """Read the rows that :func:`put_table` stored."""
     rows: list[Row] = []
     for found in read_table(store, digest).to_pylist():
-        row: Row = {name: found[name] for name in _COLUMNS if found[name] is not None}
+        row: Row = {name: found[name] for name in _COLUMNS if found.get(name) is not None}
         for prefix, field in (("metric:", "metrics"), ("champion:", "champion_metrics")):
             values = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix) and v is not None}
             row |= {field: values} if values else {}

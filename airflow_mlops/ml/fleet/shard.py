@@ -244,7 +244,7 @@ class _Work:
                 self._problems[key] = str(e)
         self._size = chunk_size(len(self._bounds))
         wanted = set(self._bounds) - set(self._problems)
-        self._champions = ask_champions(
+        self._champions, self._references = ask_champions(
             store,
             registry,
             frame,
@@ -257,6 +257,7 @@ class _Work:
             trusted_types=trust.trusted_types,
             verifier=trust.verifier,
             wanted=wanted,
+            tolerant=any(gate.not_worse_by is not None for gate in evaluate.gates),
         )
 
     def chunk(self, number: int) -> Chunk:
@@ -274,6 +275,7 @@ class _Work:
             self._holdout[whole],
             self._blocks[whole] if self._blocks is not None else None,
             {k: self._champions[k] for k in keys if k in self._champions},
+            {k: self._references[k] for k in keys if k in self._references},
             {k: self._problems[k] for k in keys if k in self._problems},
         )
 

@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator
 
 from airflow_mlops.config.models import Evaluate
 from airflow_mlops.exceptions import DataError, EvaluationError, MLOpsError, TargetError, TrainingError
+from airflow_mlops.ml.evaluation import Reference
 from airflow_mlops.ml.fleet.judging import Judge, predictions_of
 from airflow_mlops.ml.holdout import predict
 from airflow_mlops.ml.metrics import Predictions, Task
@@ -52,16 +53,18 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Champion:
-    """A key's champion, and what it says of the key's holdout.
+class Asked:
+    """A version of a key, and what it says of the key's holdout.
 
     :param problem: why it cannot be asked, where it cannot.
+    :param since: when it became champion, ISO 8601.
     """
 
     version: int
     digest: str
     said: Predictions | None
     problem: str | None = None
+    since: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class Chunk:
     y: np.ndarray
     holdout: np.ndarray
     blocks: np.ndarray | None = None
-    champions: Mapping[str, Champion] = field(default_factory=dict)
+    champions: Mapping[str, Asked] = field(default_factory=dict)
+    references: Mapping[str, Asked] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -131,7 +135,7 @@ def train_chunk(settings: Settings, chunk: Chunk) -> Trained:
         try:
             if key in chunk.problems:
                 raise DataError(chunk.problems[key])
-            model, more = _train(settings, judge, writer, chunk, key, place, champion)
+            model, more = _train(settings, judge, writer, chunk, key, place, champion, chunk.references.get(key))
         except Exception as e:  # one bad key never fails its shard; what it was is in the result, key by key
             row |= {"status": FAILED, "reason": _why(e, settings.private), "train_rows": 0, "holdout_rows": 0}
             if not isinstance(e, MLOpsError):
@@ -154,7 +158,8 @@ def _train(
     chunk: Chunk,
     key: str,
     place: slice,
-    champion: Champion | None,
+    champion: Asked | None,
+    reference: Asked | None,
 ) -> tuple[bytes, Row]:
     held, y, inputs = chunk.holdout[place], chunk.y[place], chunk.inputs[place]
     fitted, target = ~held, chunk.target[place]
@@ -183,6 +188,9 @@ def _train(
         champion.said if champion is not None else None,
         blocks=chunk.blocks[place][held] if chunk.blocks is not None else None,
         same_model=champion is not None and champion.digest == hashlib.sha256(data).hexdigest(),
+        reference=Reference(reference.version, reference.since, reference.problem) if reference is not None else None,
+        before=reference.said if reference is not None else None,
+        counted_from=(reference or champion).version if champion is not None else None,
     )
     return data, {
         "status": judged.verdict,
@@ -192,6 +200,7 @@ def _train(
         "metrics": judged.metrics,
         "champion_metrics": judged.champion,
         "p_value": judged.p_value,
+        **({"reference": judged.reference} if judged.reference is not None else {}),
     }
 
 

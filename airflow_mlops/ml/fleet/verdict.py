@@ -127,10 +127,14 @@ def note_verdicts(registry: Registry, rows: Iterable[Row], *, operation: str) ->
     :param operation: id of this run's verdicts; each shard's commit is named after it.
     """
     for number, part in _by_shard(row for row in rows if "version" in row):
-        notes = {
-            row["key"]: (row["version"], NOTE, {"verdict": row["status"], "sentence": row["reason"]}) for row in part
-        }
+        notes = {row["key"]: (row["version"], NOTE, _note(row)) for row in part}
         registry.annotate_many(notes, op_id=op_id(operation, number))
+
+
+def _note(row: Row) -> dict[str, Any]:
+    note = {"verdict": row["status"], "sentence": row["reason"]}
+    # Where later losses are counted from the version itself, that goes without saying.
+    return note | ({"next_reference": row["reference"]} if row.get("reference") is not None else {})
 
 
 def _by_shard(rows: Iterable[Row]) -> Iterator[tuple[int, list[Row]]]:
