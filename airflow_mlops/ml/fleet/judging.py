@@ -6,7 +6,7 @@ The gates are those of a single model (:func:`airflow_mlops.ml.gates.decide`), o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,19 +120,19 @@ class Judge:
         before: Predictions | None = None,
         counted_from: int | None = None,
     ) -> Judged:
-        """Judge one key.
+        """Judge one key. What is only printed is left out where the holdout lacks a class that it needs.
 
         :param y: class codes or numbers of its holdout, shape (n,).
         :param blocks: shape (n,), any whole numbers.
         :param reference: the version that losses are counted from, where it is not the champion; ``before``: what it
             said, ``None`` where it has a problem.
         :param counted_from: number of that version, or of the champion where it is the one; ``None`` without champion.
-        :raises EvaluationError: a metric cannot be computed on this holdout.
+        :raises EvaluationError: a metric cannot be computed on this holdout, see :meth:`undecided`.
         """
         all_said = {"candidate": candidate, "champion": champion, "reference": before}
         said = {name: what for name, what in all_said.items() if what is not None}
         # Once: the gates look here before they compute a score.
-        scores = tuple(self._scored(metric, y, candidate, champion) for metric in self._metrics)
+        scores = tuple(self._scored(y, candidate, champion))
         found = KeyEvaluation(
             self._task,
             self._classes,
@@ -164,12 +164,27 @@ class Judge:
             counted if counted != _ITSELF else None,
         )
 
-    def _scored(
-        self, metric: Metric, y: np.ndarray, candidate: Predictions, champion: Predictions | None
-    ) -> MetricValue:
-        mine = metric.printed(metric.score(y, candidate, n_classes=self._n_classes))
-        theirs = metric.printed(metric.score(y, champion, n_classes=self._n_classes)) if champion else None
-        return MetricValue(metric.name, metric.lower_is_better, mine, None, None, theirs)
+    def undecided(self, y: np.ndarray, error: EvaluationError) -> Judged | None:
+        """What is said of a key whose holdout lacks a class that a gate's metric needs; ``None``: it lacks none."""
+        lacking = self._lacking(y)
+        if not lacking:
+            return None
+        told = f"class {lacking[0]} has" if len(lacking) == 1 else f"{len(lacking)} classes, such as {lacking[0]}, have"
+        return Judged("inconclusive", f"inconclusive: {error.message}; {told} no holdout rows", {}, {}, None)
+
+    def _lacking(self, y: np.ndarray) -> list[Any]:
+        return [c for i, c in enumerate(self._classes or ()) if not (y == i).any()]
+
+    def _scored(self, y: np.ndarray, candidate: Predictions, champion: Predictions | None) -> Iterator[MetricValue]:
+        for metric in self._metrics:
+            try:
+                mine = metric.printed(metric.score(y, candidate, n_classes=self._n_classes))
+                theirs = metric.printed(metric.score(y, champion, n_classes=self._n_classes)) if champion else None
+            except EvaluationError:
+                if not self._lacking(y):
+                    raise
+            else:
+                yield MetricValue(metric.name, metric.lower_is_better, mine, None, None, theirs)
 
 
 def needs_labels(gates: Sequence[Gate], metrics: Sequence[str], task: str) -> bool:

@@ -182,16 +182,24 @@ def _train(
     data = writer.dump(model)
     if champion is not None and champion.problem is not None:
         raise EvaluationError(f"champion v{champion.version} cannot be compared with: {champion.problem}")
-    judged = judge.judge(
-        y[held],
-        said,
-        champion.said if champion is not None else None,
-        blocks=chunk.blocks[place][held] if chunk.blocks is not None else None,
-        same_model=champion is not None and champion.digest == hashlib.sha256(data).hexdigest(),
-        reference=Reference(reference.version, reference.since, reference.problem) if reference is not None else None,
-        before=reference.said if reference is not None else None,
-        counted_from=(reference or champion).version if champion is not None else None,
-    )
+    try:
+        judged = judge.judge(
+            y[held],
+            said,
+            champion.said if champion is not None else None,
+            blocks=chunk.blocks[place][held] if chunk.blocks is not None else None,
+            same_model=champion is not None and champion.digest == hashlib.sha256(data).hexdigest(),
+            reference=Reference(reference.version, reference.since, reference.problem)
+            if reference is not None
+            else None,
+            before=reference.said if reference is not None else None,
+            counted_from=(reference or champion).version if champion is not None else None,
+        )
+    except EvaluationError as e:
+        undecided = judge.undecided(y[held], e)
+        if undecided is None:
+            raise
+        judged = undecided
     return data, {
         "status": judged.verdict,
         "reason": judged.sentence,

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from airflow_mlops.config.models import Data, Evaluate, Split
 from airflow_mlops.exceptions import DataError
@@ -124,6 +124,27 @@ def test_a_model_of_a_chunk_is_scikit_learns_own() -> None:
     assert np.array_equal(model.coef_, own.coef_)
     assert done.rows[0]["metrics"]["r2"] == pytest.approx(own.score(part[held], y[:200][held]))
     assert (done.rows[1]["status"], done.rows[1]["reason"]) == ("failed", "its rows cannot be split")
+
+
+@pytest.mark.parametrize(("gate", "verdict"), [("log_loss", "passed"), ("roc_auc_ovr", "inconclusive")])
+def test_a_holdout_without_a_class_decides_nothing_that_needs_it(gate: str, verdict: str) -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(400, 2))
+    y = np.where(inputs[:, 0] > 0, 1, 0)
+    holdout = np.arange(400) % 4 == 0
+    y[:9] = np.where(holdout[:9], y[:9], 2)
+    limit = {"at_most": 1.0} if gate == "log_loss" else {"at_least": 0.6}
+    evaluate = Evaluate.model_validate({"gates": [{"metric": gate, **limit}]})
+    classes = ("a", "b", "c")
+    (row,) = train_chunk(
+        Settings(LogisticRegression(), "classification", classes, ("log_loss", "roc_auc_ovr"), evaluate, 7),
+        Chunk(0, {"k": slice(0, 400)}, inputs, y, y, holdout),
+    ).rows
+    assert row["status"] == verdict
+    if verdict == "passed":
+        assert [*row["metrics"]] == ["log_loss"]
+    else:
+        assert row["reason"].endswith("; class c has no holdout rows")
 
 
 def test_labels_keep_their_kind_and_unknown_ones_are_marked() -> None:
