@@ -138,9 +138,9 @@ def test_a_holdout_without_a_class_decides_nothing_that_needs_it(gate: str, verd
     classes = ("a", "b", "c")
     (row,) = train_chunk(
         Settings(LogisticRegression(), "classification", classes, ("log_loss", "roc_auc_ovr"), evaluate, 7),
-        Chunk(0, {"k": slice(0, 400)}, inputs, y, y, holdout),
+        Chunk(0, {"k": slice(0, 400)}, inputs, np.array(classes)[y], y, holdout),
     ).rows
-    assert row["status"] == verdict
+    assert row["status"] == verdict, row["reason"]
     if verdict == "passed":
         assert [*row["metrics"]] == ["log_loss"]
     else:
