@@ -199,8 +199,11 @@ class PipelineConfig(Model):
         roles = {self.data.target: "target", self.data.id: "id", self.data.timestamp: "timestamp"}
         refuse(
             {
-                "`fleet` trains an `estimator`: no callable, command or SageMaker job": self.train.estimator is None,
-                "`fleet` takes no `train.search`: it would search for each key": self.train.search is not None,
+                "`fleet` trains an `estimator`, no callable, command or SageMaker job; it may be a class of your own": (
+                    self.train.estimator is None
+                ),
+                "`fleet` takes no `train.search`; an estimator can choose its settings for each key in its fit, such as "
+                "sklearn.linear_model.RidgeCV": self.train.search is not None,
                 "`fleet` takes no `train.window`; use `data.window`": self.train.window is not None,
                 "`fleet` takes no `experiment`": self.experiment is not None,
                 "`validate.labels.max_rate_change` compares with one champion, and a fleet has one for each key": (

@@ -33,6 +33,9 @@ from airflow_mlops.ml.preprocessing import categorical_positions
 from airflow_mlops.ml.splitting import Splitter
 from airflow_mlops.ml.wear import Wear
 from airflow_mlops.registry.artifacts import fetch_model, store_models
+from airflow_mlops.registry.formats import load_model
+from airflow_mlops.registry.kind_reader import KindReader
+from airflow_mlops.registry.kinds import kind_of
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.store import get_json, layout
@@ -203,6 +206,7 @@ class _Work:
         shard, shared = plan.shards[number], get_json(store, plan.of)
         frame = read_shard(store, shard)
         self._bounds = bounds_of(shard)
+        self._trusted, self._loaded = trust.trusted_types, set[str | None]()
         schema = FeatureSchema.from_dict(shared["schema"])
         steps = fetch_model(
             store,
@@ -284,9 +288,25 @@ class _Work:
         keys = len(self._bounds)
         finished = keys - sum(len(self.chunk(number).bounds) for number in numbers)
         for number, done in self._trained(numbers, processes):
+            self._check_loads(done)
             chunks.save(number, done)
             finished += len(done.rows)
             log("%s of %s keys trained", f"{finished:,}", f"{keys:,}")
+
+    def _check_loads(self, done: Trained) -> None:
+        """Load a model of each kind as whoever asks it will.
+
+        :raises UntrustedArtifact: it has types that are not trusted, which no prediction could load.
+        """
+        for _, data in done.models:
+            kind = kind_of(data)
+            if kind in self._loaded:
+                continue
+            self._loaded.add(kind)
+            if kind is None:
+                load_model(data, trusted=self._trusted)
+            else:
+                KindReader(self._trusted).load(done.kinds[kind], data)
 
     def _trained(self, numbers: Sequence[int], processes: int) -> Iterator[tuple[int, Trained]]:
         if processes == 1 or len(numbers) == 1:
