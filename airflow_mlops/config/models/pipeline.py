@@ -202,7 +202,7 @@ class PipelineConfig(Model):
                 "`fleet` trains an `estimator`, no callable, command or SageMaker job; it may be a class of your own": (
                     self.train.estimator is None
                 ),
-                "`fleet` takes no `train.search`; an estimator can choose its settings for each key in its fit, such as "
+                "`fleet` takes no `train.search`; an estimator can choose settings for each key in its fit, such as "
                 "sklearn.linear_model.RidgeCV": self.train.search is not None,
                 "`fleet` takes no `train.window`; use `data.window`": self.train.window is not None,
                 "`fleet` takes no `experiment`": self.experiment is not None,
