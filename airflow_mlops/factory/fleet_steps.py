@@ -141,7 +141,7 @@ def _publish(c: StepContext, task_id: str) -> BaseOperator:
 def fleet_check(name: str, config: PipelineConfig, arguments: dict[str, Any]) -> BaseOperator:
     """The operator of a monitoring check of all keys.
 
-    :param name: ``drift``, ``performance`` or ``staleness``; a fleet has no others.
+    :param name: ``quality``, ``drift``, ``performance`` or ``staleness``; a fleet has no others.
     """
     from airflow_mlops.operators import fleet_monitoring
 
@@ -150,7 +150,8 @@ def fleet_check(name: str, config: PipelineConfig, arguments: dict[str, Any]) ->
         return fleet_monitoring.FleetPerformanceCheckOperator(
             evaluate=config.evaluate, trigger_rule=TriggerRule.NONE_FAILED, **arguments
         )
-
+    if name == "quality":
+        return fleet_monitoring.FleetQualityCheckOperator(validate=config.validate_, **arguments)
     if name == "drift":
         return fleet_monitoring.FleetDriftCheckOperator(**arguments)
     return fleet_monitoring.FleetStalenessCheckOperator(**arguments)

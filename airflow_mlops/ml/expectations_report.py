@@ -29,11 +29,11 @@ _BODY = """
 <td class="dim">{{ c.rows | join(", ") }}</td></tr>
 {% endfor %}
 </table></div>
-{% if broken %}<h2>Keys set aside</h2><p>Each by its own rows; the other keys went on without them.</p>
+{% if broken %}<h2>Keys that fail</h2><p>Each by its own rows, as if it had a pipeline alone.</p>
 <div class="scroll"><table><tr><th>Key</th><th>Why</th></tr>
 {% for key, why in broken %}<tr><td><code>{{ key }}</code></td><td>{{ why }}</td></tr>
 {% endfor %}</table></div>
-{% if more_broken %}<p class="dim">and {{ more_broken | short }} more, in the table of the run's result</p>{% endif %}
+{% if more_broken %}<p class="dim">and {{ more_broken | short }} more</p>{% endif %}
 {% endif %}
 {% if skipped %}<h2>Not evaluated</h2><p>The target is not known yet, so these wait:</p><ul>
 {% for s in skipped %}<li><code>{{ s }}</code></li>{% endfor %}</ul>{% endif %}

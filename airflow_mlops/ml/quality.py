@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from airflow_mlops.config.models import Data, Validate
-from airflow_mlops.ml.data import write_snapshots
+from airflow_mlops.ml.data import Snapshot, write_snapshots
 from airflow_mlops.ml.features import FeatureSchema
 from airflow_mlops.ml.prediction import arrow_batches, capture_columns
 from airflow_mlops.ml.privacy import reads
@@ -32,24 +33,11 @@ def quality(
     schema = FeatureSchema.from_dict(version.record["schema"]).hiding(data.private)
     names = [f.name for f in schema.features if not f.private]
     columns = [c for c in ([data.id] if data.id else []) + names if c in there]
-    hidden = [*data.private, *schema.private]
-    known = [e for e in config.expectations if (_column(e) is None or _column(e) in columns) and not reads(e, hidden)]
-    unchecked = sorted({c for e in config.expectations for c in reads(e, hidden)})
+    known, unchecked = those_that_can_be_checked(config, columns, [*data.private, *schema.private])
     checked = config.model_copy(update={"expectations": known, "schema_": "off", "on_failure": "warn"})
-    window = Window.from_dict(capture["window"])
-    batches = arrow_batches(store, capture, columns)
-    first = next(batches)
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
-        # The capture is already in the store; its form as a snapshot is needed only here.
         scratch = LocalStore(folder)
-        (snapshot,) = write_snapshots(
-            scratch,
-            version.pipeline,
-            ((batch,) for batch in itertools.chain([first], batches)),
-            first.schema,
-            window=window,
-            sources=[{"kind": "capture", "capture": capture["capture"]}],
-        )
+        snapshot = captured_rows(store, capture, columns, scratch, version.pipeline)
         result = validate(snapshot, scratch, checked, data, target_optional=True)
     verdict = "passed" if result.success else "failed"
     sentence = result.sentence + (f"; not checked, because private: {', '.join(unchecked)}" if unchecked else "")
@@ -62,6 +50,31 @@ def quality(
         "failed": failed,
     }
     return found, result.html
+
+
+def those_that_can_be_checked(
+    config: Validate, columns: Sequence[str], hidden: Sequence[str]
+) -> tuple[list[dict[str, dict[str, Any]]], list[str]]:
+    """The expectations whose columns were captured and are not private; and the private columns that others read."""
+    known = [e for e in config.expectations if (_column(e) is None or _column(e) in columns) and not reads(e, hidden)]
+    return known, sorted({c for e in config.expectations for c in reads(e, hidden)})
+
+
+def captured_rows(
+    store: Store, capture: dict[str, Any], columns: Sequence[str], scratch: Store, pipeline: str
+) -> Snapshot:
+    """Write captured rows as a snapshot to a store that is needed only for it: the capture is in the pipeline's own."""
+    batches = arrow_batches(store, capture, columns)
+    first = next(batches)
+    (snapshot,) = write_snapshots(
+        scratch,
+        pipeline,
+        ((batch,) for batch in itertools.chain([first], batches)),
+        first.schema,
+        window=Window.from_dict(capture["window"]),
+        sources=[{"kind": "capture", "capture": capture["capture"]}],
+    )
+    return snapshot
 
 
 def _column(expectation: dict[str, dict[str, Any]]) -> str | None:

@@ -52,7 +52,8 @@ def _predict(spec: DagSpec) -> DagSpec:
     )
 
 
-_CHECKS = ("monitor.drift", "monitor.performance", "monitor.staleness")
+_ASKING = ("monitor.drift", "monitor.performance", "monitor.staleness")
+_CHECKS = ("monitor.quality", *_ASKING)
 
 
 def _monitor(spec: DagSpec) -> DagSpec:
@@ -61,11 +62,11 @@ def _monitor(spec: DagSpec) -> DagSpec:
         for step in spec.steps
         if step.name in _CHECKS
     ]
-    # After all of them: each says which keys need a new model.
-    steps += [replace(step, after=_CHECKS) for step in spec.steps if step.name == "retrain.request"]
+    # After these: each says which keys need a new model.
+    steps += [replace(step, after=_ASKING) for step in spec.steps if step.name == "retrain.request"]
     return replace(
         spec,
-        summary="Check what was scored, key by key: drift, performance, age; ask to train the keys that need it.",
+        summary="Check what was scored, key by key: quality, drift, performance, age; ask to train what needs it.",
         steps=tuple(steps),
     )
 

@@ -98,6 +98,7 @@ def test_a_fleet_is_watched_key_by_key() -> None:
         dags = build_pipeline(PipelineConfig.model_validate(FILE | watched | {"level": level}))
         monitor = dags["routes__monitor"]
         assert {t.task_id: t.upstream_task_ids for t in monitor.tasks} == {
+            "monitor.quality": set(),
             "monitor.drift": set(),
             "monitor.performance": {"monitor.drift"},
             "monitor.staleness": set(),

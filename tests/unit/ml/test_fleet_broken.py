@@ -117,7 +117,7 @@ def test_a_bad_key_is_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
     assert found.sentence.endswith("2 of 3 keys set aside (m, o) with 80 rows, 40 go on")
     store = LocalStore(tmp_path)
     assert broken_of(store, {**found.snapshot.to_ref(), "validation": found.evidence}) == found.broken
-    assert "Keys set aside" in found.html
+    assert "Keys that fail" in found.html
 
 
 def test_what_no_key_is_at_fault_for_stops_all(tmp_path: Path) -> None:
