@@ -86,9 +86,10 @@ class AdvanceRolloutOperator(CheckOperator):
         return None
 
     def _look(self, registry: Registry, rollout: Rollout, scope: RunScope, context: Context) -> Entry:
-        from airflow_mlops.ml.rollout import look_at, read_windows
+        from airflow_mlops.ml.rollout import look_at
         from airflow_mlops.ml.rollout_evidence import due, read_evidence
         from airflow_mlops.ml.rollout_report import rollout_report_html
+        from airflow_mlops.ml.rollout_rows import read_windows
         from airflow_mlops.registry.checks import write_check
 
         store, labels, window = self.hook.store(), self.monitor.labels, scope.required_window

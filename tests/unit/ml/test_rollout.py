@@ -21,8 +21,9 @@ from airflow_mlops.ml.canary import key_of, served_by_tried
 from airflow_mlops.ml.files import Files
 from airflow_mlops.ml.prediction import capture_rows
 from airflow_mlops.ml.prediction_shift import shift
-from airflow_mlops.ml.rollout import Compared, Look, evaluation_of, look_at, read_windows, relative_gates
+from airflow_mlops.ml.rollout import Look, look_at, relative_gates
 from airflow_mlops.ml.rollout_evidence import Evidence, due, read_evidence, write_evidence
+from airflow_mlops.ml.rollout_rows import Compared, evaluation_of, read_windows
 from airflow_mlops.ml.spending import share_of_look, spent_by
 from airflow_mlops.registry.rollout import Rollout
 from airflow_mlops.registry.version import Version
