@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,7 +15,8 @@ from airflow_mlops.ml.canary import Beside, Tried, TriedFailed
 from airflow_mlops.ml.data import read_batches
 from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.files import Files
-from airflow_mlops.ml.prediction import CaptureWriter, predict_batches, write_predictions
+from airflow_mlops.ml.frozen_rows import Frozen
+from airflow_mlops.ml.prediction import CaptureWriter, predict_batches, told_batches, write_predictions
 from airflow_mlops.ml.rollout_evidence import write_evidence
 from airflow_mlops.ml.sampling import RowsById
 from airflow_mlops.registry.artifacts import fetch_model
@@ -43,6 +44,7 @@ def score(
     verifier: Verifier | None = None,
     replay_rows: int = 0,
     tried: Tried | None = None,
+    frozen: Frozen | None = None,
 ) -> dict[str, Any]:
     """Score the rows of ``source`` (default: the pipeline's own) and write one Parquet file below ``output``.
 
@@ -55,14 +57,14 @@ def score(
         feature skew; needs ``data.id``.
     :param tried: the version that is rolling out: it scores the same rows, serves its share of them, and what it said
         of a window is kept. Where it fails, ``version`` scores and serves all rows.
+    :param frozen: the rows of ``source`` as they were frozen, and what a job elsewhere said of them, by ``version``;
+        nothing is read or predicted here. Not with ``tried``.
     :returns: ``{"version", "rows", "output", "capture": digest or None, "newest": time of the newest row or None}``,
         and with ``tried`` its ``rollout``: ``{"version", "step", "served": rows, "failed": why or None}``.
     """
-    if source is not None:
-        data = data.model_copy(update={"source": source, "sql": None, "callable": None})
     run = _Run(
-        store, version, data, output, name, window, files, sql, allowed_imports, trusted_types, log, rehearsal,
-        verifier, replay_rows,
+        store, version, scored_data(data, source), output, name, window, files, sql, allowed_imports, trusted_types,
+        log, rehearsal, verifier, replay_rows, frozen,
     )  # fmt: skip
     if tried is None:
         return run.score(None)
@@ -71,6 +73,13 @@ def score(
     except TriedFailed as e:
         log("v%d, which is rolling out, failed: %s. v%d serves all rows", tried.version.number, e, version.number)
         return run.score(None) | {"rollout": run.failed(tried, str(e))}
+
+
+def scored_data(data: Data, source: str | None) -> Data:
+    """The ``data`` section for rows to score: those of ``source``, or (None) the pipeline's own."""
+    if source is None:
+        return data
+    return data.model_copy(update={"source": source, "sql": None, "callable": None})
 
 
 def output_uri(output: str, name: str) -> str:
@@ -96,6 +105,7 @@ class _Run:
     rehearsal: bool
     verifier: Verifier | None
     replay_rows: int
+    frozen: Frozen | None
 
     def score(self, tried: Tried | None) -> dict[str, Any]:
         """Score and write; keep what monitoring reads.
@@ -103,25 +113,11 @@ class _Run:
         :raises TriedFailed: as its methods do; then nothing was written.
         """
         store, version, data = self.store, self.version, self.data
-        model = fetch_model(
-            store,
-            version.record["model"],
-            trusted=self.trusted_types,
-            verifier=self.verifier,
-            pipeline=version.pipeline,
-            key=version.key,
-        )
         schema = FeatureSchema.from_dict(version.record["schema"])
-        batches = read_batches(
-            data,
-            files=self.files,
-            window=self.window,
-            sql=self.sql,
-            allowed_imports=self.allowed_imports,
-            target_optional=True,
-        )
+        rows = _Here(self, schema) if self.frozen is None else _Elsewhere(self, schema, self.frozen)
         uri = output_uri(self.output, self.name)
-        self.log("Scoring %s with v%d into %s", data.source or data.callable or "the query", version.number, uri)
+        what = data.source or data.callable or "the query"
+        self.log("%s %s with v%d into %s", rows.verb, what, version.number, uri)
         beside = None
         if tried is not None:
             beside = Beside(
@@ -140,19 +136,11 @@ class _Run:
                     store, version.pipeline, self.window, model_version=beside.tried.version.number, publish=False
                 )
                 beside.capture = stack.enter_context(own)
-            scored: Iterable[pa.RecordBatch] = predict_batches(
-                model,
-                schema,
-                batches,
-                model_version=version.number,
-                id_column=data.id,
-                features=recorded_code(version.record),
-                allowed_imports=self.allowed_imports,
+            scored = rows.told(
                 on_chunk=_both(beside.chunk if beside else None, capture.write if capture else None),
                 on_rows=_both(capture.keep_rows if capture else None, beside.rows if beside else None),
                 # Which rows may depend on each other, when their outcomes are judged.
                 keep=[c for c in (data.timestamp, data.split.column) if c and c not in data.private],
-                private=data.private,
             )
             written = write_predictions(beside.merged(scored) if beside else scored, self.files, uri)
         result = {
@@ -160,7 +148,7 @@ class _Run:
             "rows": written["rows"],
             "output": written["uri"],
             "capture": capture.ref["capture"] if capture else None,
-            "newest": batches.newest.isoformat() if batches.newest else None,
+            "newest": rows.newest,
         }
         if beside is None:
             return result
@@ -196,6 +184,74 @@ class _Run:
             }
             write_evidence(self.store, tried.rollout, self.window, said)
         return _told(tried, 0, why)
+
+
+class _Here:
+    """Reads the rows and asks the model, in this process."""
+
+    verb = "Scoring"
+
+    def __init__(self, run: _Run, schema: FeatureSchema) -> None:
+        self._run, self._schema = run, schema
+        version = run.version
+        self._model = fetch_model(
+            run.store,
+            version.record["model"],
+            trusted=run.trusted_types,
+            verifier=run.verifier,
+            pipeline=version.pipeline,
+            key=version.key,
+        )
+        self._batches = read_batches(
+            run.data,
+            files=run.files,
+            window=run.window,
+            sql=run.sql,
+            allowed_imports=run.allowed_imports,
+            target_optional=True,
+        )
+
+    @property
+    def newest(self) -> str | None:
+        """Time of the newest row, once all were read."""
+        return self._batches.newest.isoformat() if self._batches.newest else None
+
+    def told(self, **taps: Any) -> Iterator[pa.RecordBatch]:
+        """See :func:`~airflow_mlops.ml.prediction.predict_batches`."""
+        run = self._run
+        return predict_batches(
+            self._model,
+            self._schema,
+            self._batches,
+            model_version=run.version.number,
+            id_column=run.data.id,
+            features=recorded_code(run.version.record),
+            allowed_imports=run.allowed_imports,
+            private=run.data.private,
+            **taps,
+        )
+
+
+class _Elsewhere:
+    """Reads what was frozen, and what a job said of it."""
+
+    verb = "Writing what a job said of"
+
+    def __init__(self, run: _Run, schema: FeatureSchema, frozen: Frozen) -> None:
+        self._run, self._frozen, self.newest = run, frozen, frozen.newest
+        self._schema = schema.hiding(run.data.private)
+
+    def told(self, *, on_rows: Callable[[pa.Table], None] | None, **taps: Any) -> Iterator[pa.RecordBatch]:
+        """See :func:`~airflow_mlops.ml.prediction.told_batches`."""
+        run, chunks = self._run, self._frozen.chunks(on_rows)
+        return told_batches(
+            self._frozen.of,
+            self._schema,
+            chunks,
+            model_version=run.version.number,
+            id_column=run.data.id,
+            **taps,
+        )
 
 
 def _told(tried: Tried, served: int, failed: str | None) -> dict[str, Any]:

@@ -18,12 +18,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.pipeline import Pipeline
 
 from airflow_mlops.exceptions import CorruptObject, DataError, DataNotFound, ObjectNotFound, PredictionError
-from airflow_mlops.ml.features import FeatureSchema, apply_features, plain
+from airflow_mlops.ml.features import FeatureSchema, apply_features
 from airflow_mlops.ml.files import Files, io_errors
+from airflow_mlops.ml.model_outputs import Outputs as Outputs
+from airflow_mlops.ml.model_outputs import likeliest as likeliest
 from airflow_mlops.ml.outputs import PREDICTION as PREDICTION
 from airflow_mlops.ml.outputs import PROBABILITY as PROBABILITY
 from airflow_mlops.ml.outputs import SCORE as SCORE
@@ -74,12 +74,40 @@ def predict_batches(
     """
     schema = schema.hiding(private)
     outputs = Outputs(model, schema)
-    taken = {PREDICTION, VERSION, *outputs.names} & {*schema.names, *([id_column] if id_column else [])}
-    if taken:
-        raise PredictionError(
-            f"the columns {', '.join(sorted(taken))} would be both read and written",
-            hint="rename them in the data or in features.callable",
-        )
+    outputs.check_names([*schema.names, *([id_column] if id_column else [])])
+    chunks = prepared_chunks(
+        batches,
+        schema,
+        id_column=id_column,
+        features=features,
+        allowed_imports=allowed_imports,
+        chunk_rows=chunk_rows,
+        on_rows=on_rows,
+        private=private,
+    )
+    yield from told_batches(
+        outputs.of, schema, chunks, model_version=model_version, id_column=id_column, on_chunk=on_chunk, keep=keep
+    )
+
+
+def prepared_chunks(
+    batches: Batches,
+    schema: FeatureSchema,
+    *,
+    id_column: str | None = None,
+    features: str | None = None,
+    allowed_imports: Sequence[str] = (),
+    chunk_rows: int = CHUNK_ROWS,
+    on_rows: Callable[[pa.Table], None] | None = None,
+    private: Collection[str] = (),
+) -> Iterator[tuple[pa.Table, pd.DataFrame]]:
+    """Yield the rows in chunks: as they were read, and as the model takes them.
+
+    The second has the columns of ``schema``; its index is each row's number, from 0. For the rest see
+    :func:`predict_batches`.
+
+    :raises PredictionError: the id column is missing, or a feature is, or does not fit.
+    """
     rows = 0
     for chunk in _chunks(batches, chunk_rows):
         if id_column is not None and id_column not in chunk.column_names:
@@ -95,9 +123,30 @@ def predict_batches(
             frame = apply_features(
                 features, frame, allowed_imports, target=schema.target, private=[*private, *schema.private]
             )
-        inputs = schema.check(frame)
-        said = outputs.of(inputs)
-        said[VERSION] = pa.array(np.full(len(frame), model_version), pa.int32())
+        rows += len(frame)
+        yield chunk, schema.check(frame)
+
+
+def told_batches(
+    said_of: Callable[[pd.DataFrame], dict[str, pa.Array]],
+    schema: FeatureSchema,
+    chunks: Iterable[tuple[pa.Table, pd.DataFrame]],
+    *,
+    model_version: int,
+    id_column: str | None = None,
+    on_chunk: Callable[[pa.RecordBatch], None] | None = None,
+    keep: Sequence[str] = (),
+) -> Iterator[pa.RecordBatch]:
+    """Put what is said of rows beside their ids: one batch for each of ``chunks``; see :func:`predict_batches`.
+
+    :param said_of: what a model says of rows as it takes them: the columns ``prediction`` and so on.
+    :param chunks: rows as they were read, and as the model takes them.
+    :raises DataNotFound: there is not a single row.
+    """
+    rows = 0
+    for chunk, inputs in chunks:
+        said = said_of(inputs)
+        said[VERSION] = pa.array(np.full(len(inputs), model_version), pa.int32())
         # The id keeps the type it has in the source: through pandas an integer with gaps becomes a float.
         named = {id_column: chunk.column(id_column).combine_chunks()} if id_column is not None else {}
         if on_chunk is not None:
@@ -108,101 +157,10 @@ def predict_batches(
             }
             kept = {c: chunk.column(c).combine_chunks() for c in keep if c in chunk.column_names and c not in seen}
             on_chunk(_batch({**named, **kept, **seen, **said}))
-        rows += len(frame)
+        rows += len(inputs)
         yield _batch({**named, **said})
     if rows == 0:
         raise DataNotFound("there is no row to score", hint="check deploy.batch.source and the window of this run")
-
-
-class Outputs:
-    """Asks the model and gives Arrow columns of fixed names and types.
-
-    :param few: the model may know only some of the schema's classes; the others have probability 0.
-    :raises PredictionError: it does not know the schema's classes.
-    """
-
-    def __init__(self, model: Any, schema: FeatureSchema, *, few: bool = False) -> None:
-        self._model, self._private = model, schema.private
-        classes = None if schema.classes is None else [plain(c) for c in schema.classes]
-        self._classes = classes
-        self._method: str | None = None
-        self.names: list[str] = []
-        self._type: pa.DataType = pa.float64()
-        if classes is None:
-            return
-        self._type = pa.infer_type(classes)
-        known = [plain(c) for c in getattr(model, "classes_", classes)]
-        self._known = known
-        if any(c not in classes for c in known) if few else any(c not in known for c in classes):
-            raise PredictionError(
-                f"the model knows the classes {known!r}, its schema names {classes!r}",
-                hint="model and schema do not belong together; take both from one version",
-            )
-        self._wanted = (
-            [schema.positive if schema.positive is not None else classes[-1]] if len(classes) == 2 else classes
-        )
-        if hasattr(model, "predict_proba"):
-            self._method = "predict_proba"
-            self.names = [PROBABILITY] if len(classes) == 2 else [f"{PROBABILITY}_{c}" for c in classes]
-        elif hasattr(model, "decision_function") and len(classes) == 2:
-            self._method, self.names = "decision_function", [SCORE]
-
-    def of(self, inputs: pd.DataFrame | np.ndarray) -> dict[str, pa.Array]:
-        """What the model says of rows, as the columns ``prediction`` and :attr:`names`.
-
-        :raises PredictionError: it fails, or gives NaN.
-        """
-        said = None if self._method is None else self._finite(self._method, self._ask(self._method, inputs))
-        if said is not None and likeliest(self._model):
-            columns = {PREDICTION: pa.array(self._known, self._type).take(pa.array(said.argmax(axis=1)))}
-        else:
-            columns = {PREDICTION: self._labels(self._ask("predict", inputs))}
-        if said is None:
-            return columns
-        if self._method == "decision_function":
-            columns[SCORE] = pa.array(said if self._known[1] == self._wanted[0] else -said)
-            return columns
-        for name, wanted in zip(self.names, self._wanted, strict=True):
-            known = wanted in self._known
-            columns[name] = pa.array(said[:, self._known.index(wanted)] if known else np.zeros(len(said)))
-        return columns
-
-    def _labels(self, values: np.ndarray) -> pa.Array:
-        if self._classes is None:
-            return pa.array(self._finite("predict", values), pa.float64())
-        codes, labels = pd.factorize(values)
-        return pa.array([plain(v) for v in labels], self._type).take(pa.array(codes))
-
-    def _ask(self, method: str, inputs: pd.DataFrame | np.ndarray) -> np.ndarray:
-        try:
-            values = np.asarray(getattr(self._model, method)(inputs))
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as e:
-            raise PredictionError(
-                f"the model's {method} failed on {len(inputs):,} rows: {told(e, self._private)}",
-                hint="load this version in a notebook and predict these rows",
-            ) from cause(e, self._private)
-        if len(values) != len(inputs):
-            raise PredictionError(f"the model's {method} gave {len(values):,} results for {len(inputs):,} rows")
-        return values
-
-    @staticmethod
-    def _finite(method: str, values: np.ndarray) -> np.ndarray:
-        numbers = values.astype(np.float64)
-        if bad := int((~np.isfinite(numbers)).sum()):
-            raise PredictionError(
-                f"the model's {method} gave {bad:,} values that are NaN or infinite, for {len(numbers):,} rows",
-                hint="look for inputs of extreme size",
-            )
-        return numbers
-
-
-def likeliest(model: Any) -> bool:
-    """Whether ``predict`` is the likeliest class of ``predict_proba``, so that asking twice is waste.
-
-    Known of these classes only; others may apply a threshold of their own.
-    """
-    final = model.steps[-1][1] if isinstance(model, Pipeline) else model
-    return type(final) in (HistGradientBoostingClassifier, RandomForestClassifier, ExtraTreesClassifier)
 
 
 def _chunks(batches: Batches, chunk_rows: int) -> Iterator[pa.Table]:

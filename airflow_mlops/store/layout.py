@@ -16,6 +16,7 @@
     pipelines/<pipeline>/rehearsal/…                 captures and checks of replays that do not promote
     pipelines/<pipeline>/experiments/<sha256>/plan.json, result.json, trials/<rung>.<number>.json  one experiment
     pipelines/<pipeline>/jobs/<job>/input/train.parquet, output/…  what a training job elsewhere reads and writes
+    pipelines/<pipeline>/jobs/<job>/plan.json, rows/…, input/…, output/…, model.tar.gz  the same of a batch one
     pipelines/<pipeline>/fleets/<sha256>/…           one training of a fleet: chunks and shards under way, its result
     pipelines/<pipeline>/fleets/newest.json          a hint: the result of the newest training
     pipelines/<pipeline>/fleets/runs/<time>.<sha256>.json  the results of trainings, in the order of their times
@@ -173,7 +174,7 @@ def trial(pipeline: str, experiment: str, rung: int, number: int) -> str:
 
 
 def jobs_prefix(pipeline: str) -> str:
-    """Prefix of what training jobs elsewhere read and write; what follows is a job's name and ``/``."""
+    """Prefix of what jobs elsewhere read and write; what follows is a job's name and ``/``."""
     return f"pipelines/{_name(pipeline)}/jobs/"
 
 
@@ -187,8 +188,28 @@ def job_output(pipeline: str, job: str) -> str:
     return f"{jobs_prefix(pipeline)}{_name(job)}/output/model.tar.gz"
 
 
+def job_prefix(pipeline: str, job: str) -> str:
+    """Prefix of everything that one job reads and writes."""
+    return f"{jobs_prefix(pipeline)}{_name(job)}/"
+
+
+def job_part(pipeline: str, job: str, what: str, part: int) -> str:
+    """Key of one part of the rows of a batch transform job: ``rows`` as they were read, or ``input``."""
+    return f"{job_prefix(pipeline, job)}{_name(what)}/{part:06d}.parquet"
+
+
+def job_model(pipeline: str, job: str) -> str:
+    """Key of the archive with the model that a batch transform job predicts with."""
+    return f"{job_prefix(pipeline, job)}model.tar.gz"
+
+
+def job_plan(pipeline: str, job: str) -> str:
+    """Key of what is known of the rows that a batch transform job predicts; written last."""
+    return f"{job_prefix(pipeline, job)}plan.json"
+
+
 def is_of_job(key: str) -> bool:
-    """Whether a training job elsewhere reads or writes this object."""
+    """Whether a job elsewhere reads or writes this object."""
     return bool(_JOB.fullmatch(key))
 
 
