@@ -34,6 +34,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.operators.promotion",
                     "airflow_mlops.operators.registry",
                     "airflow_mlops.operators.prediction",
+                    "airflow_mlops.operators.sagemaker_prediction",
                     "airflow_mlops.operators.monitoring",
                     "airflow_mlops.operators.rollout",
                     "airflow_mlops.operators.retrain",

@@ -125,19 +125,24 @@ def _handover(c: StepContext, task_id: str) -> BaseOperator:
 
 
 def _predict(c: StepContext, task_id: str) -> BaseOperator:
+    batch = c.config.deploy.batch
+    arguments = {
+        "task_id": task_id,
+        "data": c.config.data,
+        "batch": batch,
+        "skip_without_champion": c.config.level > 0,
+        "replay_rows": _kept_rows(c.config),
+        "inlets": [c.assets.champion],
+        "outlets": [c.assets.predictions],
+        **c.common(batch.resources),
+    }
+    if batch.sagemaker is not None:
+        from airflow_mlops.operators.sagemaker_prediction import SageMakerPredictOperator
+
+        return SageMakerPredictOperator(**arguments)
     from airflow_mlops.operators.prediction import BatchPredictOperator
 
-    batch = c.config.deploy.batch
-    return BatchPredictOperator(
-        task_id=task_id,
-        data=c.config.data,
-        batch=batch,
-        skip_without_champion=c.config.level > 0,
-        replay_rows=_kept_rows(c.config),
-        inlets=[c.assets.champion],
-        outlets=[c.assets.predictions],
-        **c.common(batch.resources),
-    )
+    return BatchPredictOperator(**arguments)
 
 
 def _kept_rows(config: PipelineConfig) -> int:

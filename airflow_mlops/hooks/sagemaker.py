@@ -75,6 +75,10 @@ class Jobs:
                 if e.response["Error"]["Code"] not in _UNKNOWN:
                     raise
 
+    def give_up(self, name: str) -> None:
+        """Stop a job that nobody waits for any more."""
+        self.stop(name)
+
     @abstractmethod
     def _describe(self, name: str) -> dict[str, Any]: ...
 
@@ -88,7 +92,12 @@ class Jobs:
 
         self._operator.config = config
         with self._errors(f"create the SageMaker job {name}"):
-            self._operator.preprocess_config()
+            try:
+                self._operator.preprocess_config()
+            except (TypeError, ValueError) as e:
+                raise self.kind.failed(
+                    f"cannot create the SageMaker job {name}: {e}", hint=f"correct {self.kind.section}.request"
+                ) from e
             try:
                 yield self._operator.config
             except ClientError as e:
@@ -166,6 +175,11 @@ class TransformJobs(Jobs):
         with self._creating(request["TransformJobName"], {"Model": model, "Transform": request}) as prepared:
             self.hook.create_model(prepared["Model"])
             self.hook.create_transform_job(prepared["Transform"], wait_for_completion=False)
+
+    def give_up(self, name: str) -> None:
+        """Stop a job that nobody waits for any more, and delete its model."""
+        self.stop(name)
+        self.delete_model(name)
 
     def delete_model(self, name: str) -> None:
         """Delete a job's model, if there is one; a job that runs keeps what it has."""

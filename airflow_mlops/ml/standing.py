@@ -263,3 +263,5 @@ def _costs(records: Records, month: str) -> Iterator[dict[str, Any]]:
     for check in records.checks:
         if check.name == "prediction" and check.at and check.at.startswith(month) and check.result.get("cost"):
             yield check.result["cost"]
+            if job := check.result.get("job"):
+                yield job["cost"]

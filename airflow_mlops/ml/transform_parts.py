@@ -26,8 +26,10 @@ from airflow_mlops.exceptions import PredictionError, UntrustedArtifact
 from airflow_mlops.ml.features import FeatureSchema
 from airflow_mlops.registry.artifacts import open_model
 from airflow_mlops.registry.formats import FORMAT
+from airflow_mlops.registry.signing import Verifier
 from airflow_mlops.store.content import canonical_json
 
+PARQUET = "application/x-parquet"
 ROW = "__row__"
 """The column with the row's number, from 0 over all parts."""
 
@@ -174,5 +176,6 @@ def unpacked_model(folder: Path, digest: str) -> tuple[Any, FeatureSchema, dict[
             f"the contract is in the format {said.get('contract')}, this package knows {_FORMAT}",
             hint="build the image with the version of airflow-mlops that the workers have",
         )
-    model = open_model(folder / MODEL_FILE, said["model"], trusted=said["trusted"])
+    # The signature was verified before the contract was made, and the contract names the model by its sha256.
+    model = open_model(folder / MODEL_FILE, said["model"], trusted=said["trusted"], verifier=Verifier())
     return model, FeatureSchema.from_dict(said["schema"]), said

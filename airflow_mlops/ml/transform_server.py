@@ -22,10 +22,9 @@ from typing import Any
 from airflow_mlops.exceptions import MLOpsError, PredictionError
 from airflow_mlops.ml.model_outputs import Outputs
 from airflow_mlops.ml.privacy import told
-from airflow_mlops.ml.transform_parts import CONTRACT_VARIABLE, get_rows, put_said, unpacked_model
+from airflow_mlops.ml.transform_parts import CONTRACT_VARIABLE, PARQUET, get_rows, put_said, unpacked_model
 from airflow_mlops.registry.artifacts import environment
 
-PARQUET = "application/x-parquet"
 MODEL_FOLDER = "/opt/ml/model"
 _PORT = 8080
 _LARGEST = 110 << 20  # SageMaker sends 100 MB at most

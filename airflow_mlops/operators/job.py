@@ -86,4 +86,4 @@ class JobOperator(MLOpsOperator):
         """Stop the job of this try; one that has ended is left as it is."""
         if self._running is not None:
             self.log.info("Stopping the SageMaker job %s", self._running)
-            self._jobs.stop(self._running)
+            self._jobs.give_up(self._running)

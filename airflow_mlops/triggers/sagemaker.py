@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_mlops.jobs import RUNNING, TRAINING, JobKind
+from airflow_mlops.jobs import RUNNING, TRAINING, TRANSFORM, JobKind
 from airflow_mlops.triggers.base import PollingTrigger
 
 if TYPE_CHECKING:
-    from airflow_mlops.hooks.sagemaker import Jobs
+    from airflow_mlops.hooks.sagemaker import Jobs, TransformJobs
 
 
 class JobTrigger(PollingTrigger):
@@ -61,7 +62,7 @@ class JobTrigger(PollingTrigger):
     async def on_kill(self) -> None:
         """Stop the job: nobody waits for it any more."""
         self.log.info("Stopping the SageMaker job %s", self.job)
-        await asyncio.to_thread(lambda: self._jobs.stop(self.job))
+        await asyncio.to_thread(lambda: self._jobs.give_up(self.job))
 
 
 class TrainingJobTrigger(JobTrigger):
@@ -74,3 +75,58 @@ class TrainingJobTrigger(JobTrigger):
         from airflow_mlops.hooks.sagemaker import TrainingJobs
 
         return TrainingJobs(self.conn_id)
+
+
+class TransformJobTrigger(JobTrigger):
+    """Waits for a batch transform job, says how far it is, and stops it when it takes too long: SageMaker does not.
+
+    :param pipeline: whose job it is; with it the parts that are done are counted.
+    :param max_seconds: how long it may take from its creation.
+    """
+
+    kind = TRANSFORM
+
+    def __init__(
+        self, job: str, conn_id: str, operation: str = "", *, pipeline: str, max_seconds: float, **kwargs: Any
+    ) -> None:
+        super().__init__(job, conn_id, operation, **kwargs)
+        self.pipeline = pipeline
+        self.max_seconds = max_seconds
+        self._last = ""
+
+    def arguments(self) -> dict[str, Any]:
+        """Return ``job``, ``conn_id``, ``operation``, ``pipeline`` and ``max_seconds``."""
+        return {**super().arguments(), "pipeline": self.pipeline, "max_seconds": self.max_seconds}
+
+    def open(self) -> TransformJobs:
+        """The batch transform jobs."""
+        from airflow_mlops.hooks.sagemaker import TransformJobs
+
+        return TransformJobs(self.conn_id)
+
+    def look(self) -> dict[str, Any] | None:
+        """Ask SageMaker how the job stands, and stop one that is late."""
+        found = self._jobs.find(self.job)
+        if found is None:
+            return None
+        took = (datetime.now(UTC) - found["CreationTime"]).total_seconds()
+        status = self.kind.status(found)
+        if status == "InProgress":
+            self._tell(status)
+            if took >= self.max_seconds:
+                self.log.warning("The SageMaker job %s takes longer than %.0f s: stopping it", self.job, took)
+                self._jobs.stop(self.job)
+        return self.told(found)
+
+    def _tell(self, status: str) -> None:
+        from airflow_mlops.hooks.mlops import MLOpsHook
+        from airflow_mlops.store import layout
+
+        prefix = layout.job_prefix(self.pipeline, self.job)
+        store = MLOpsHook(self.mlops_conn_id).store()
+        done = sum(key.endswith(".out") for key in store.list(f"{prefix}output/"))
+        parts = sum(1 for _ in store.list(f"{prefix}input/"))
+        said = f"{done} of {parts} parts are done"
+        if said != self._last:
+            self.log.info("The SageMaker job %s is %s: %s", self.job, status, said)
+            self._last = said

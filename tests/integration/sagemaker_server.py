@@ -1,4 +1,4 @@
-"""A stand-in for SageMaker's training API that lets a test say how each job ends.
+"""A stand-in for SageMaker's API of training and batch transform jobs that lets a test say how each ends.
 
 Every request and every reply is checked against botocore's own model of the service: names, types, required fields,
 lengths, patterns and enumerations.
@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -60,10 +60,15 @@ def _python(pattern: str) -> str:
 
 
 class SageMaker:
-    """The jobs by name; ``asked`` has every request, ``refuse`` the error that the next one gets."""
+    """The jobs by name; ``asked`` has every request, ``refuse`` the error that the next one gets.
+
+    ``transforms`` are the batch transform jobs, ``models`` what they predict with.
+    """
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.transforms: dict[str, dict[str, Any]] = {}
+        self.models: dict[str, dict[str, Any]] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.refuse: tuple[int, str, str] | None = None
         self.url = ""
@@ -81,6 +86,16 @@ class SageMaker:
             "TrainingEndTime": datetime(2026, 1, 1, 0, 2, tzinfo=UTC),
             "TrainingTimeInSeconds": 60,
             "BillableTimeInSeconds": 90,
+            **more,
+        }
+
+    def end_transform(self, name: str, status: str = "Completed", **more: Any) -> None:
+        """Let a batch transform job end, two minutes after it was created and one after it began."""
+        created = self.transforms[name]["CreationTime"]
+        self.transforms[name] |= {
+            "TransformJobStatus": status,
+            "TransformStartTime": created + timedelta(seconds=60),
+            "TransformEndTime": created + timedelta(seconds=120),
             **more,
         }
 
@@ -128,6 +143,49 @@ class SageMaker:
         if job["TrainingJobStatus"] != "InProgress":
             raise Refused(400, "ValidationException", f"The job is in status {job['TrainingJobStatus']}.")
         self.end(request["TrainingJobName"], "Stopped")
+        return {}
+
+    def _CreateModel(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request["ModelName"]
+        if name in self.models:
+            raise Refused(400, "ValidationException", f"Cannot create already existing model {name}.")
+        self.models[name] = request
+        return {"ModelArn": f"{ACCOUNT}:model/{name}"}
+
+    def _DeleteModel(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self.models.pop(request["ModelName"], None) is None:
+            raise Refused(400, "ValidationException", f"Could not find model {request['ModelName']}.")
+        return {}
+
+    def _CreateTransformJob(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request["TransformJobName"]
+        if name in self.transforms:
+            raise Refused(400, "ResourceInUse", f"Job name must be unique within an account and region: {name}")
+        if request["ModelName"] not in self.models:
+            raise Refused(400, "ValidationException", f"Could not find model {request['ModelName']}.")
+        arn = f"{ACCOUNT}:transform-job/{name}"
+        self.transforms[name] = {
+            **{key: value for key, value in request.items() if key != "Tags"},
+            "TransformJobArn": arn,
+            "TransformJobStatus": "InProgress",
+            "CreationTime": datetime.now(UTC),
+        }
+        return {"TransformJobArn": arn}
+
+    def _DescribeTransformJob(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request["TransformJobName"]
+        if name not in self.transforms:
+            raise Refused(400, "ValidationException", f"Could not find requested job with name: {name}")
+        told = dict(self.transforms[name])
+        if told["TransformJobStatus"] == "Stopping":
+            self.end_transform(name, "Stopped", TransformEndTime=datetime.now(UTC))
+        return told
+
+    def _StopTransformJob(self, request: dict[str, Any]) -> dict[str, Any]:
+        status = self._DescribeTransformJob(request)["TransformJobStatus"]
+        if status != "InProgress":
+            raise Refused(400, "ValidationException", f"The job is in status {status}.")
+        self.transforms[request["TransformJobName"]]["TransformJobStatus"] = "Stopping"
         return {}
 
 

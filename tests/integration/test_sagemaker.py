@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import io
-import json
-import os
 import re
-import subprocess
-import sys
-import tarfile
-import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import boto3
-import botocore.loaders
-import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from sklearn.datasets import load_breast_cancer
@@ -35,42 +23,12 @@ from airflow_mlops.operators.sagemaker import SageMakerTrainOperator
 from airflow_mlops.registry.artifacts import dump_model, fetch_model
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.triggers.sagemaker import TrainingJobTrigger
-from tests.integration.sagemaker_server import SageMaker, serving
+from tests.integration.sagemaker_containers import leave, train_there
 
 ROLE = "arn:aws:iam::123456789012:role/trainer"
 TRAIN: dict[str, Any] = {"sagemaker": {"image": "registry/trainer:1", "role": ROLE}, "params": {"max_iter": 5}}
 DATA = {"source": "people.csv", "target": "target", "id": "id", "exclude": ["texture"]}
-PAGE = Path(__file__).parents[2] / "docs/how-to/sagemaker.md"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def models_are_read_once() -> Iterator[None]:
-    """Each client reads botocore's model of its service, megabytes of JSON, and here are many."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("botocore.session.create_loader", functools.cache(botocore.loaders.create_loader))
-        yield
-
-
-@pytest.fixture
-def sagemaker() -> Iterator[SageMaker]:
-    with serving() as service:
-        yield service
-
-
-@pytest.fixture
-def connect(monkeypatch, s3_endpoint: str, s3_bucket: str) -> Callable[[str], None]:
-    """Point Airflow's AWS connection at a SageMaker; S3 and IAM are moto's."""
-
-    def at(url: str) -> None:
-        places = {"s3": s3_endpoint, "iam": s3_endpoint, "sagemaker": url}
-        extra = {"region_name": "us-east-1", "service_config": {k: {"endpoint_url": v} for k, v in places.items()}}
-        # A refused request is an answer: botocore need not ask again.
-        extra["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
-        connection = {"conn_type": "aws", "login": "test", "password": "test", "extra": extra}
-        monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
-        monkeypatch.setenv("AIRFLOW__MLOPS__STORE", f"s3://{s3_bucket}/mlops")
-
-    return at
+pytestmark = pytest.mark.usefixtures("models_are_read_once")
 
 
 @pytest.fixture
@@ -122,31 +80,6 @@ def resume(task: SageMakerTrainOperator, waiting: TaskDeferred) -> tuple[Any, An
     event = asyncio.run(first())
     here = context(task)
     return task.execute_complete(here, event.payload, **waiting.kwargs), here
-
-
-def train_there(client: Any, bucket: str, job: dict[str, Any], folder: Path) -> Any:
-    """Do what SageMaker does: the channel to /opt/ml, the container's program (of the docs), its model to S3."""
-    root = folder / "opt-ml"
-    for name in ("input/data/train", "input/config", "model"):
-        (root / name).mkdir(parents=True)
-    uri = job["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"]
-    here = root / "input/data/train" / uri.rpartition("/")[2]
-    client.download_file(bucket, uri.removeprefix(f"s3://{bucket}/"), str(here))
-    (root / "input/config/hyperparameters.json").write_text(json.dumps(job["HyperParameters"]))
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert '"/opt/ml"' in program
-    subprocess.run([sys.executable, "-c", program.replace("/opt/ml", str(root))], check=True)
-    leave(client, bucket, job, root / "model/model.skops")
-    return pq.read_table(here).to_pandas()
-
-
-def leave(client: Any, bucket: str, job: dict[str, Any], file: Path, name: str = "model.skops") -> None:
-    """Put a file where SageMaker puts what a container leaves."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        tar.add(file, arcname=name)
-    key = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix(f"s3://{bucket}/")
-    client.put_object(Bucket=bucket, Key=key, Body=archive.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -343,57 +276,3 @@ def test_moto_trains_at_once(connect, snapshot, s3_endpoint, s3_client, s3_bucke
     leave(s3_client, s3_bucket, job, model_file)
     assert task.execute(context(task))["version"] == 1
     assert len(there.list_training_jobs(NameContains=job["TrainingJobName"][:-2])["TrainingJobSummaries"]) == 1
-
-
-DAG = """
-import os, subprocess, sys
-subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
-from airflow.dag_processing.bundles.manager import DagBundlesManager
-from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-from airflow.sdk import DAG
-from airflow_mlops.operators.data import SnapshotOperator
-from airflow_mlops.operators.sagemaker import SageMakerTrainOperator
-DATA = {"source": "people.csv", "target": "target", "id": "id"}
-with DAG("people__train", schedule=None) as dag:
-    snapshot = SnapshotOperator(task_id="snapshot", pipeline="people", data=DATA)
-    fit = SageMakerTrainOperator(
-        task_id="fit", pipeline="people", snapshot=snapshot.output, data=DATA, poll_interval=0.1,
-        train={"sagemaker": {"image": "registry/trainer:1", "role": "arn:aws:iam::123456789012:role/trainer"}},
-    )
-DagBundlesManager().sync_bundles_to_db()
-bag = DagBag(os.devnull, bundle_path=None, bundle_name="dags-folder")
-bag.bag_dag(dag)
-sync_bag_to_db(bag, "dags-folder", None)
-run = dag.test()
-print("ended:", run.state, *sorted(f"{ti.task_id}={ti.state}" for ti in run.get_task_instances()))
-"""
-
-
-def test_airflow_defers_the_task_and_resumes_it(
-    sagemaker, connect, snapshot, s3_client, s3_bucket, s3_store, model_file, tmp_path
-) -> None:
-    connect(sagemaker.url)
-    (tmp_path / "dag.py").write_text(DAG)
-
-    def train() -> None:
-        while not sagemaker.created or sagemaker.created[0] not in sagemaker.jobs:
-            time.sleep(0.05)
-        (job,) = sagemaker.jobs.values()
-        # Seen to run by the task and by the trigger.
-        while [name for name, _ in sagemaker.asked].count("DescribeTrainingJob") < 4:
-            time.sleep(0.05)
-        leave(s3_client, s3_bucket, job, model_file)
-        sagemaker.end(job["TrainingJobName"])
-
-    there = threading.Thread(target=train, daemon=True)
-    there.start()
-    env = os.environ | {"AIRFLOW_HOME": str(tmp_path / "home"), "AIRFLOW__MLOPS__DATA_ROOT": str(tmp_path)}
-    env |= {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "dag.py")], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=200
-    )
-    assert "ended: success fit=success snapshot=success" in done.stdout, (done.stdout + done.stderr)[-3000:]
-    there.join(10)
-    version = Registry(s3_store, "people").get(1)
-    assert version.record["job"]["name"] == sagemaker.created[0]
-    assert len(sagemaker.created) == 1

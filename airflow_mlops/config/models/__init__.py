@@ -10,7 +10,7 @@ from __future__ import annotations
 from airflow_mlops.config.models.base import Model, Resources, length, midnight
 from airflow_mlops.config.models.dag import Dag, DefaultArgs
 from airflow_mlops.config.models.data import Data, Features, LabelLimits, Retention, Split, Sql, Validate
-from airflow_mlops.config.models.deploy import Batch, Deploy, StepVerdict
+from airflow_mlops.config.models.deploy import Batch, BatchSageMaker, Deploy, StepVerdict
 from airflow_mlops.config.models.evaluate import Approve, Evaluate, Gate, Serving, Value
 from airflow_mlops.config.models.experiment import Candidate, EarlyStop, Experiment, Halving
 from airflow_mlops.config.models.fleet import MOST_SHARDS, Fleet
@@ -23,6 +23,7 @@ __all__ = [
     "MOST_SHARDS",
     "Approve",
     "Batch",
+    "BatchSageMaker",
     "Candidate",
     "Dag",
     "Data",

@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictFloat, StrictInt, StrictStr
+from pydantic import Field, StrictFloat, StrictInt, StrictStr, field_validator
 
 from airflow_mlops.config.models.base import Model, Resources
+from airflow_mlops.config.models.sagemaker import Image, SageMakerJob, not_set_here
 from airflow_mlops.config.types import Cron, Rollout, Template
+
+_OF_THE_MODEL = ("ModelName", "PrimaryContainer", "Containers", "InferenceExecutionConfig", "ExecutionRoleArn")
+"""Fields of SageMaker's CreateModel that follow from the rest of the file."""
+
+
+class BatchSageMaker(SageMakerJob):
+    """Batch inference in a batch transform job on Amazon SageMaker, in a container with this package."""
+
+    SET_HERE = (
+        "TransformJobName", "ModelName", "BatchStrategy", "MaxPayloadInMB", "TransformInput", "TransformOutput",
+        "TransformResources", "DataProcessing",
+    )  # fmt: skip
+
+    image: Image = Field(
+        description="Address of the container's image: `python -m airflow_mlops.ml.transform_server` is what it runs."
+    )
+    instance_count: Annotated[StrictInt, Field(ge=1)] = Field(
+        1, description="How many instances share the parts of the rows."
+    )
+    max_payload_mb: Annotated[StrictInt, Field(ge=1, le=100)] = Field(
+        32, description="How large a part of the rows is at most; a part has 100,000 rows at most too."
+    )
+    request: dict[StrictStr, Any] = Field(
+        default_factory=dict, description="Further fields of CreateTransformJob, such as ModelClientConfig and Tags."
+    )
+    model_request: dict[StrictStr, Any] = Field(
+        default_factory=dict, description="Further fields of CreateModel, such as VpcConfig and Tags."
+    )
+
+    @field_validator("model_request")
+    @classmethod
+    def _not_of_the_model(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return not_set_here(value, _OF_THE_MODEL)
 
 
 class Batch(Model):
@@ -18,6 +52,9 @@ class Batch(Model):
         None, description="Folder or URI for the predictions; default: predictions/ in the data root."
     )
     schedule: Cron | None = Field(None, description="When to score (level 1).")
+    sagemaker: BatchSageMaker | None = Field(
+        None, description="Predict in a batch transform job on Amazon SageMaker; the store is on S3."
+    )
     resources: Resources | None = Field(None, description="For the prediction task.")
 
 

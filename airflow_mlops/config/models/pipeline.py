@@ -125,6 +125,9 @@ class PipelineConfig(Model):
                 **private,
                 "`experiment` tries its variants in tasks here, and `train.sagemaker` trains elsewhere: give one of "
                 "them": self.experiment is not None and self.train.sagemaker is not None,
+                "`deploy.batch.sagemaker` predicts with one version; give `deploy.rollout: [full]`": (
+                    self.deploy.batch.sagemaker is not None and len(self.rollout) > 1
+                ),
                 "`train.window` needs `data.timestamp`": self.train.window is not None and self.data.timestamp is None,
                 "`experiment.candidates` with a `window` need `data.timestamp`": bool(old)
                 and self.data.timestamp is None,
@@ -201,6 +204,9 @@ class PipelineConfig(Model):
             {
                 "`fleet` trains an `estimator`, no callable, command or SageMaker job; it may be a class of your own": (
                     self.train.estimator is None
+                ),
+                "`fleet` predicts in tasks here, and `deploy.batch.sagemaker` elsewhere": (
+                    self.deploy.batch.sagemaker is not None
                 ),
                 "`fleet` takes no `train.search`; an estimator can choose settings for each key in its fit, such as "
                 "sklearn.linear_model.RidgeCV": self.train.search is not None,

@@ -337,6 +337,7 @@ class _Page:
     def _costs(self) -> list[dict[str, Any]]:
         costs = [n for n in self._notes("cost") if n.get("run_id") == self.run_id]
         costs += [c.result["cost"] | {"task": c.name} for c in self.checks if c.result.get("cost")]
+        costs += [r["job"]["cost"] for r in self._predictions() if r.get("job")]
         return costs + ([self.fleet.cost | {"task": "all tasks"}] if self.fleet and self.fleet.cost else [])
 
     def _reports(self, checks: list[CheckMark]) -> Iterator[ReportLink]:

@@ -74,6 +74,9 @@ def scored(results: Iterable[dict[str, Any]]) -> Iterator[Fact]:
         yield Fact(name="output", value=str(result.get("output") or ""))
         if rollout := result.get("rollout"):
             yield Fact(name="rolling out", value=f"v{rollout.get('version')}, {rollout.get('step')}")
+        if job := result.get("job"):
+            took = "" if job["seconds"] is None else f", {job['seconds']:,.0f} s"
+            yield Fact(name="job", value=f"{job['name']} on {job['instances']} × {job['instance_type']}{took}")
 
 
 def cost(costs: Iterable[dict[str, Any]]) -> Iterator[Fact]:

@@ -151,9 +151,13 @@ def test_cost_is_that_of_this_month(store: LocalStore) -> None:
     registry.annotate(1, "cost", {"wall_seconds": 2.0, "cpu_seconds": 1.0, "peak_mb": 5.0}, op_id="c")
     cost = {"wall_seconds": 3.0, "cpu_seconds": 1.0, "peak_mb": 9.0}
     write_check(store, "churn", window(1), "prediction", {"rows": 1, "cost": cost})
+    # A job elsewhere predicted the next window.
+    job = {"cost": {"wall_seconds": 60.0, "cpu_seconds": 0.0, "peak_mb": 0.0, "price_per_hour": 3.0, "currency": "EUR"}}
+    write_check(store, "churn", window(2), "prediction", {"rows": 1, "cost": cost, "job": job})
     found = standing(store, "churn", datetime.now(UTC)).cost
     assert found is not None
-    assert (found["wall_seconds"], found["cpu_seconds"], found["peak_mb"]) == (5.0, 2.0, 9.0)
+    assert (found["wall_seconds"], found["cpu_seconds"], found["peak_mb"]) == (68.0, 3.0, 9.0)
+    assert found["money"] == ["0.05 EUR"]
     assert standing(store, "churn", datetime(2001, 1, 1, tzinfo=UTC)).cost is None
 
 

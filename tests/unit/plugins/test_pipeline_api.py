@@ -535,10 +535,16 @@ def test_of_runs_that_are_at_work_together_each_shows_its_own_checks(site: Site,
 
 def test_predictions_and_changes_by_hand(site: Site, get: Get, churn: Registry) -> None:
     cost = {"wall_seconds": 2.0, "cpu_seconds": 1.0, "peak_mb": 100.0}
-    check(site.store, "churn", "prediction", 6, "", rows=1234, version=1, output="predictions/x.parquet", cost=cost)
+    there = cost | {"task": "SageMaker 2 × ml.m5.large", "wall_seconds": 120.0}
+    job = {"name": "churn-1", "instances": 2, "instance_type": "ml.m5.large", "seconds": 60.0, "cost": there}
+    output = "predictions/x.parquet"
+    check(site.store, "churn", "prediction", 6, "", rows=1234, version=1, output=output, cost=cost, job=job)
     found = run(site, get, "p1", "churn__predict")
     assert found["title"] == "1,234 rows were scored by v1"
-    assert {s["title"] for s in found["sections"]} == {"Prediction", "Cost"}
+    facts = {s["title"]: {f["name"]: f["value"] for f in s["facts"]} for s in found["sections"]}
+    assert facts.keys() == {"Prediction", "Cost"}
+    assert facts["Prediction"]["job"] == "churn-1 on 2 × ml.m5.large, 60 s"
+    assert facts["Cost"]["SageMaker 2 × ml.m5.large"].startswith("120.0 s")
     found = run(site, get, "g1", "churn__registry")
     assert found["title"] == "v1 became champion again: v4 was rolled back"
 

@@ -1,0 +1,421 @@
+"""Batch inference on SageMaker: against a server that checks every request by botocore's model, and against moto."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import boto3
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from sklearn.datasets import load_breast_cancer
+
+from airflow_mlops.config.models import Data, Train
+from airflow_mlops.exceptions import PredictionUnavailable
+from airflow_mlops.hooks.sagemaker import TransformJobs
+from airflow_mlops.ml.candidate import train_candidate
+from airflow_mlops.ml.data import read_batches, take_snapshot
+from airflow_mlops.ml.files import Files
+from airflow_mlops.operators.prediction import BatchPredictOperator
+from airflow_mlops.operators.sagemaker_prediction import SageMakerPredictOperator
+from airflow_mlops.registry.checks import read_check
+from airflow_mlops.registry.registry import Registry
+from airflow_mlops.store import S3Store, layout
+from airflow_mlops.triggers.sagemaker import TransformJobTrigger
+from airflow_mlops.window import Window
+from tests.integration.sagemaker_containers import predict_there
+from tests.integration.sagemaker_server import SageMaker
+from tests.unit.ml.transform_job import run_job
+
+ROLE = "arn:aws:iam::123456789012:role/predictor"
+JOB: dict[str, Any] = {"image": "registry/predictor:1", "role": ROLE}
+DATA = {"source": "people.csv", "target": "target", "id": "id"}
+WINDOW = Window.of("2026-01-01", "2026-01-02")
+pytestmark = pytest.mark.usefixtures("models_are_read_once")
+
+
+@pytest.fixture(scope="module")
+def people() -> pd.DataFrame:
+    frame = load_breast_cancer(as_frame=True).frame.iloc[:, [0, 2, 3, -1]]
+    frame.columns = ["radius", "perimeter", "area", "target"]
+    frame.insert(0, "id", np.arange(len(frame)) + 2**53 + 1)
+    frame["ward"] = ["north", "south", "east"] * (len(frame) // 3) + ["north"] * (len(frame) % 3)
+    return frame
+
+
+@pytest.fixture
+def lake(people: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data root, with people to train on and people to score."""
+    root = tmp_path / "lake"
+    root.mkdir()
+    people.to_csv(root / "people.csv", index=False)
+    people.drop(columns="target").iloc[:300].to_csv(root / "new.csv", index=False)
+    monkeypatch.setenv("AIRFLOW__MLOPS__DATA_ROOT", str(root))
+    return root
+
+
+@pytest.fixture
+def train(lake: Path, s3_store: S3Store) -> Callable[[], int]:
+    """Train a version and make it champion; its number."""
+
+    def made() -> int:
+        data = Data.model_validate(DATA)
+        batches = read_batches(data, files=Files(str(lake)), window=None)
+        registry = Registry(s3_store, "people")
+        before = len(registry.versions())
+        record = train_candidate(
+            s3_store,
+            take_snapshot(s3_store, "people", batches, data=data, window=None).to_ref(),
+            data=data,
+            train_config=Train(
+                estimator="sklearn.ensemble.HistGradientBoostingClassifier", params={"max_iter": 5}, seed=before
+            ),
+            features=None,
+            metrics=[],
+            task=None,
+            allowed_imports=(),
+            trusted_types=(),
+            log=lambda *_: None,
+            pipeline="people",
+        )
+        number = registry.register(record, op_id=f"register {before}").number
+        registry.promote(number, expected=before or None, op_id=f"promote {before}", reason="test")
+        return number
+
+    return made
+
+
+def operator(**job: Any) -> SageMakerPredictOperator:
+    return SageMakerPredictOperator(
+        task_id="predict.batch",
+        pipeline="people",
+        data=DATA,
+        batch={"source": "new.csv", "sagemaker": JOB | job},
+        poll_interval=0.05,
+        replay_rows=20,
+    )
+
+
+def context(task: Any) -> Any:
+    ti = MagicMock(spec=["dag_id", "run_id", "task_id", "map_index", "xcom_push", "xcom_pull", "try_number"])
+    ti.dag_id, ti.run_id, ti.task_id, ti.map_index = "people__predict", "manual__1", task.task_id, -1
+    run = SimpleNamespace(run_type="manual", data_interval_start=WINDOW.start, data_interval_end=WINDOW.end)
+    return {"ti": ti, "task": task, "params": {}, "dag_run": run}
+
+
+def submit(task: SageMakerPredictOperator) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as waiting:
+        task.execute(context(task))
+    assert waiting.value.method_name == "execute_complete"
+    return waiting.value
+
+
+def resume(task: SageMakerPredictOperator, waiting: TaskDeferred) -> tuple[Any, Any]:
+    """Run the trigger as the triggerer does, from its serialized form, then the task's second half."""
+    path, arguments = waiting.trigger.serialize()
+    assert path == "airflow_mlops.triggers.sagemaker.TransformJobTrigger"
+    trigger = TransformJobTrigger(**arguments)
+
+    async def first() -> Any:
+        return await anext(trigger.run())
+
+    event = asyncio.run(first())
+    here = context(task)
+    return task.execute_complete(here, event.payload, **waiting.kwargs), here
+
+
+def left(store: S3Store) -> list[str]:
+    return list(store.list(layout.jobs_prefix("people")))
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What task and trigger say in the log."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.Logger("task")
+    logger.addHandler(handler)
+    for kind in (SageMakerPredictOperator, TransformJobTrigger):
+        monkeypatch.setattr(kind, "log", logger)
+    return said
+
+
+def test_from_a_source_to_predictions(sagemaker, connect, train, lake, s3_store, tmp_path, lines) -> None:
+    connect(sagemaker.url)
+    version = train()
+    asked = {"price_per_hour": 0.4, "instance_type": "ml.c5.xlarge", "instance_count": 2, "max_payload_mb": 1}
+    task = operator(**asked)
+    waiting = submit(task)
+    (name,) = sagemaker.transforms
+    assert re.fullmatch(r"people-[0-9a-f]{24}-1", name)
+    job, model = sagemaker.transforms[name], sagemaker.models[name]
+    assert (job["ModelName"], model["ExecutionRoleArn"]) == (name, ROLE)
+    assert job["TransformResources"] == {"InstanceType": "ml.c5.xlarge", "InstanceCount": 2}
+    assert (job["MaxPayloadInMB"], job["TransformInput"]["SplitType"]) == (1, "None")
+    assert lines[-1] == (
+        f"Created the SageMaker job {name}: 300 rows in 1 part for v1, on 2 × ml.c5.xlarge; "
+        f"https://console.aws.amazon.com/sagemaker/home?region=us-east-1#/transform-jobs/{name}"
+    )
+    # What comes after is of no matter: the rows are frozen, and so is the version.
+    (lake / "new.csv").write_text("id\n")
+    assert train() == 2
+    said = predict_there(s3_store, sagemaker, name, tmp_path / "model")
+    assert re.search(r"people v1 is ready on port \d+\n300 rows in ", said)
+    sagemaker.end_transform(name)
+    result, here = resume(task, waiting)
+    output = lake / "predictions/people" / f"{WINDOW.key}.parquet"
+    assert result | {"capture": ""} == {
+        "version": version, "rows": 300, "output": f"predictions/people/{WINDOW.key}.parquet", "capture": "",
+        "newest": None, "job": name,
+    }  # fmt: skip
+    assert lines[-3:-1] == [
+        f"Writing what a job said of new.csv with v1 into predictions/people/{WINDOW.key}.parquet",
+        f"The SageMaker job {name} took 60 s on 2 × ml.c5.xlarge, about 0.013; "
+        "what is billed SageMaker does not tell of a transform job",
+    ]
+    check = read_check(s3_store, "people", "prediction", WINDOW)["prediction"]
+    facts = check["job"]
+    assert facts.pop("packages")["scikit-learn"]
+    assert datetime.fromisoformat(facts.pop("finished")) > datetime.now(UTC)
+    assert facts == {
+        "arn": job["TransformJobArn"], "name": name, "image": JOB["image"], "instance_type": "ml.c5.xlarge",
+        "instances": 2, "seconds": 60.0,
+        "cost": {"task": "SageMaker 2 × ml.c5.xlarge", "wall_seconds": 120.0, "cpu_seconds": 0.0, "peak_mb": 0.0,
+                 "price_per_hour": 0.4, "currency": ""},
+    }  # fmt: skip
+    spent = here["ti"].xcom_push.call_args.kwargs["value"]
+    assert spent["wall_seconds"] > waiting.kwargs["cost"]["wall_seconds"] > 0
+    assert left(s3_store) == []
+    assert sagemaker.models == {}
+
+    # The same as here, by the same version.
+    found = pq.read_table(output)
+    Registry(s3_store, "people").promote(1, expected=2, op_id="back", reason="test")
+    pd.read_csv(lake / "people.csv").drop(columns="target").iloc[:300].to_csv(lake / "new.csv", index=False)
+    here_too = BatchPredictOperator(task_id="here", pipeline="people", data=DATA, batch={"source": "new.csv"})
+    assert here_too.execute(context(here_too))["version"] == 1
+    assert pq.read_table(output).equals(found)
+    assert found["id"][0].as_py() == 2**53 + 1
+
+
+def run(store: S3Store, service: SageMaker, name: str, folder: Path, **more: Any) -> None:
+    """As :func:`predict_there`, in this process."""
+    run_job(store, "people", name, folder, **more)
+    service.end_transform(name)
+
+
+def test_another_try_finds_the_job_that_runs(sagemaker, connect, train, s3_store, tmp_path) -> None:
+    connect(sagemaker.url)
+    train()
+    submit(operator())
+    again = operator(max_runtime="2d", price_per_hour=1)
+    waiting = submit(again)
+    (name,) = sagemaker.transforms
+    run(s3_store, sagemaker, name, tmp_path / "model")
+    assert operator().execute(context(again))["job"] == name
+    # Airflow may run a task twice: what the other try has used and cleared away is not there any more.
+    with pytest.raises(PredictionUnavailable, match="the rows are gone"):
+        resume(again, waiting)
+    # Cleared, it predicts anew.
+    submit(operator())
+    assert [*sagemaker.transforms] == [name, name[:-1] + "2"]
+
+
+def test_a_try_with_something_else_stops_the_job_before(sagemaker, connect, train, lake, s3_store) -> None:
+    connect(sagemaker.url)
+    train()
+    submit(operator())
+    (first,) = sagemaker.transforms
+    submit(operator(image="registry/predictor:2"))
+    second = first[:-1] + "2"
+    assert sagemaker.transforms[first]["TransformJobStatus"] == "Stopping"
+    assert [*sagemaker.models] == [second]
+    train()
+    submit(operator(image="registry/predictor:2"))
+    assert sagemaker.transforms[second]["TransformJobStatus"] == "Stopping"
+    assert {key.split("/")[3] for key in left(s3_store)} == {first[:-1] + "3"}
+
+
+def test_a_reply_that_was_lost_is_no_second_job(sagemaker, connect, train, monkeypatch) -> None:
+    connect(sagemaker.url)
+    train()
+    find, missed = TransformJobs.find, []
+
+    def blind(self: TransformJobs, name: str) -> Any:
+        missed.append(name)
+        return None if len(missed) == 1 else find(self, name)
+
+    submit(operator())
+    monkeypatch.setattr(TransformJobs, "find", blind)
+    assert submit(operator()).trigger.job == next(iter(sagemaker.transforms))
+    assert len(sagemaker.transforms) == 1
+
+
+def test_what_a_retry_mends_and_what_not(sagemaker, connect, train, s3_store, tmp_path) -> None:
+    connect(sagemaker.url)
+    train()
+    task = operator()
+    waiting = submit(task)
+    (first,) = sagemaker.transforms
+    reason = "CapacityError: Unable to provision requested ML compute capacity."
+    sagemaker.end_transform(first, "Failed", FailureReason=reason)
+    with pytest.raises(PredictionUnavailable, match="CapacityError: Unable to provision"):
+        resume(task, waiting)
+    assert left(s3_store) == []
+    assert sagemaker.models == {}
+    waiting = submit(task)
+    second = first[:-1] + "2"
+    assert [*sagemaker.transforms] == [first, second]
+    sagemaker.end_transform(second, "Failed", FailureReason="ClientError: See job logs for more information")
+    with pytest.raises(AirflowFailException, match=r"(?s)See job logs.*/TransformJobs, .* with people-.*-2/"):
+        resume(task, waiting)
+    assert left(s3_store) == []
+    # A job that ended well, and left less than was asked for.
+    waiting = submit(task)
+    third = first[:-1] + "3"
+    run(s3_store, sagemaker, third, tmp_path / "model", change=lambda number, answer: None)
+    with pytest.raises(AirflowFailException, match=r"(?s)1 missing \(000000.parquet.out\).*s3:PutObject"):
+        resume(task, waiting)
+    assert left(s3_store) == []
+    assert sagemaker.models == {}
+    assert read_check(s3_store, "people", "prediction", WINDOW) is None
+
+
+def test_an_output_that_cannot_be_written_costs_no_second_job(
+    sagemaker, connect, train, lake, s3_store, tmp_path
+) -> None:
+    connect(sagemaker.url)
+    train()
+    task = operator()
+    waiting = submit(task)
+    (name,) = sagemaker.transforms
+    run(s3_store, sagemaker, name, tmp_path / "model")
+    (lake / "predictions").write_text("in the way")
+    with pytest.raises(AirflowFailException, match="cannot be opened"):
+        resume(task, waiting)
+    (lake / "predictions").unlink()
+    assert operator().execute(context(task))["rows"] == 300
+    assert [*sagemaker.transforms] == [name]
+    assert left(s3_store) == []
+
+
+def test_a_job_that_takes_too_long_is_stopped(sagemaker, connect, train, s3_store) -> None:
+    connect(sagemaker.url)
+    train()
+    task = operator(max_runtime="2h")
+    task.execution_timeout = timedelta(hours=1)
+    waiting = submit(task)
+    assert waiting.trigger.max_seconds == 3600
+    (name,) = sagemaker.transforms
+    sagemaker.transforms[name]["CreationTime"] -= timedelta(minutes=61)
+    with pytest.raises(AirflowFailException, match=r"(?s)took longer than 3,600 s and was stopped.*max_runtime"):
+        resume(task, waiting)
+    assert [a for a, _ in sagemaker.asked].count("StopTransformJob") == 1
+    assert left(s3_store) == []
+
+
+def test_who_stops_the_task_stops_the_job(sagemaker, connect, train) -> None:
+    connect(sagemaker.url)
+    train()
+    task = operator()
+    task.on_kill()
+    waiting = submit(task)
+    (name,) = sagemaker.transforms
+    asyncio.run(waiting.trigger.on_kill())
+    assert sagemaker.transforms[name]["TransformJobStatus"] == "Stopping"
+    assert sagemaker.models == {}
+    task.on_kill()  # it ends already: nothing more to stop
+    submit(task)
+    task.on_kill()
+    assert sagemaker.transforms[name[:-1] + "2"]["TransformJobStatus"] == "Stopping"
+    assert sagemaker.models == {}
+
+
+def test_the_trigger_says_how_far_the_job_is(sagemaker, connect, train, s3_store, tmp_path, lines) -> None:
+    connect(sagemaker.url)
+    train()
+    waiting = submit(operator())
+    (name,) = sagemaker.transforms
+    trigger = waiting.trigger
+    del lines[:]
+    assert trigger.is_news(trigger.look()) is False
+    trigger.look()
+    run_job(s3_store, "people", name, tmp_path / "model")
+    trigger.look()
+    assert lines == [f"The SageMaker job {name} is InProgress: {n} of 1 parts are done" for n in (0, 1)]
+
+
+def test_refused_requests(sagemaker, connect, train) -> None:
+    connect(sagemaker.url)
+    train()
+    task = operator()
+    for refused, error, said in (
+        ((400, "ThrottlingException", "Rate exceeded"), PredictionUnavailable, "Rate exceeded"),
+        ((400, "ResourceLimitExceeded", "ml.m5.large: 0 Instances"), PredictionUnavailable, "0 Instances"),
+        ((503, "ServiceUnavailable", "later"), PredictionUnavailable, "later"),
+        ((400, "AccessDeniedException", "no PassRole"), AirflowFailException, r"(?s)no PassRole.*CreateTransformJob"),
+    ):
+        sagemaker.refuse = refused
+        with pytest.raises(error, match=said):
+            task.execute(context(task))
+    for request, said in (({"Tagz": []}, '"Tagz"'), ({"MaxConcurrentTransforms": "many"}, "'many'")):
+        wrong = operator(request=request)
+        with pytest.raises(AirflowFailException, match=rf"(?s){said}.*deploy.batch.sagemaker"):
+            wrong.execute(context(wrong))
+    assert sagemaker.transforms == {}
+    vpc = {"VpcConfig": {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}}
+    submit(operator(model_request=vpc, request={"MaxConcurrentTransforms": 2}))
+    (name,) = sagemaker.transforms
+    assert sagemaker.models[name]["VpcConfig"] == vpc["VpcConfig"]
+    assert sagemaker.transforms[name]["MaxConcurrentTransforms"] == 2
+
+
+def test_nothing_to_score_with_and_a_store_elsewhere(sagemaker, connect, lake, monkeypatch, tmp_path) -> None:
+    connect(sagemaker.url)
+    task = operator()
+    with pytest.raises(AirflowFailException, match="no champion yet"):
+        task.execute(context(task))
+    monkeypatch.setenv("AIRFLOW__MLOPS__STORE", f"file://{tmp_path}/store")
+    task = operator()
+    with pytest.raises(AirflowFailException, match=r"deploy\.batch\.sagemaker needs a store on S3"):
+        task.execute(context(task))
+
+
+def test_moto_predicts_at_once(connect, train, s3_endpoint, s3_bucket, s3_store, tmp_path, monkeypatch) -> None:
+    connect(s3_endpoint)
+    train()
+    login = {"region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    iam = boto3.client("iam", endpoint_url=s3_endpoint, **login)
+    arn = iam.create_role(RoleName=s3_bucket, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    task = operator(role=s3_bucket)
+    with pytest.raises(AirflowFailException, match=r"1 missing \(000000.parquet.out\)"):
+        task.execute(context(task))
+    # With a container that answers at once, as moto's jobs end.
+    create = TransformJobs.create
+
+    def and_run(self: TransformJobs, model: dict[str, Any], request: dict[str, Any]) -> None:
+        create(self, model, request)
+        there = boto3.client("sagemaker", endpoint_url=s3_endpoint, **login)
+        made = there.describe_model(ModelName=model["ModelName"])
+        assert made["ExecutionRoleArn"] == arn
+        assert made["PrimaryContainer"]["Image"] == JOB["image"]
+        job = there.describe_transform_job(TransformJobName=request["TransformJobName"])
+        assert job["TransformJobStatus"] == "Completed"
+        run_job(s3_store, "people", request["TransformJobName"], tmp_path / "model")
+
+    monkeypatch.setattr(TransformJobs, "create", and_run)
+    assert task.execute(context(task))["rows"] == 300
+    assert left(s3_store) == []
+    there = boto3.client("sagemaker", endpoint_url=s3_endpoint, **login)
+    assert [m["ModelName"] for m in there.list_models()["Models"] if m["ModelName"].startswith("people")] == []
