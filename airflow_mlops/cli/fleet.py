@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_mlops.store.base import Store
 
 _HEADINGS = ("key", "status", "version", "why")
-_CHECKS = ("quality", "drift", "performance", "staleness")
+_CHECKS = ("quality", "drift", "performance", "staleness", "system")
 
 
 def _newest(pipeline: str) -> tuple[Store, dict[str, Any]]:

@@ -141,9 +141,9 @@ def _publish(c: StepContext, task_id: str) -> BaseOperator:
 def fleet_check(name: str, config: PipelineConfig, arguments: dict[str, Any]) -> BaseOperator:
     """The operator of a monitoring check of all keys.
 
-    :param name: ``quality``, ``drift``, ``performance`` or ``staleness``; a fleet has no others.
+    :param name: ``quality``, ``drift``, ``performance``, ``staleness`` or ``system``; a fleet has no others.
     """
-    from airflow_mlops.operators import fleet_monitoring
+    from airflow_mlops.operators import fleet_monitoring, monitoring
 
     if name == "performance":
         # It follows the check of drift only to tell whose inputs drifted, too.
@@ -154,6 +154,8 @@ def fleet_check(name: str, config: PipelineConfig, arguments: dict[str, Any]) ->
         return fleet_monitoring.FleetQualityCheckOperator(validate=config.validate_, **arguments)
     if name == "drift":
         return fleet_monitoring.FleetDriftCheckOperator(**arguments)
+    if name == "system":
+        return monitoring.SystemCheckOperator(**arguments)
     return fleet_monitoring.FleetStalenessCheckOperator(**arguments)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from airflow_mlops.config.models import System
 from airflow_mlops.ml.cost import amount, price, total
 from airflow_mlops.registry.checks import read_checks
+from airflow_mlops.registry.fleet_runs import FleetRun, fleet_runs
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.store.base import Store
 from airflow_mlops.window import Window
@@ -100,6 +101,7 @@ def system(
     before = [of_prediction(found) for at, found in scored if at.end < window.end]
     figures = check_figures("prediction", now, before, config)
     trainings = [of_training(version.notes["cost"]) for version in registry.versions() if version.notes.get("cost")]
+    trainings += of_fleet(fleet_runs(store, registry.pipeline))
     if trainings:
         figures += check_figures("training", trainings[-1], trainings[:-1], config)
     alarms = [figure for figure in figures if figure.alarm]
@@ -125,6 +127,15 @@ def of_prediction(result: Mapping[str, Any]) -> dict[str, float]:
     cost = {name: float(result["cost"][name]) for name in ("wall_seconds", "cpu_seconds", "peak_mb")}
     rows = result.get("rows") or 0
     return cost | ({"seconds_per_1000_rows": 1000 * cost["wall_seconds"] / rows} if rows else {})
+
+
+def of_fleet(runs: Sequence[FleetRun]) -> list[dict[str, float]]:
+    """The figures of a fleet's trainings of all keys, oldest first; one of a few keys is no measure of them."""
+    return [
+        {name: float(run.cost[name]) for name in ("wall_seconds", "cpu_seconds", "peak_mb")}
+        for run in runs
+        if run.cost and not run.rehearsal and not run.counts.get("not_due")
+    ]
 
 
 def of_training(costs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

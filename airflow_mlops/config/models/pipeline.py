@@ -243,7 +243,6 @@ class PipelineConfig(Model):
         asks = self.retrain is not None and self.retrain.experiment_after is not None
         return {
             "`fleet` has no `monitor.skew` in this version": self.monitor.skew is not None,
-            "`fleet` has no `monitor.system` in this version": self.monitor.system is not None,
             "`fleet` has no `monitor.performance.estimate` in this version": performance.estimate,
             "`monitor.drift.engine: evidently` has no test; of a fleet's keys thousands would alarm by chance": (
                 drift.engine == "evidently"

@@ -53,7 +53,7 @@ def _predict(spec: DagSpec) -> DagSpec:
 
 
 _ASKING = ("monitor.drift", "monitor.performance", "monitor.staleness")
-_CHECKS = ("monitor.quality", *_ASKING)
+_CHECKS = ("monitor.quality", *_ASKING, "monitor.system")
 
 
 def _monitor(spec: DagSpec) -> DagSpec:

@@ -48,7 +48,6 @@ def test_every_level_trains_a_fleet_in_shards(level: int) -> None:
         ({"train": {"callable": "my.code:fit"}}, "trains an `estimator`"),
         ({"train": FILE["train"] | {"search": {"space": {"alpha": [1.0]}}}}, "takes no `train.search`"),
         ({"monitor": {"skew": {}}}, "has no `monitor.skew`"),
-        ({"monitor": {"system": {}}}, "has no `monitor.system`"),
         ({"monitor": {"performance": {"estimate": True}}}, "has no `monitor.performance.estimate`"),
         ({"monitor": {"drift": {"engine": "evidently"}}}, "thousands would alarm by chance"),
         ({"monitor": {"drift": {"multivariate": True}}}, "`monitor.drift.multivariate` is for one model"),
@@ -115,3 +114,11 @@ def test_a_fleet_is_watched_key_by_key() -> None:
     unwatched = build_pipeline(PipelineConfig.model_validate(FILE))
     assert "routes__monitor" not in unwatched
     assert not unwatched["routes__train"].get_task("fleet.train").partial_kwargs["watched"]
+
+
+def test_what_the_runs_of_a_fleet_take_may_be_watched() -> None:
+    from airflow_mlops.factory.builder import build_pipeline
+    from airflow_mlops.operators.monitoring import SystemCheckOperator
+
+    dags = build_pipeline(PipelineConfig.model_validate(FILE | {"monitor": {"system": {}}}))
+    assert isinstance(dags["routes__monitor"].get_task("monitor.system"), SystemCheckOperator)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from airflow_mlops.config.models import System
+from airflow_mlops.ml.fleet.result import save_result
 from airflow_mlops.ml.system_metrics import check_figures, system
 from airflow_mlops.registry.checks import write_check
 from airflow_mlops.registry.registry import Registry
@@ -82,3 +83,26 @@ def test_predictions_and_trainings_are_compared_with_earlier_ones(tmp_path: Path
     trained = system(store, registry, windows[8], System())
     assert "training took 160 s, 4.0 times the usual 40" in trained["sentence"]
     json.dumps([nothing, result, trained], allow_nan=False)
+
+
+def test_a_fleets_trainings_of_all_keys_are_compared(tmp_path: Path) -> None:
+    store, registry = LocalStore(tmp_path), Registry(LocalStore(tmp_path), "routes")
+    window = Window.of("2013-01-01", "2013-01-02")
+    for n in range(12):
+        seconds = 400.0 if n == 11 else 3.0 if n == 10 else 100.0 + n
+        save_result(
+            store,
+            "routes",
+            f"{n:064x}",
+            {
+                "dag_id": "routes__train", "run_id": f"r{n}", "started_at": f"2026-01-{n + 1:02d}T00:00:00+00:00",
+                "sentence": "", "counts": {"promoted": 9} | ({"not_due": 90} if n == 10 else {}), "table": "0" * 64,
+                "report": None, "keys": 99, "tests": 0, "limit": None, "window": None, "rows": 9, "rehearsal": n == 5,
+                "absent": {}, "cost": {"wall_seconds": seconds, "cpu_seconds": 50.0, "peak_mb": 700.0},
+            },
+        )  # fmt: skip
+    found = system(store, registry, window, System())
+    assert found["verdict"] == "alarm"
+    assert "training took 400 s, 3.8 times the usual 104" in found["sentence"]
+    # Neither the rehearsal nor the training of nine keys is among the usual ones.
+    assert {figure["runs"] for figure in found["figures"]} == {9}
