@@ -79,8 +79,8 @@ def job_facts(job: Mapping[str, Any], asked: BatchSageMaker, currency: str) -> d
 
     :param job: what DescribeTransformJob tells.
     :return: ``arn``, ``name``, ``image``, ``instance_type``, ``instances``, ``seconds`` by the clock (None: not told),
-        ``finished`` (ISO 8601), and ``cost``, as :func:`~airflow_mlops.ml.cost.total` sums it: the clock's seconds of
-        all instances, which is near what is billed; SageMaker does not tell that of a transform job.
+        ``finished`` (ISO 8601), and ``cost``, as :func:`~airflow_mlops.ml.cost.total` sums it: the seconds between
+        start and end, which SageMaker bills, of all instances. What it bills in the end it does not tell.
     """
     start, end = job.get("TransformStartTime"), job.get("TransformEndTime")
     seconds = (end - start).total_seconds() if start is not None and end is not None else None

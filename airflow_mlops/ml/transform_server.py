@@ -3,7 +3,8 @@
 SageMaker's own contract for one's own container: it is started with the argument ``serve``, has the model unpacked in
 ``/opt/ml/model``, says 200 to ``GET /ping`` when it is ready, and answers each ``POST /invocations`` with what is
 written beside the part that was sent. Here that is a part of :mod:`~airflow_mlops.ml.transform_parts`. Airflow is not
-imported. What it prints goes to CloudWatch: no value of a row, and of private columns not even an error's words.
+imported. What it prints goes to CloudWatch: how many rows, and errors; where features are private, not the words of a
+model's own error, which may quote a row.
 """
 
 from __future__ import annotations

@@ -53,11 +53,15 @@ def push_cost(context: Context, meter: Meter, before: Mapping[str, float] | None
 
     :param before: what :func:`cost_so_far` told before the task gave its slot away to wait.
     """
-    cost = _cost(context, meter)
-    if before:
-        summed = {name: round(cost[name] + before[name], 3) for name in ("wall_seconds", "cpu_seconds")}
-        cost |= {**summed, "peak_mb": max(cost["peak_mb"], before["peak_mb"])}
-    context["ti"].xcom_push(key=XCOM_KEY, value=cost)
+    context["ti"].xcom_push(key=XCOM_KEY, value=summed(_cost(context, meter), before))
+
+
+def summed(cost: Mapping[str, Any], before: Mapping[str, float] | None) -> dict[str, Any]:
+    """The cost of a task that gave its slot away to wait: ``before`` it did, and after."""
+    if not before:
+        return dict(cost)
+    seconds = {name: round(cost[name] + before[name], 3) for name in ("wall_seconds", "cpu_seconds")}
+    return {**cost, **seconds, "peak_mb": max(cost["peak_mb"], before["peak_mb"])}
 
 
 def _cost(context: Context, meter: Meter) -> dict[str, Any]:

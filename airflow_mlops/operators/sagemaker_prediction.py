@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import ConfigError, CorruptObject, PredictionError, PredictionUnavailable
 from airflow_mlops.jobs import ENDED, TRANSFORM, job_stem
 from airflow_mlops.operators.base import RunScope, run_scope
-from airflow_mlops.operators.cost import push_cost, start_meter
+from airflow_mlops.operators.cost import cost_so_far, push_cost, start_meter, summed
 from airflow_mlops.operators.job import JobOperator
 from airflow_mlops.operators.prediction import BatchPredictOperator
 
@@ -38,6 +38,8 @@ class SageMakerPredictOperator(JobOperator, BatchPredictOperator):
     """
 
     kind = TRANSFORM
+    _before: Mapping[str, float] | None = None
+    """What the task cost before it waited."""
 
     @property
     def _asked(self) -> BatchSageMaker:
@@ -195,6 +197,7 @@ class SageMakerPredictOperator(JobOperator, BatchPredictOperator):
             if job is None or plan is None:
                 what = "SageMaker does not know the job" if job is None else "the rows are gone of the SageMaker job"
                 raise PredictionUnavailable(f"{what} {name} any more", hint="the next try predicts anew")
+            self._before = cost
             result = self._finish(scope, context, job, plan)
             push_cost(context, meter, cost)
             return result
@@ -220,8 +223,8 @@ class SageMakerPredictOperator(JobOperator, BatchPredictOperator):
             raise
         facts = job_facts(job, self._asked, self.hook.currency) | {"packages": frozen.packages}
         self._tell_job(facts)
-        result |= {"job": name}
-        told = self._told(scope, context, version, result, {"job": facts})
+        spent = summed(cost_so_far(context), self._before) | self.hook.price()
+        told = self._told(scope, context, version, result | {"job": name}, {"job": facts, "cost": spent})
         self._discard(self._jobs, name)
         return told
 
@@ -234,7 +237,7 @@ class SageMakerPredictOperator(JobOperator, BatchPredictOperator):
         money = f", about {amount(price(cost), str(cost.get('currency') or ''))}" if price(cost) else ""
         took = f"{facts['seconds']:,.0f} s" if facts["seconds"] is not None else "a time that SageMaker does not tell"
         self.log.info(
-            "The SageMaker job %s took %s on %d × %s%s; what is billed SageMaker does not tell of a transform job",
+            "The SageMaker job %s took %s on %d × %s%s (SageMaker bills that time on each instance)",
             facts["name"],
             took,
             facts["instances"],

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.jobs import RUNNING, TRAINING, TRANSFORM, JobKind
 from airflow_mlops.triggers.base import PollingTrigger
 
 if TYPE_CHECKING:
     from airflow_mlops.hooks.sagemaker import Jobs, TransformJobs
+    from airflow_mlops.store.base import Store
 
 
 class JobTrigger(PollingTrigger):
@@ -118,15 +120,23 @@ class TransformJobTrigger(JobTrigger):
                 self._jobs.stop(self.job)
         return self.told(found)
 
-    def _tell(self, status: str) -> None:
+    @cached_property
+    def _store(self) -> Store:
         from airflow_mlops.hooks.mlops import MLOpsHook
+
+        return MLOpsHook(self.mlops_conn_id).store()
+
+    def _tell(self, status: str) -> None:
         from airflow_mlops.store import layout
 
         prefix = layout.job_prefix(self.pipeline, self.job)
-        store = MLOpsHook(self.mlops_conn_id).store()
-        done = sum(key.endswith(".out") for key in store.list(f"{prefix}output/"))
-        parts = sum(1 for _ in store.list(f"{prefix}input/"))
-        said = f"{done} of {parts} parts are done"
+        try:
+            done = sum(key.endswith(".out") for key in self._store.list(f"{prefix}output/"))
+            parts = sum(1 for _ in self._store.list(f"{prefix}input/"))
+            said = f"{done} of {parts} parts are done"
+        except MLOpsError as e:
+            # No reason to give up waiting.
+            said = f"how far it is cannot be seen: {e.message}"
         if said != self._last:
             self.log.info("The SageMaker job %s is %s: %s", self.job, status, said)
             self._last = said

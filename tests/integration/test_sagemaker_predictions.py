@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from sklearn.datasets import load_breast_cancer
 
 from airflow_mlops.config.models import Data, Train
-from airflow_mlops.exceptions import PredictionUnavailable
+from airflow_mlops.exceptions import PredictionUnavailable, StoreError
 from airflow_mlops.hooks.sagemaker import TransformJobs
 from airflow_mlops.ml.candidate import train_candidate
 from airflow_mlops.ml.data import read_batches, take_snapshot
@@ -181,8 +181,8 @@ def test_from_a_source_to_predictions(sagemaker, connect, train, lake, s3_store,
     }  # fmt: skip
     assert lines[-3:-1] == [
         f"Writing what a job said of new.csv with v1 into predictions/people/{WINDOW.key}.parquet",
-        f"The SageMaker job {name} took 60 s on 2 × ml.c5.xlarge, about 0.013; "
-        "what is billed SageMaker does not tell of a transform job",
+        f"The SageMaker job {name} took 60 s on 2 × ml.c5.xlarge, about 0.013 "
+        "(SageMaker bills that time on each instance)",
     ]
     check = read_check(s3_store, "people", "prediction", WINDOW)["prediction"]
     facts = check["job"]
@@ -194,6 +194,8 @@ def test_from_a_source_to_predictions(sagemaker, connect, train, lake, s3_store,
         "cost": {"task": "SageMaker 2 × ml.c5.xlarge", "wall_seconds": 120.0, "cpu_seconds": 0.0, "peak_mb": 0.0,
                  "price_per_hour": 0.4, "currency": ""},
     }  # fmt: skip
+    # What the record says the task took is all of it, before and after it waited.
+    assert check["cost"]["wall_seconds"] > waiting.kwargs["cost"]["wall_seconds"]
     spent = here["ti"].xcom_push.call_args.kwargs["value"]
     assert spent["wall_seconds"] > waiting.kwargs["cost"]["wall_seconds"] > 0
     assert left(s3_store) == []
@@ -342,7 +344,7 @@ def test_who_stops_the_task_stops_the_job(sagemaker, connect, train) -> None:
     assert sagemaker.models == {}
 
 
-def test_the_trigger_says_how_far_the_job_is(sagemaker, connect, train, s3_store, tmp_path, lines) -> None:
+def test_the_trigger_says_how_far_the_job_is(sagemaker, connect, train, s3_store, tmp_path, lines, monkeypatch) -> None:
     connect(sagemaker.url)
     train()
     waiting = submit(operator())
@@ -353,7 +355,11 @@ def test_the_trigger_says_how_far_the_job_is(sagemaker, connect, train, s3_store
     trigger.look()
     run_job(s3_store, "people", name, tmp_path / "model")
     trigger.look()
-    assert lines == [f"The SageMaker job {name} is InProgress: {n} of 1 parts are done" for n in (0, 1)]
+    monkeypatch.setattr(S3Store, "list", MagicMock(side_effect=StoreError("no rights to list")))
+    assert trigger.is_news(trigger.look()) is False
+    assert lines == [f"The SageMaker job {name} is InProgress: {n} of 1 parts are done" for n in (0, 1)] + [
+        f"The SageMaker job {name} is InProgress: how far it is cannot be seen: no rights to list"
+    ]
 
 
 def test_refused_requests(sagemaker, connect, train) -> None:

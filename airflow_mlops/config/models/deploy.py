@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictFloat, StrictInt, StrictStr, field_validator
+from pydantic import Field, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
 
 from airflow_mlops.config.models.base import Model, Resources
 from airflow_mlops.config.models.sagemaker import Image, SageMakerJob, not_set_here
@@ -12,6 +12,8 @@ from airflow_mlops.config.types import Cron, Rollout, Template
 
 _OF_THE_MODEL = ("ModelName", "PrimaryContainer", "Containers", "InferenceExecutionConfig", "ExecutionRoleArn")
 """Fields of SageMaker's CreateModel that follow from the rest of the file."""
+
+_MOST_AT_ONCE_MB = 100  # SageMaker's own limit
 
 
 class BatchSageMaker(SageMakerJob):
@@ -28,7 +30,7 @@ class BatchSageMaker(SageMakerJob):
     instance_count: Annotated[StrictInt, Field(ge=1)] = Field(
         1, description="How many instances share the parts of the rows."
     )
-    max_payload_mb: Annotated[StrictInt, Field(ge=1, le=100)] = Field(
+    max_payload_mb: Annotated[StrictInt, Field(ge=1, le=_MOST_AT_ONCE_MB)] = Field(
         32, description="How large a part of the rows is at most; a part has 100,000 rows at most too."
     )
     request: dict[StrictStr, Any] = Field(
@@ -37,6 +39,16 @@ class BatchSageMaker(SageMakerJob):
     model_request: dict[StrictStr, Any] = Field(
         default_factory=dict, description="Further fields of CreateModel, such as VpcConfig and Tags."
     )
+
+    @model_validator(mode="after")
+    def _all_requests_fit(self) -> BatchSageMaker:
+        at_once = self.request.get("MaxConcurrentTransforms")
+        if isinstance(at_once, int) and at_once * self.max_payload_mb > _MOST_AT_ONCE_MB:
+            raise ValueError(
+                f"`request.MaxConcurrentTransforms` ({at_once}) times `max_payload_mb` ({self.max_payload_mb}) is more "
+                f"than the {_MOST_AT_ONCE_MB} MB that SageMaker sends at once"
+            )
+        return self
 
     @field_validator("model_request")
     @classmethod

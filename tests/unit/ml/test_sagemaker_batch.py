@@ -95,6 +95,12 @@ def test_the_clock_of_all_instances_is_what_it_costs() -> None:
         ("role: r", "role: r, instance_count: 0", 8, "instance_count"),
         ("role: r", "role: r, request: {DataProcessing: {}}", 8, "DataProcessing follows from the other keys"),
         ("role: r", "role: r, model_request: {ExecutionRoleArn: x}", 8, "ExecutionRoleArn follows from the other keys"),
+        (
+            "role: r",
+            "role: r, request: {MaxConcurrentTransforms: 4}",
+            8,
+            "(4) times `max_payload_mb` (32) is more than",
+        ),
         ("role: r", "role: r, volume_gb: 3", 8, "volume_gb"),
         ("level: 0", "level: 0\nfleet: {key: k}", 4, "`fleet` predicts in tasks here"),
         (
