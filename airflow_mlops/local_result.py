@@ -135,6 +135,8 @@ class FleetResult(Closing):
     :param snapshot: reference of the rows that they were made from.
     :param reports: title → HTML page; pages show values of the data.
     :param registered: whether the versions are in the store for good.
+    :param plan: digest of what was trained on which rows, :class:`airflow_mlops.ml.fleet.plan.Plan`.
+    :param costs: what each step cost: ``task``, ``wall_seconds``, ``cpu_seconds``, ``peak_mb``.
     :param steps: every step in its order.
     :param store: what the run wrote to; a temporary one is removed with the result, or by :meth:`close`.
     """
@@ -147,6 +149,8 @@ class FleetResult(Closing):
     snapshot: dict[str, Any]
     reports: dict[str, str]
     registered: bool
+    plan: str
+    costs: tuple[dict[str, Any], ...]
     steps: tuple[StepResult, ...]
     store: Store
 

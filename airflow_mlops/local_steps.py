@@ -31,6 +31,7 @@ def _claim(run: LocalRun) -> list[str]:
 
 def _snapshot(run: LocalRun) -> list[str]:
     from airflow_mlops.ml.data import take_snapshot
+    from airflow_mlops.ml.fleet.sampling import SampledKeys
 
     config, data = run.config.data, run.data
     history = length(data.window)
@@ -54,6 +55,8 @@ def _snapshot(run: LocalRun) -> list[str]:
     if window:
         why = f", {data.window} back from its end (data.window)" if history else ""
         lines.append(f"window {window}{why}; {batches.rows_outside:,} rows lie outside")
+    if sampled and isinstance(batches, SampledKeys):
+        lines.append(batches.told)
     if sampled and data.min_rows < config.min_rows:
         lines.append(f"data.min_rows is {config.min_rows:,}; for the sample it counts as {data.min_rows:,}")
     return [*lines, *(f"warning: {text}" for text in batches.warnings)]
@@ -61,6 +64,7 @@ def _snapshot(run: LocalRun) -> list[str]:
 
 def _batches(run: LocalRun, data: Data, window: Window | None) -> SourceBatches:
     from airflow_mlops.ml.data import read_batches
+    from airflow_mlops.ml.fleet.sampling import SampledKeys
     from airflow_mlops.ml.sampling import SampledBatches
 
     if data.sql and run.sql is None:
@@ -74,7 +78,12 @@ def _batches(run: LocalRun, data: Data, window: Window | None) -> SourceBatches:
         raise WindowError(
             e.message, hint="give its start and end; on the command line: --from 2013-01-01 --to 2013-02-01"
         ) from e
-    return SampledBatches(batches, run.sample, run.config.train.seed) if run.sample else batches
+    fleet, seed = run.config.fleet, run.config.train.seed
+    if not run.sample:
+        return batches
+    if fleet is not None:
+        return SampledKeys(batches, run.sample, seed, fleet, wanted=run.keys or ())
+    return SampledBatches(batches, run.sample, seed)
 
 
 def _profile(run: LocalRun) -> list[str]:

@@ -160,6 +160,7 @@ class Pipeline:
         """Run the steps of a fleet's training DAG here, one shard after the other.
 
         :param keys: to train, parents (``*``) included; default: all.
+        :param sample: work on at most this many rows: those of some keys, chosen by ``train.seed``; ``keys`` first.
         :param register: register the versions in ``store``, with their verdicts.
 
         The other parameters are those of :meth:`run`.
@@ -342,6 +343,8 @@ def _fleet_result(
         snapshot=run.snapshot,
         reports=made,
         registered=run.register,
+        plan=run.fleet["plan"].digest,
+        costs=tuple(run.costs),
         steps=steps,
         store=run.store,
         _cleanup=cleanup,

@@ -18,7 +18,7 @@ from typing import Any
 from airflow_mlops.config.loader import PipelineReader
 from airflow_mlops.config.models import Data, Evaluate, PipelineConfig
 from airflow_mlops.config.settings import Settings
-from airflow_mlops.delivery import trial
+from airflow_mlops.delivery import fleet_trial, trial
 from airflow_mlops.delivery.process import end_with_parent, limit_files
 from airflow_mlops.delivery.project import PIPELINES
 from airflow_mlops.exceptions import MLOpsError
@@ -99,15 +99,10 @@ def _sql(conn_id: str, query: str) -> Any:
 
 def _train(request: dict[str, Any]) -> dict[str, Any]:
     config, folder = _config(request)
-    return trial.train(
-        config,
-        folder,
-        _store(request),
-        **_reading(request, config),
-        **_rights(request),
-        allow_commands=request["allow_commands"],
-        say=partial(print, flush=True),
-    )
+    given = _reading(request, config) | _rights(request) | {"say": partial(print, flush=True)}
+    if config.fleet is not None:
+        return fleet_trial.train(config, folder, _store(request), **given)
+    return trial.train(config, folder, _store(request), **given, allow_commands=request["allow_commands"])
 
 
 def _train_before(request: dict[str, Any]) -> dict[str, Any]:
@@ -123,23 +118,27 @@ def _train_before(request: dict[str, Any]) -> dict[str, Any]:
             )
         except MLOpsError as e:
             result["data"] = {"problem": e.message}
-    return result | trial.train_before(
-        config,
-        folder,
-        _store(request),
-        snapshot=request["snapshot"],
-        data=Data.model_validate(request["data"]),
-        seed=request["seed"],
-        evaluate=Evaluate.model_validate(request["evaluate"]),
-        allow_commands=request["allow_commands"],
+    given = {
+        "snapshot": request["snapshot"],
+        "data": Data.model_validate(request["data"]),
+        "seed": request["seed"],
+        "evaluate": Evaluate.model_validate(request["evaluate"]),
         **_rights(request),
-    )
+    }
+    if config.fleet is not None:
+        return result | fleet_trial.train_before(config, folder, _store(request), **given)
+    commands = request["allow_commands"]
+    return result | trial.train_before(config, folder, _store(request), **given, allow_commands=commands)
 
 
 def _contract(request: dict[str, Any]) -> dict[str, Any]:
     config, _ = _config(request)
-    store, number = _store(request), request["version"]
-    return trial.check_contract(store, config.pipeline, number, data=config.data, **_rights(request))
+    store, tried = _store(request), request["tried"]
+    if config.fleet is not None:
+        from airflow_mlops.delivery.fleet_contract import check_contract
+
+        return check_contract(config, store, tried, **_rights(request))
+    return trial.check_contract(store, config.pipeline, tried["version"], data=config.data, **_rights(request))
 
 
 def _dags(request: dict[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                         metavar="N",
                         type=int,
                         default=5000,
-                        help="Train on at most N rows (default: 5000)",
+                        help="Train on at most N rows (default: 5000); of a fleet, those of some keys",
                     ),
                     Arg(("--from",), dest="start", metavar="DATE", default=None, help="Start of the data window"),
                     Arg(("--to",), dest="end", metavar="DATE", default=None, help="End of it; not part of it"),
@@ -169,7 +169,13 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     "Run a pipeline's training here, from data to verdict, without scheduler and database",
                     "The same steps as the DAG NAME__train. Nothing is registered unless --register is given.",
                     YAML,
-                    Arg(("--sample",), metavar="N", type=int, default=None, help="Work on at most N rows"),
+                    Arg(
+                        ("--sample",),
+                        metavar="N",
+                        type=int,
+                        default=None,
+                        help="Work on at most N rows; of a fleet, those of some keys",
+                    ),
                     Arg(("--from",), dest="start", metavar="DATE", default=None, help="Start of the data window"),
                     Arg(("--to",), dest="end", metavar="DATE", default=None, help="End of it; not part of it"),
                     Arg(

@@ -270,7 +270,8 @@ def _rollout(found: Findings, data: dict[Any, Any]) -> None:
         advice = "write the gate: {metric: …, versus: champion, not_worse_by: …}"
         found.add(("deploy", "rollout"), "rollout", message, advice, key=True, severity="warning")
     in_steps = len(steps) > 1 if isinstance(steps, list) else _level(data) == 2 and "train" in data
-    if in_steps and not inner(deploy, "batch").get("schedule"):
+    # A fleet's versions are champions at once, and a file that asks for steps is refused.
+    if in_steps and "fleet" not in data and not inner(deploy, "batch").get("schedule"):
         message = "a rollout waits for windows that are scored, and `deploy.batch.schedule` is not set"
         advice = "set it, start `__predict` for each window by other means, or write `deploy: {rollout: [full]}`"
         where: Path = ("deploy", "rollout") if isinstance(steps, list) else ("level",)

@@ -61,12 +61,12 @@ def compare(
     :param gates: of the pipeline after; those with ``versus`` are judged.
     :raises EvaluationError: the two were not judged on the same rows and labels.
     """
-    both = paired(_read(store, before["evaluation"]), _read(store, after["evaluation"]))
+    both = paired(read_evaluation(store, before["evaluation"]), read_evaluation(store, after["evaluation"]))
     judged = [versus(gate, metric_of(gate), both) for gate in gates if gate.versus]
     return Comparison(
         both.rows,
-        tuple(_change(Metric(name), both) for name in metrics),
-        tuple(_gate(result) for result in judged),
+        tuple(change_of(Metric(name), both) for name in metrics),
+        tuple(gate_of(result) for result in judged),
     )
 
 
@@ -97,7 +97,8 @@ def _kind(evaluation: Evaluation) -> str:
     return evaluation.task if evaluation.classes is None else f"{evaluation.task} of {len(evaluation.classes)} classes"
 
 
-def _change(metric: Metric, both: Evaluation) -> MetricChange:
+def change_of(metric: Metric, both: Evaluation) -> MetricChange:
+    """Return one metric of both models, and what their rows say of the difference."""
     before, after = (metric.printed(both.value(metric, of)) for of in ("champion", "candidate"))
     if both.same_predictions:
         return MetricChange(metric.name, before, after, 0.0, 0.0, 0.0, "the same")
@@ -111,11 +112,13 @@ def _change(metric: Metric, both: Evaluation) -> MetricChange:
     return MetricChange(metric.name, before, after, better.value or 0.0, better.low, better.high, verdict)
 
 
-def _gate(result: GateResult) -> dict[str, Any]:
+def gate_of(result: GateResult) -> dict[str, Any]:
+    """Return the outcome of a gate that compares, as plain JSON."""
     return {"name": result.name, "verdict": result.verdict, "sentence": result.sentence, "versus": True}
 
 
-def _read(store: Store, digest: str) -> Evaluation:
+def read_evaluation(store: Store, digest: str) -> Evaluation:
+    """Return an evaluation that a trial has left in the store."""
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         path = Path(folder, "evaluation.parquet")
         get_blob_file(store, digest, path)

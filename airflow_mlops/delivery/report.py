@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+from airflow_mlops.delivery.fleet_trial import GOES_ON, reason_of
 from airflow_mlops.delivery.record import Check, Stage, Trial, count
-from airflow_mlops.delivery.stages import metric_names
+from airflow_mlops.delivery.told import metric_names
 from airflow_mlops.delivery.trial import same_features
 from airflow_mlops.factory.outline import mermaid, outline
 
@@ -152,6 +153,7 @@ def _trial(trial: Trial, compared: bool, graphs: bool) -> Iterator[str]:
     if trial.after is None:
         return
     yield from _metrics(trial, compared)
+    yield from _keys(trial)
     yield from _gates(trial)
     yield from _data(trial)
     yield from _cost(trial)
@@ -218,7 +220,8 @@ def _metrics(trial: Trial, compared: bool) -> Iterator[str]:
             yield f"| {_cell(name)} | {_number(value['candidate'])} | {interval} |"
         yield ""
         return
-    yield f"Both were trained on the same snapshot and judged on the same {comparison['rows']:,} rows of it."
+    of = f", those of {count(len(comparison['keys']), 'key')} together" if "keys" in comparison else ""
+    yield f"Both were trained on the same snapshot and judged on the same {comparison['rows']:,} rows of it{of}."
     yield ""
     yield "| Metric | Before | After | Advantage now (one-sided bounds, 95 %) | Verdict |"
     yield "|---|---:|---:|---|---|"
@@ -231,6 +234,32 @@ def _metrics(trial: Trial, compared: bool) -> Iterator[str]:
             f"| {metric['difference']:+.4f}{bounds} | {verdict} |"
         )
     yield ""
+
+
+def _keys(trial: Trial) -> Iterator[str]:
+    """The keys of a fleet that were tried, and what came of each."""
+    rows = ((trial.after or {}).get("fleet") or {}).get("keys")
+    if not rows:
+        return
+    names = metric_names(trial)
+    before = {row["key"]: row["before"] for row in (trial.comparison or {}).get("keys", ())}
+    yield "### Keys"
+    yield ""
+    yield f"| Key | Rows | {' | '.join(map(_cell, names))} | |"
+    yield f"|---|---:|{'---:|' * len(names)}---|"
+    for row in rows:
+        many = row.get("train_rows", 0) + row.get("holdout_rows", 0)
+        cells = [_of_key(name, before.get(row["key"], {}), row.get("metrics", {})) for name in names]
+        # What it says of the champion, the comparison says better: that is the pipeline before.
+        said = "passed" if row["status"] in GOES_ON else f"{row['status']}: {reason_of(row)}"
+        yield f"| {_code(row['key'])} | {many:,} | {' | '.join(cells)} | {_cell(said)} |"
+    yield ""
+
+
+def _of_key(name: str, before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    if name not in after:
+        return "–"
+    return (f"{_number(before[name])} → " if name in before else "") + _number(after[name])
 
 
 def _gates(trial: Trial) -> Iterator[str]:

@@ -32,6 +32,7 @@ from airflow_mlops.delivery.project import (
 from airflow_mlops.delivery.record import Asked, Case, Check, Stage, Trial, count
 from airflow_mlops.delivery.repository import Repository
 from airflow_mlops.delivery.tasks import SHOWN, clean, environment_of, error_lines, run_task, tail
+from airflow_mlops.delivery.told import broken, metric_names, trained
 from airflow_mlops.delivery.tree import TreeFile, write_tree
 from airflow_mlops.delivery.watch import VARIABLE, read_record
 from airflow_mlops.exceptions import ConfigError, EvaluationError
@@ -256,27 +257,15 @@ def _train(found: Check, say: Callable[[str], None]) -> Stage:
         if problem:
             told += [f"{name}: {problem[0]}", *problem[1:]]
         elif trial.after is not None:
-            rows = trial.after["rows"]
-            told.append(f"{name}: {rows['train']:,} rows and {len(trial.after['features'])} features; {_scores(trial)}")
+            told += trained(trial)
     bad = any(case.status == "failed" for case in cases)
     return Stage("train", "failed" if bad else "passed", tuple(told), tuple(cases))
-
-
-def metric_names(trial: Trial) -> list[str]:
-    """Names of the metrics of a trained pipeline, in the order of its file."""
-    order = trial.change.after.config.evaluate.metrics if trial.change.after else []
-    known = list((trial.after or {})["metrics"])
-    return sorted(known, key=lambda name: order.index(name) if name in order else len(order))
-
-
-def _scores(trial: Trial) -> str:
-    metrics = (trial.after or {})["metrics"]
-    return ", ".join(f"{name} {metrics[name]['candidate']:.4g}" for name in metric_names(trial))
 
 
 def _train_one(found: Check, trial: Trial, say: Callable[[str], None]) -> list[str]:
     """Train one pipeline, and the one before it; returns what is wrong with the one after."""
     from airflow_mlops.delivery.compare import compare
+    from airflow_mlops.delivery.fleet_compare import check_comparable, compare_fleets
     from airflow_mlops.store import LocalStore
 
     after, before = trial.change.after, trial.change.before
@@ -290,11 +279,16 @@ def _train_one(found: Check, trial: Trial, say: Callable[[str], None]) -> list[s
     trial.after = answer["result"]
     if before is None:
         if found.base is not None:
-            broken = naming(after.name, pipeline_files(found.work / "before" / PIPELINES))
-            trial.not_compared = "its file has errors there" if broken else "there is none to compare with"
+            unread = naming(after.name, pipeline_files(found.work / "before" / PIPELINES))
+            trial.not_compared = "its file has errors there" if unread else "there is none to compare with"
+        return []
+    config = after.config
+    try:
+        check_comparable(before.config.fleet, config.fleet)
+    except EvaluationError as e:
+        trial.not_compared = e.message
         return []
     say(f"train     {after.name} as it was at {(found.base or '')[:12]}")
-    config = after.config
     request = _trial_of(found, before) | {
         "snapshot": trial.after["snapshot"],
         "data": config.data.model_dump(mode="json", by_alias=True, exclude_none=True),
@@ -312,7 +306,7 @@ def _train_one(found: Check, trial: Trial, say: Callable[[str], None]) -> list[s
         return []
     trial.before = answer["result"]
     try:
-        trial.comparison = compare(
+        trial.comparison = (compare if config.fleet is None else compare_fleets)(
             LocalStore(_store(found, after)),
             trial.before,
             trial.after,
@@ -321,7 +315,7 @@ def _train_one(found: Check, trial: Trial, say: Callable[[str], None]) -> list[s
         ).to_dict()
     except EvaluationError as e:
         trial.not_compared = e.message
-    return []
+    return broken(trial)
 
 
 def _reads(pipeline: ProjectPipeline) -> dict[str, Any]:
@@ -371,7 +365,7 @@ def _contract(found: Check, say: Callable[[str], None]) -> Stage:
         if pipeline is None or trial.after is None:
             continue
         say(f"contract  {pipeline.name}")
-        request = _trial_of(found, pipeline) | {"version": trial.after["version"]}
+        request = _trial_of(found, pipeline) | {"tried": trial.after}
         limit = found.asked.limits.training
         answer = run_task(found, "contract", found.tree, found.files, request, seconds=limit)
         if "error" in answer:
@@ -380,6 +374,8 @@ def _contract(found: Check, say: Callable[[str], None]) -> Stage:
             trial.contract = answer["result"]
             problems = answer["result"]["problems"]
         same = f"{(trial.contract or {}).get('rows', 0)} rows: training and prediction see the same features"
+        if served := (trial.contract or {}).get("served"):
+            same += "; " + ", ".join(f"{parent} predicts {key}" for key, parent in served.items())
         told += [f"{pipeline.name}: {line}" for line in problems or [same]]
         cases.append(Case(pipeline.name, "failed" if problems else "passed", "\n".join(problems)))
     bad = any(case.status == "failed" for case in cases)

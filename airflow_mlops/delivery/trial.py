@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.config.models import Data, Evaluate, PipelineConfig
-from airflow_mlops.exceptions import ConfigError, DataError, MLOpsError
+from airflow_mlops.exceptions import DataError, MLOpsError
 from airflow_mlops.pipeline import Pipeline, Say
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 COMPARED_STEPS = ("train.fit", "evaluate.score")
 """Steps whose cost is compared: those that both sides run."""
 _ROWS, _ALONE = 200, 10
-_SPLIT = ("split", "id", "timestamp", "target", "positive")
+SPLIT = ("split", "id", "timestamp", "target", "positive")
 
 
 def train(
@@ -52,12 +52,7 @@ def train(
     from airflow_mlops.ml.snapshot import Snapshot
     from airflow_mlops.registry.registry import Registry
 
-    if config.fleet is not None:
-        raise ConfigError(
-            f"{config.pipeline} is a fleet, and CI trains and compares pipelines with one model only",
-            hint="try it with `airflow mlops run FILE`, and keep its file outside the projects that CI delivers",
-        )
-    _load_libraries()
+    load_libraries()
     result = Pipeline(config, folder=folder, allowed_imports=allowed_imports).run(
         sample=sample,
         start=start,
@@ -109,8 +104,8 @@ def train_before(
     from airflow_mlops.ml.cost import Meter
 
     check_command(config.train.command, allowed=allow_commands)
-    _load_libraries()
-    split = {name: getattr(data, name) for name in _SPLIT} | {"min_rows": 1}
+    load_libraries()
+    split = {name: getattr(data, name) for name in SPLIT} | {"min_rows": 1}
     data = config.data.model_copy(update=split)
     # What is recorded of the pipeline after is asked of that one alone.
     evaluate = evaluate.model_copy(update={"gates": [gate for gate in evaluate.gates if not gate.behaviours]})
@@ -231,12 +226,17 @@ def check_contract(
 
 def _unequal(mine: Any, theirs: Any) -> int:
     """How many of two arrays' values differ by more than rounding."""
+    return int(unequal(mine, theirs).sum())
+
+
+def unequal(mine: Any, theirs: Any) -> Any:
+    """Which of two arrays' values differ by more than rounding, shape (n,)."""
     import numpy as np
     import pandas as pd
 
     if np.issubdtype(mine.dtype, np.floating):
-        return int((~np.isclose(mine, theirs, rtol=1e-9, atol=1e-12, equal_nan=True)).sum())
-    return int(np.asarray((mine != theirs) & ~(pd.isna(mine) & pd.isna(theirs))).sum())
+        return ~np.isclose(mine, theirs, rtol=1e-9, atol=1e-12, equal_nan=True)
+    return np.asarray((mine != theirs) & ~(pd.isna(mine) & pd.isna(theirs)))
 
 
 def _differences(trained: pd.DataFrame, predicted: pd.DataFrame, how: str) -> list[str]:
@@ -278,12 +278,14 @@ def _gate(gate: dict[str, Any]) -> dict[str, Any]:
     return said | {"versus": bool(gate["gate"].get("versus"))}
 
 
-def _load_libraries() -> None:
+def load_libraries() -> None:
     """Load what both sides train with first, so that the cost of neither has it in it."""
     import sklearn.ensemble
     import sklearn.linear_model  # noqa: F401
 
-    import airflow_mlops.ml.candidate_verdict  # noqa: F401
+    import airflow_mlops.ml.candidate_verdict
+    import airflow_mlops.ml.fleet.begin
+    import airflow_mlops.ml.fleet.shard  # noqa: F401
 
 
 def _quiet(*_: object) -> None:

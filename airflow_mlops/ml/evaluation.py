@@ -325,7 +325,7 @@ def evaluate(
     for name, of_rows in (worth or {}).items():
         for model in scored:
             found.frame[f"{model}_value:{name}"] = of_rows(codes, found.predictions(model), ordered)
-    result = replace(found, metrics=tuple(_value(found, metric) for metric in wanted))
+    result = replace(found, metrics=tuple(metric_value(found, metric) for metric in wanted))
     if log is not None:
         for m in result.metrics:
             against = f", champion {m.champion:.6g}" if m.champion is not None else ""
@@ -345,7 +345,8 @@ def _names(values: pd.Series) -> np.ndarray:
     return text.where(present, "(missing)").astype(str).to_numpy(dtype=object)
 
 
-def _value(evaluation: Evaluation, metric: Metric) -> MetricValue:
+def metric_value(evaluation: Evaluation, metric: Metric) -> MetricValue:
+    """Return a metric of candidate and champion as it is printed, with intervals where they can be told."""
     numbers: list[float | None] = []
     for of in ("candidate", "champion"):
         if of == "champion" and not evaluation.has_champion:

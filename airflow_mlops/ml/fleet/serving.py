@@ -191,7 +191,7 @@ class _Read:
         return [*self._codes]
 
     def _take(self, batch: pa.RecordBatch, fleet: Fleet) -> np.ndarray:
-        keys, groups = _keyed(batch, fleet)
+        keys, groups = keyed_or_not(batch, fleet)
         codes, values = pd.factorize(keys)
         firsts = np.full(len(values), len(codes))
         np.minimum.at(firsts, codes, np.arange(len(codes)))
@@ -216,7 +216,7 @@ class _Read:
                 yield batch.drop_columns([self._CODE]), batch.column(self._CODE).to_numpy()
 
 
-def _keyed(batch: pa.RecordBatch, fleet: Fleet) -> tuple[np.ndarray, np.ndarray | None]:
+def keyed_or_not(batch: pa.RecordBatch, fleet: Fleet) -> tuple[np.ndarray, np.ndarray | None]:
     """As :func:`keyed`; a row without a key has :data:`NO_KEY`, and does not keep the others from being predicted."""
     known = np.ones(batch.num_rows, dtype=bool)
     for column in fleet.columns:

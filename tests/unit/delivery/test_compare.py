@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from airflow_mlops.config.models import Gate
-from airflow_mlops.delivery.compare import _change, compare, paired
+from airflow_mlops.delivery.compare import change_of, compare, paired
 from airflow_mlops.exceptions import EvaluationError
 from airflow_mlops.ml.evaluation import Evaluation
 from airflow_mlops.ml.metrics import Metric
@@ -92,7 +92,7 @@ def test_two_equally_good_models_are_seldom_told_apart() -> None:
     for _ in range(150):
         y = draw.integers(0, 2, 300)
         before, after = (evaluation(y, (2 * y - 1) * 0.7 + draw.normal(size=300)) for _ in range(2))
-        verdict = _change(Metric("roc_auc"), paired(before, after)).verdict
+        verdict = change_of(Metric("roc_auc"), paired(before, after)).verdict
         if verdict in said:
             said[verdict] += 1
     # 150 draws at 5 %: 7 or 8 expected, more than 15 in 0.5 % of such tests.

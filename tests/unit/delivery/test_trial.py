@@ -16,7 +16,7 @@ from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.delivery.compare import compare
 from airflow_mlops.delivery.scaffold import example_customers
 from airflow_mlops.delivery.trial import check_contract, refuse_foreign, same_features, take_rows, train, train_before
-from airflow_mlops.exceptions import ConfigError, DataError, TargetError, WindowError
+from airflow_mlops.exceptions import DataError, TargetError, WindowError
 from airflow_mlops.ml.files import Files
 from airflow_mlops.store import LocalStore
 
@@ -86,12 +86,6 @@ def test_before_and_after_on_the_rows_of_the_one_after(tmp_path: Path, data: Fil
     assert before(renamed, store, after, now)["rows"] == after["rows"]
     with pytest.raises(TargetError, match="has no column 'left'"):
         tried(renamed, store, data)
-
-
-def test_a_fleet_is_refused_with_what_to_do_instead(tmp_path: Path, data: Files) -> None:
-    with pytest.raises(ConfigError, match="is a fleet, and CI trains") as refused:
-        tried(load_text(PIPELINE + "fleet: {key: plan}\n"), LocalStore(tmp_path / "store"), data)
-    assert "airflow mlops run FILE" in str(refused.value.hint)
 
 
 def test_the_rows_of_other_data(tmp_path: Path, data: Files) -> None:
