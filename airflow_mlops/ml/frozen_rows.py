@@ -75,12 +75,13 @@ class Plan:
 
     @classmethod
     def load(cls, store: Store, pipeline: str, job: str) -> Plan | None:
-        """The plan of a job; ``None``: its rows were not frozen, or are not there any more."""
+        """The plan of a job; ``None``: its rows were not frozen, are not there any more, or another version of this
+        package has frozen them."""
         try:
             said = json.loads(store.get(layout.job_plan(pipeline, job)))
-        except ObjectNotFound:
+            return cls(**said | {"parts": tuple(Part(**part) for part in said["parts"])})
+        except (ObjectNotFound, KeyError, TypeError, ValueError):
             return None
-        return cls(**said | {"parts": tuple(Part(**part) for part in said["parts"])})
 
 
 def freeze(

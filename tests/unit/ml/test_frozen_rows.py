@@ -208,6 +208,9 @@ def test_rows_of_an_earlier_try_are_replaced(place: Callable[..., Place]) -> Non
         "000000.parquet", "000000.parquet", "model.tar.gz", "plan.json",
     ]  # fmt: skip
     assert Plan.load(at.store, "people", "another-1") is None
+    for other in (b"{}", b"no json", b'{"parts": [{"lines": 3}]}', b"[]"):
+        at.store.put(layout.job_plan("people", JOB), other)
+        assert Plan.load(at.store, "people", JOB) is None
 
 
 def test_a_row_that_is_larger_than_a_request(place: Callable[..., Place]) -> None:
