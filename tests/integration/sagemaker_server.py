@@ -60,7 +60,8 @@ def _python(pattern: str) -> str:
 
 
 class SageMaker:
-    """The jobs by name; ``asked`` has every request, ``refuse`` the error that the next one gets.
+    """The jobs by name; ``asked`` has every request, ``refuse`` the error that the next one gets, or the next
+    one of the operation ``refuses``.
 
     ``transforms`` are the batch transform jobs, ``models`` what they predict with.
     """
@@ -71,6 +72,7 @@ class SageMaker:
         self.models: dict[str, dict[str, Any]] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.refuse: tuple[int, str, str] | None = None
+        self.refuses: str | None = None
         self.url = ""
 
     @property
@@ -103,7 +105,7 @@ class SageMaker:
         """What SageMaker replies; raises :class:`Refused`."""
         model = SERVICE.operation_model(operation)
         self.asked.append((operation, request))
-        if self.refuse is not None:
+        if self.refuse is not None and self.refuses in (None, operation):
             refused, self.refuse = self.refuse, None
             raise Refused(*refused)
         try:

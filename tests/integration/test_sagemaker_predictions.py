@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 from collections.abc import Callable
@@ -28,9 +29,10 @@ from airflow_mlops.ml.data import read_batches, take_snapshot
 from airflow_mlops.ml.files import Files
 from airflow_mlops.operators.prediction import BatchPredictOperator
 from airflow_mlops.operators.sagemaker_prediction import SageMakerPredictOperator
+from airflow_mlops.registry.artifacts import fetch_model, store_model
 from airflow_mlops.registry.checks import read_check
 from airflow_mlops.registry.registry import Registry
-from airflow_mlops.store import S3Store, layout
+from airflow_mlops.store import LocalStore, S3Store, layout
 from airflow_mlops.triggers.sagemaker import TransformJobTrigger
 from airflow_mlops.window import Window
 from tests.integration.sagemaker_containers import predict_there
@@ -64,21 +66,23 @@ def lake(people: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return root
 
 
-@pytest.fixture
-def train(lake: Path, s3_store: S3Store) -> Callable[[], int]:
-    """Train a version and make it champion; its number."""
+@pytest.fixture(scope="module")
+def trained(people: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[Any, Any]]:
+    """Record and model of a version, by its number; trained once for all tests."""
+    root = tmp_path_factory.mktemp("trained")
+    people.to_csv(root / "people.csv", index=False)
+    store, data = LocalStore(root / "store"), Data.model_validate(DATA)
+    batches = read_batches(data, files=Files(str(root)), window=None)
+    snapshot = take_snapshot(store, "people", batches, data=data, window=None).to_ref()
 
-    def made() -> int:
-        data = Data.model_validate(DATA)
-        batches = read_batches(data, files=Files(str(lake)), window=None)
-        registry = Registry(s3_store, "people")
-        before = len(registry.versions())
+    @functools.cache
+    def made(number: int) -> tuple[Any, Any]:
         record = train_candidate(
-            s3_store,
-            take_snapshot(s3_store, "people", batches, data=data, window=None).to_ref(),
+            store,
+            snapshot,
             data=data,
             train_config=Train(
-                estimator="sklearn.ensemble.HistGradientBoostingClassifier", params={"max_iter": 5}, seed=before
+                estimator="sklearn.ensemble.HistGradientBoostingClassifier", params={"max_iter": 5}, seed=number
             ),
             features=None,
             metrics=[],
@@ -88,7 +92,21 @@ def train(lake: Path, s3_store: S3Store) -> Callable[[], int]:
             log=lambda *_: None,
             pipeline="people",
         )
-        number = registry.register(record, op_id=f"register {before}").number
+        return record, fetch_model(store, record["model"])
+
+    return made
+
+
+@pytest.fixture
+def train(trained: Any, lake: Path, s3_store: S3Store) -> Callable[[], int]:
+    """Register a version and make it champion; its number."""
+
+    def made() -> int:
+        registry = Registry(s3_store, "people")
+        before = len(registry.versions())
+        record, model = trained(before + 1)
+        made = record | {"model": store_model(s3_store, model)}
+        number = registry.register(made, op_id=f"register {before}").number
         registry.promote(number, expected=before or None, op_id=f"promote {before}", reason="test")
         return number
 
@@ -375,6 +393,11 @@ def test_refused_requests(sagemaker, connect, train) -> None:
         sagemaker.refuse = refused
         with pytest.raises(error, match=said):
             task.execute(context(task))
+    # Between the model and its job: the next try makes both.
+    sagemaker.refuse, sagemaker.refuses = (400, "ThrottlingException", "Rate exceeded"), "CreateTransformJob"
+    with pytest.raises(PredictionUnavailable, match="Rate exceeded"):
+        task.execute(context(task))
+    assert (len(sagemaker.models), sagemaker.transforms, sagemaker.refuse) == (1, {}, None)
     for request, said in (({"Tagz": []}, '"Tagz"'), ({"MaxConcurrentTransforms": "many"}, "'many'")):
         wrong = operator(request=request)
         with pytest.raises(AirflowFailException, match=rf"(?s){said}.*deploy.batch.sagemaker"):
