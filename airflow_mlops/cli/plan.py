@@ -89,7 +89,9 @@ def plan_level(config: PipelineConfig, source: Source, then: int) -> Plan:
     if then == config.level:
         return Plan(config.pipeline, then, then, (), (), (), ())
     missing, optional = (_missing(config), _optional(config)) if then and not config.level else ((), ())
-    optional += _optional_at_2(config) if then == 2 else ()
+    if then == 2:
+        needed, may = _rollout_at_2(config)
+        missing, optional = missing + needed, optional + may
     remove = tuple(_removals(config, source, then)) if then < config.level else ()
     hypothetical = copy.deepcopy(source.data) | {"level": then}
     for removal in remove:
@@ -141,13 +143,16 @@ def _optional(config: PipelineConfig) -> tuple[Addition, ...]:
     return tuple(found)
 
 
-def _optional_at_2(config: PipelineConfig) -> tuple[Addition, ...]:
-    """What only level 2 can do, where its defaults are to be others."""
+def _rollout_at_2(config: PipelineConfig) -> tuple[tuple[Addition, ...], tuple[Addition, ...]]:
+    """What must and what may be said of rollouts, which only level 2 has."""
     if config.deploy.rollout is not None:
-        return ()
+        return (), ()
+    if config.deploy.batch.sagemaker is not None:
+        why = "level 2 rolls out in steps, and `deploy.batch.sagemaker` predicts with one version: give up one of them"
+        return (Addition("deploy.rollout", why, "deploy:\n  rollout: [full]\n"),), ()
     steps = "[shadow, {canary: 0.1}, full]" if config.data.id is not None else "[shadow, full]"
     why = "the steps from candidate to champion; these are the default, and `[full]` is none"
-    return (Addition("deploy.rollout", why, f"deploy:\n  rollout: {steps}\n"),)
+    return (), (Addition("deploy.rollout", why, f"deploy:\n  rollout: {steps}\n"),)
 
 
 def _metric(config: PipelineConfig) -> tuple[str, str]:

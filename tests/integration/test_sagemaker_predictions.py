@@ -267,6 +267,20 @@ def test_a_try_with_something_else_stops_the_job_before(sagemaker, connect, trai
     assert {key.split("/")[3] for key in left(s3_store)} == {first[:-1] + "3"}
 
 
+def test_a_version_that_is_rolling_out_is_passed_over_aloud(sagemaker, connect, train, s3_store, lines) -> None:
+    connect(sagemaker.url)
+    train()
+    train()
+    registry = Registry(s3_store, "people")
+    registry.begin_rollout(1, expected=2, steps=["shadow", "full"], op_id="b", reason="test")
+    submit(operator())
+    assert lines[-2] == (
+        "v1 is rolling out, and a job on SageMaker predicts with the champion alone: v2 serves all rows, and this run "
+        "is no evidence for the rollout"
+    )
+    assert "300 rows in 1 part for v2" in lines[-1]
+
+
 def test_a_reply_that_was_lost_is_no_second_job(sagemaker, connect, train, monkeypatch) -> None:
     connect(sagemaker.url)
     train()

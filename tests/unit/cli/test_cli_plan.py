@@ -198,6 +198,15 @@ def test_from_level_0_to_2_needs_what_level_1_needs(tmp_path: Path) -> None:
     assert load_text(yaml.safe_dump(data)).level == 2
 
 
+def test_who_predicts_on_sagemaker_has_no_steps_at_level_2(tmp_path: Path) -> None:
+    text = LEVEL_0.replace("ESTIMATOR", "Ridge") + "deploy: {batch: {sagemaker: {image: i, role: r}}}\n"
+    planned = plan_level(*_read(tmp_path, text), 2)
+    assert [a.key for a in planned.missing] == ["retrain", "evaluate.gates", "deploy.rollout"]
+    assert "deploy.rollout" not in [a.key for a in planned.optional]
+    data = _pasted((tmp_path / "churn.yaml").read_text(), [a.snippet for a in planned.missing], 2, [])
+    assert load_text(yaml.safe_dump(data)).rollout == ("full",)
+
+
 @pytest.mark.parametrize("level", [0, 1])
 def test_down_from_level_2(tmp_path: Path, level: int) -> None:
     text = FLIGHTS.read_text().replace("level: 1", "level: 2")
