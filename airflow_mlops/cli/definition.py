@@ -276,14 +276,21 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                 ),
                 _command(
                     "rerun",
-                    "Train a version again from its record, and compare",
+                    "Train a version, or all models of a fleet's training, again from the record, and compare",
                     "From the recorded snapshot, configuration, seed and code, with the library itself: no scheduler, "
                     "and nothing is registered. Data, configuration, code, environment, metrics, predictions and the "
-                    "model's bytes are compared. Ends with 1 when it cannot be trained again.",
+                    "model's bytes are compared; of a fleet, named by its pipeline alone, those of every model that "
+                    "the newest training made. Ends with 1 when it cannot be trained again.",
                     Arg(
                         ("model",),
                         metavar="MODEL",
                         help=MODELS,
+                    ),
+                    Arg(
+                        ("--run",),
+                        metavar="RUN_ID",
+                        default=None,
+                        help="Of a fleet: another training than the newest, by its run id in Airflow",
                     ),
                     Arg(
                         ("--verify",),

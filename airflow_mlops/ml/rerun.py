@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from airflow_mlops.config.models import Data, Features
+from airflow_mlops.config.models import Data, Features, Train
 from airflow_mlops.exceptions import (
     CodeNotAllowed,
     ConfigError,
@@ -25,7 +25,7 @@ from airflow_mlops.exceptions import (
     TrainingError,
     UntrustedArtifact,
 )
-from airflow_mlops.ml.candidate import featured, train_candidate
+from airflow_mlops.ml.candidate import featured, made_from, train_candidate
 from airflow_mlops.ml.command import check_command
 from airflow_mlops.ml.evaluation import Evaluation, evaluate
 from airflow_mlops.ml.features import FeatureSchema
@@ -163,7 +163,7 @@ class _Again:
             return self._ended(f"{broken.what}: {broken.summary}")
         data, train_config, features = sections
         if self.version.key is not None and "of" in self.record:
-            return self._run_key(data)
+            return self._run_key(data, train_config, features)
         check_command(train_config.command, allowed=allow_commands)
         before = _evaluation(self.store, self.version)
         try:
@@ -195,7 +195,7 @@ class _Again:
         self._found(compare_models(self.record["model"], made["model"], predictions))
         return Rerun(self.version.name, tuple(self.findings), metrics)
 
-    def _run_key(self, data: Data) -> Rerun:
+    def _run_key(self, data: Data, train_config: Train, features: Features | None) -> Rerun:
         """Train one model of a fleet again; what it shares with the others is taken as recorded."""
         from airflow_mlops.ml.fleet.again import train_key_again
 
@@ -212,7 +212,7 @@ class _Again:
         except _BROKEN as e:
             self._code_and_environment(None)
             return self._ended(e.message, e.hint)
-        self._code_and_environment(None)
+        self._code_and_environment(made_from(data, train_config, features)["code"])
         metrics, found = compare_values(self.record["metrics"], made.metrics)
         self._found(found)
         model = Finding("predictions", "unknown", "not recorded")

@@ -110,7 +110,7 @@ def train_shard(
         watched = watched and not is_parent(next(iter(plan.shards[number].counts)))
         reference = None
         if missing or watched:
-            work = _Work(store, registry, plan, number, evaluate, data, trust, watched)
+            work = ShardWork(store, registry, plan, number, evaluate, data, trust, watched)
             if missing:
                 work.run(chunks, missing, processes, log)
             reference = work.reference
@@ -186,8 +186,8 @@ def _register(
     return [row | ({"version": versions[key].number} if key in versions else {}) for key, row in by_key.items()]
 
 
-class _Work:
-    """A shard's rows as arrays, cut into chunks.
+class ShardWork:
+    """A shard's rows as arrays, cut into so many ``chunks``.
 
     ``reference`` names the rows that drift checks compare with; ``None`` where nobody does.
     """
@@ -247,6 +247,7 @@ class _Work:
             except DataError as e:
                 self._problems[key] = str(e)
         self._size = chunk_size(len(self._bounds))
+        self.chunks = -(-len(self._bounds) // self._size)
         wanted = set(self._bounds) - set(self._problems)
         self._champions, self._references = ask_champions(
             store,
@@ -287,7 +288,7 @@ class _Work:
         """Train chunks, and save each as soon as it is done."""
         keys = len(self._bounds)
         finished = keys - sum(len(self.chunk(number).bounds) for number in numbers)
-        for number, done in self._trained(numbers, processes):
+        for number, done in self.trained(numbers, processes):
             self._check_loads(done)
             chunks.save(number, done)
             finished += len(done.rows)
@@ -308,7 +309,8 @@ class _Work:
             else:
                 KindReader(self._trusted).load(done.kinds[kind], data)
 
-    def _trained(self, numbers: Sequence[int], processes: int) -> Iterator[tuple[int, Trained]]:
+    def trained(self, numbers: Sequence[int], processes: int) -> Iterator[tuple[int, Trained]]:
+        """Train chunks, and yield each with its number as soon as it is done."""
         if processes == 1 or len(numbers) == 1:
             for number in numbers:
                 yield number, train_chunk(self.settings, self.chunk(number))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from airflow_mlops.ml.fleet.result import put_table
+from airflow_mlops.ml.fleet.run_again import rerun_fleet
 from airflow_mlops.ml.rerun import Rerun, rerun
 from airflow_mlops.pipeline import Pipeline
+from airflow_mlops.registry.fleet_runs import FleetRun
 from airflow_mlops.registry.registry import Registry, Version
 from airflow_mlops.registry.signing import Signer, Verifier
 from airflow_mlops.store import LocalStore
@@ -64,3 +70,31 @@ def test_what_is_not_as_recorded_is_told(made: tuple[LocalStore, Registry]) -> N
     # The preparation is loaded, and nobody has signed it.
     unsigned = rerun(store, version, verifier=Verifier().trusting(Signer.generate().public))
     assert "not signed" in str(unsigned.failed)
+
+
+def test_code_that_is_another_one_now_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame({"route": np.repeat(["a", "b"], 100), "trip": range(200)})
+    frame["hour"] = np.random.default_rng(1).normal(size=200)
+    frame["late"] = (frame["hour"] > 0.1).astype(int)
+    frame.to_parquet(tmp_path / "trips.parquet")
+    code = 'features: {callable: "again_trips:build"}\n'
+    (tmp_path / "routes.yaml").write_text(FLEET.replace(", parent: line", "") + code)
+    for name in ("then", "now"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "again_trips.py").write_text(f"def build(frame):\n    return frame  # {name}\n")
+    store, allowed = LocalStore(tmp_path / "store"), ("again_trips",)
+    with monkeypatch.context() as then:
+        then.syspath_prepend(str(tmp_path / "then"))
+        pipeline = Pipeline.from_yaml(tmp_path / "routes.yaml", data_root=tmp_path, allowed_imports=allowed)
+        made = pipeline.run_fleet(store=store, register=True, say=lambda line: None)
+    monkeypatch.delitem(sys.modules, "again_trips")
+    monkeypatch.syspath_prepend(str(tmp_path / "now"))
+    # The file of then lies where it lay: what counts is the one that ran.
+    one = rerun(store, Registry(store, "routes").get(1, "a"), allowed_imports=allowed)
+    table = put_table(store, made.rows)
+    run = FleetRun("routes__train", "local", "", made.sentence, made.counts, table, None, 2, 0, None, None, 200, False)
+    every = rerun_fleet(store, "routes", run, allowed_imports=allowed, processes=1)
+    assert every.sentence == "3 of 3 models have the same bytes"
+    assert {f.what: f.answer for f in every.findings}["code"] == one.answer("code") == "different"
+    assert not every.verified
+    assert not one.verified
