@@ -133,8 +133,9 @@ def _unread(known: Known) -> _Found:
 
 
 def _fine(known: Known) -> _Found:
-    champion = known.standing.champion if known.standing else None
-    return f"champion v{champion.version}, no alarm" if champion else "no alarm", known.page
+    one = known.standing
+    calm = "no alarm" if one is not None and one.checks else "nothing has checked what it predicts"
+    return f"champion v{one.champion.version}, {calm}" if one is not None and one.champion else calm, known.page
 
 
 RULES: tuple[tuple[str, AttentionLevel, Callable[[Known], _Found]], ...] = (
