@@ -26,6 +26,7 @@ from airflow_mlops.config.models import Drift
 from airflow_mlops.exceptions import CorruptObject
 from airflow_mlops.ml.drift import MISSING_POINTS, critical_p
 from airflow_mlops.ml.drift_values import coded, to_numbers
+from airflow_mlops.ml.fleet.dependence import dependence, marked, window_dependence
 from airflow_mlops.ml.fleet.drift_tests import (
     Found,
     Side,
@@ -33,7 +34,6 @@ from airflow_mlops.ml.fleet.drift_tests import (
     compare_categories,
     compare_numbers,
     compare_shares,
-    dependence,
 )
 from airflow_mlops.store import get_blob, put_blob
 from airflow_mlops.store.base import Store
@@ -202,7 +202,8 @@ def _stretch(stretch: Stretch, config: Drift, everywhere: _Everywhere) -> list[p
         tested = np.minimum(n, m) >= config.min_rows
         if not tested.any():
             continue
-        factor = 1.0 if config.independent_rows else max(dependence(_marked(ref, kind)), _worth(stretch, column)[0])
+        sides = marked(ref, kind), marked(cur, kind)
+        factor = 1.0 if config.independent_rows else _together(sides, _worth(stretch, column)[0])
         if kind == "number":
             of_all = everywhere.of(column, "", _SHIFT, config.effect)
             one, name, limit = compare_numbers(ref, cur, tested, factor, of_all), W1, config.effect
@@ -234,35 +235,9 @@ def _values(stretch: Stretch, column: str, kind: str, everywhere: _Everywhere) -
     return [to_numbers(side.astype(np.float64) if kind == "boolean" else side) for side in sides]
 
 
-def _marked(ref: Side, kind: str) -> Side:
-    """Numbers as they are; of categories whether the row has the one that its key has most often."""
-    if kind != "category":
-        return ref
-    key, width = ref.of_row, int(ref.values.max(initial=0)) + 1
-    cells, counts = np.unique(key * width + ref.values.astype(np.int64), return_counts=True)
-    owner, code = np.divmod(cells, width)
-    order = np.lexsort((-counts, owner))
-    first = order[np.concatenate([[True], np.diff(owner[order]) > 0])]
-    most = np.full(ref.keys, -1)
-    most[owner[first]] = code[first]
-    return Side((ref.values == most[key]).astype(np.float64), ref.starts)
-
-
-def dependence_of(values: pd.Series, kind: str, starts: np.ndarray) -> tuple[float, float]:
-    """How many rows of a key, in the order of their time, are worth one independent row: its values, and its gaps.
-
-    :param values: one column, ordered by key and then by time.
-    :param kind: ``number``, ``boolean``, ``category`` or ``datetime``.
-    :param starts: shape (keys + 1,): where the rows of each key begin, and the end.
-    """
-    if kind == "category":
-        numbers = pd.factorize(values)[0].astype(np.float64)
-        missing = numbers < 0
-    else:
-        numbers = to_numbers(values.astype(np.float64) if kind == "boolean" else values)
-        missing = np.isnan(numbers)
-    side = Side(numbers, starts)
-    return dependence(_marked(side.present(missing), kind)), dependence(Side(missing.astype(np.float64), starts))
+def _together(sides: Sequence[Side], trained: float) -> float:
+    """How many rows are worth one independent row, on the side where they hang together more."""
+    return max(dependence(sides[0]), window_dependence(sides[1]), trained)
 
 
 def _worth(stretch: Stretch, column: str) -> Sequence[float]:
@@ -283,8 +258,8 @@ def _gaps(
     tested = np.flatnonzero(np.minimum(n, m) >= config.min_rows)
     if not len(tested) or not (a + b).any():
         return []
-    gone = Side(missing[0].astype(np.float64), ref.starts)
-    factor = 1.0 if config.independent_rows else max(dependence(gone), _worth(stretch, column)[1])
+    gone = [Side(mask.astype(np.float64), side.starts) for side, mask in zip(sides, missing, strict=True)]
+    factor = 1.0 if config.independent_rows else _together(gone, _worth(stretch, column)[1])
     of_all = everywhere.of(column, "", MISSING, MISSING_POINTS)
     p = compare_shares((a[tested], b[tested]), (n[tested], m[tested]), factor, of_all)
     found = Found(np.full(ref.keys, np.nan), np.full(ref.keys, np.nan), np.zeros(ref.keys, dtype=bool))

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import chdtri, gammaln, kolmogorov, ndtr
+from scipy.special import gammaln, kolmogorov, ndtr
 
 _CELLS = 2**21  # of a padded array in memory
 _SURE = 0.25
@@ -25,9 +25,6 @@ _LEAST_P = 1e-12
 """Below this p-values are not told apart: 1 minus the sum of all other paths has no more digits."""
 _MOST_TIED = 0.25  # sum of the cubed shares of tied rows; one value in 63 % of the rows has that
 _TAIL = 0.01
-_BLOCKS = 8
-_EVIDENCE = 0.002
-_BOUND = 0.01
 _LEAST_VARIANCE = 5.0
 
 
@@ -343,52 +340,6 @@ def compare_categories(ref: Side, cur: Side, tested: np.ndarray, factor: float, 
     found.p_value[key[first]] = np.minimum(1.0, p[first] * np.where(many == 2, 1, many))
     found.effect[key[first]] = change[first]
     return found
-
-
-# --- rows that hang together -------------------------------------------------------------------
-
-
-def dependence(ref: Side) -> float:
-    """How many rows of a key, in their order, are worth one independent row: 1.0 or more, the same for all keys.
-
-    By the means of eight blocks of each key (see :mod:`airflow_mlops.ml.dependence`), over all keys together: of one
-    key's 200 rows it could not be told. 1.0 unless blocks vary more than those of rows in random order; else the upper
-    end of the ratio's 99 % bound. A key whose values only rise or only fall has been sorted and says nothing.
-
-    :param ref: without missing rows, in the order of their time.
-    """
-    rows = np.diff(ref.starts)
-    usable = rows >= 4 * _BLOCKS
-    key = ref.of_row
-    along, same = np.diff(ref.values), key[1:] == key[:-1]
-    rises = np.bincount(key[1:][same & (along < 0)], minlength=ref.keys) == 0
-    falls = np.bincount(key[1:][same & (along > 0)], minlength=ref.keys) == 0
-    usable &= ~(rises | falls)
-    if not usable.any():
-        return 1.0
-    # Ranks: one absurd value would be all that a block says.
-    order = np.lexsort((ref.values, key))
-    ranks = np.empty(len(key))
-    new = np.concatenate([[True], (np.diff(ref.values[order]) != 0) | (np.diff(key[order]) != 0)])
-    size = np.bincount(np.cumsum(new) - 1)
-    ranks[order] = (np.cumsum(size) - (size + 1) / 2)[np.cumsum(new) - 1]
-    mean = np.bincount(key, ranks, minlength=ref.keys) / np.maximum(rows, 1)
-    centred = ranks - mean[key]
-    variance = np.bincount(key, centred**2, minlength=ref.keys) / np.maximum(rows - 1, 1)
-    length = np.maximum(rows // _BLOCKS, 1)
-    block = (np.arange(len(key)) - ref.starts[:-1][key]) // length[key]
-    keys = usable & (variance > 0)
-    counted = (block < _BLOCKS) & keys[key]
-    if not counted.any():
-        return 1.0
-    sums = np.bincount((key * _BLOCKS + block)[counted], centred[counted], minlength=ref.keys * _BLOCKS)
-    squares = (sums.reshape(-1, _BLOCKS) ** 2).sum(axis=1)[keys]
-    # A block of rows drawn without replacement.
-    foretold = (_BLOCKS * length * variance * (1 - length / np.maximum(rows, 1)))[keys]
-    ratio, degrees = float((squares / foretold).mean()), int(keys.sum()) * (_BLOCKS - 1)
-    if ratio * degrees <= float(chdtri(degrees, _EVIDENCE)):
-        return 1.0
-    return max(1.0, ratio * degrees / float(chdtri(degrees, 1 - _BOUND)))
 
 
 def _batches(sizes: np.ndarray, tested: np.ndarray) -> Iterator[np.ndarray]:

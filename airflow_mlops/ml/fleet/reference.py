@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 from airflow_mlops.exceptions import CorruptObject
 from airflow_mlops.ml.drift_values import to_numbers
 from airflow_mlops.ml.features import FeatureSchema
-from airflow_mlops.ml.fleet.drift import dependence_of, thinned
+from airflow_mlops.ml.fleet.dependence import dependence_of
+from airflow_mlops.ml.fleet.drift import thinned
 from airflow_mlops.ml.prediction import to_arrow
 from airflow_mlops.store import get_blob_file, get_json, put_blob_file, put_json
 from airflow_mlops.store.base import Store

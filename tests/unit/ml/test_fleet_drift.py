@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from scipy import signal, stats
 
 from airflow_mlops.config.models import Drift
-from airflow_mlops.ml.fleet.drift import MOST_ROWS, Stretch, check_fleet_drift, dependence_of, put_tests, read_tests
+from airflow_mlops.ml.fleet.dependence import dependence, dependence_of, window_dependence
+from airflow_mlops.ml.fleet.drift import MOST_ROWS, Stretch, check_fleet_drift, put_tests, read_tests
 from airflow_mlops.ml.fleet.drift_tests import (
     Side,
     Together,
     compare_categories,
     compare_numbers,
     compare_shares,
-    dependence,
     ks_p_values,
 )
 from airflow_mlops.store import LocalStore
@@ -256,6 +256,37 @@ def test_a_window_of_neighbouring_rows_is_no_drift(by: str) -> None:
         found = check_fleet_drift([Stretch(names, [1] * keys, ref, n, cur, m, {"x": "number"}, worth)], Drift())
         alarms += bool(found.tests["alarm"].any())
     assert alarms <= 1
+
+
+@pytest.mark.parametrize("by", [0.5, 0.9])
+def test_a_window_whose_rows_hang_together_more_than_the_training_rows_is_no_drift(by: float) -> None:
+    """Training rows were drawn here and there; those of the window come one after the other."""
+    rng = np.random.default_rng(18)
+    keys, n, m = 150, np.full(150, 150), np.full(150, 40)
+    for _ in range(3):
+        ref = pd.DataFrame({"x": rng.normal(size=n.sum())})
+        rows = np.concatenate([correlated(rng, 40, str(by)) for _ in range(keys)]) * np.sqrt(1 - by**2)
+        cur = pd.DataFrame({"x": rows})
+        names = [f"k{i:03d}" for i in range(keys)]
+        found = check_fleet_drift(
+            [Stretch(names, [1] * keys, ref, starts(n), cur, starts(m), {"x": "number"})], Drift()
+        )
+        assert found.verdict == "no_drift"
+
+
+def test_a_day_that_all_keys_share_costs_no_power() -> None:
+    """Rows of the window come in the order of their hour, which moves the column in each key alike."""
+    rng = np.random.default_rng(19)
+    keys, n, m = 150, np.full(150, 200), np.full(150, 40)
+    hour = [rng.random(n.sum()), np.tile((np.arange(40) + 0.5) / 40, keys)]
+    ref, cur = (np.sin(2 * np.pi * h) + np.sqrt(0.5) * rng.normal(size=len(h)) for h in hour)
+    assert window_dependence(Side(cur, starts(m))) == 1.0
+    assert dependence(Side(cur, starts(m))) > 2
+    cur[: 5 * 40] += 1.5
+    names = [f"k{i:03d}" for i in range(keys)]
+    frames = pd.DataFrame({"x": ref}), pd.DataFrame({"x": cur})
+    one = Stretch(names, [1] * keys, frames[0], starts(n), frames[1], starts(m), {"x": "number"})
+    assert check_fleet_drift([one], Drift()).drifted == names[:5]
 
 
 def test_rare_categories_are_no_change_of_all_keys() -> None:
