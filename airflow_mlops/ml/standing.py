@@ -6,7 +6,7 @@ One reading of a pipeline's records answers it all, for tables of many pipelines
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -75,6 +75,7 @@ class Standing:
     :param fleet: of a fleet, its newest training; ``is_fleet`` holds before the first one has ended, too.
     :param champion: of a pipeline with one model; ``returns_to``: what a rollback would make champion.
     :param checks: the newest result of each check, by name; ``alarms``: those that alarm about what serves now.
+    :param keys_alarmed: of a fleet, by check, how many keys its newest result still alarms about, and how many it did.
     :param request: the newest request for a training, as the ledger has it, unless a training went on since.
     :param cost: what this month's steps took, as :func:`~airflow_mlops.ml.cost.total` tells it, and its ``month``.
     """
@@ -97,6 +98,7 @@ class Standing:
     description: str | None
     is_fleet: bool = False
     fleet: FleetRun | None = None
+    keys_alarmed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def standing(store: Store, pipeline: str, now: datetime) -> Standing:
@@ -128,7 +130,8 @@ def stands(records: Records, pipeline: str, now: datetime) -> Standing:
         rollout=rollout_of(model.rollout) if model.rollout else None,
         candidate=_candidate(records),
         checks=checks,
-        alarms=_alarms(checks, champion),
+        alarms=_alarms(checks, champion, records.alarms),
+        keys_alarmed=records.alarms,
         performance=_trend(records),
         request=_request(records),
         cost=_cost(records, now),
@@ -144,14 +147,33 @@ def alarmed(verdict: str) -> bool | None:
     return True if verdict in ALARMS else False if verdict in CALM else None
 
 
-def _alarms(checks: Mapping[str, Check], champion: Champion | None) -> dict[str, Check]:
-    """The checks that alarm about what serves now: an alarm about a champion that was replaced since is answered."""
+def _alarms(
+    checks: Mapping[str, Check], champion: Champion | None, keys: Mapping[str, tuple[int, int]]
+) -> dict[str, Check]:
+    """The checks that alarm about what serves now: an alarm about a champion that was replaced since is answered.
+
+    :param keys: of a fleet, by check, how many keys it still alarms about, and how many it did.
+    """
     now = champion.version if champion else None
     return {
         name: check
         for name, check in checks.items()
-        if alarmed(str(check.result["verdict"])) and (now is None or check.result.get("version") in (None, now))
+        if alarmed(str(check.result["verdict"]))
+        and (now is None or check.result.get("version") in (None, now))
+        # Rows that came too late are no key's, and no training answers them.
+        and (keys.get(name, (1, 1))[0] or "data" in check.result.get("stale", ()))
     }
+
+
+def answered(alarms: tuple[int, int] | None) -> str:
+    """What to say of a fleet's alarm: ``; 10 of the 12 keys have a new champion since``, or nothing."""
+    if alarms is None or alarms[0] == alarms[1]:
+        return ""
+    left, many = alarms
+    if not left:
+        return "; all of them have a new champion since" if many > 1 else "; it has a new champion since"
+    have = "has" if many - left == 1 else "have"
+    return f"; {many - left:,} of the {many:,} keys {have} a new champion since"
 
 
 def fold(log: tuple[Entry, ...]) -> dict[str | None, Model]:

@@ -6,12 +6,13 @@ Rehearsals (runs that do not promote) are left out: they change nothing that is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from airflow_mlops.registry.checks import Check, all_checks
+from airflow_mlops.registry.fleet_alarms import standing_alarms
 from airflow_mlops.registry.fleet_runs import FleetRun, fleet_runs
 from airflow_mlops.registry.items import BATCH, expanded
 from airflow_mlops.registry.log import Entry, Log
@@ -46,6 +47,7 @@ class Records:
     :param seq: the last commit of the registry.
     :param batches: how many commits are about many models; 0: it is no fleet that was trained.
     :param runs: the trainings of a fleet, oldest first.
+    :param alarms: by check of a fleet, how many keys its newest result still alarms about, and how many it did.
     """
 
     log: tuple[Entry, ...]
@@ -54,6 +56,7 @@ class Records:
     seq: int = 0
     batches: int = 0
     runs: tuple[FleetRun, ...] = ()
+    alarms: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, store: Store, pipeline: str) -> Records:
@@ -64,13 +67,15 @@ class Records:
         entries = Log(store, layout.log_prefix(pipeline)).entries()
         alone = [entry for entry in entries if entry.type != BATCH]
         batches = len(entries) - len(alone)
+        checks = tuple(all_checks(store, pipeline))
         return cls(
             log=tuple(expanded(store, alone)),
             ledger=Log(store, layout.ledger_prefix(pipeline)).entries(),
-            checks=tuple(all_checks(store, pipeline)),
+            checks=checks,
             seq=entries[-1].seq if entries else 0,
             batches=batches,
             runs=fleet_runs(store, pipeline) if batches else (),
+            alarms=standing_alarms(store, pipeline, checks) if batches else {},
         )
 
     def __bool__(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from airflow_mlops.ml.history import told
-from airflow_mlops.ml.standing import Standing
+from airflow_mlops.ml.standing import Standing, answered
 from airflow_mlops.plugins.api.live import INVALID, Live, dag_link, run_link
 from airflow_mlops.plugins.api.models import PIPELINE_ROUTE, Attention, AttentionLevel
 from airflow_mlops.registry.rollout import step_name
@@ -86,9 +86,11 @@ def _alarm(name: str) -> Callable[[Known], _Found]:
         if check is None:
             return None
         # Ages, and in how many keys of a fleet it is, are told in the sentence alone.
-        fleet = known.standing is not None and known.standing.is_fleet
-        whole = name == "staleness" or fleet
-        return str(check.result.get("sentence")) if whole else told(name, check.result).text, known.page
+        one = known.standing
+        if name != "staleness" and not (one and one.is_fleet):
+            return told(name, check.result).text, known.page
+        since = answered(one.keys_alarmed.get(name)) if one else ""
+        return f"{check.result.get('sentence')}{since}", known.page
 
     return found
 

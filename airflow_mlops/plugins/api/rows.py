@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_mlops.ml.standing import Candidate, Standing, alarmed
+from airflow_mlops.ml.standing import Candidate, Standing, alarmed, answered
 from airflow_mlops.ml.standing import Trend as StandingTrend
 from airflow_mlops.plugins.api.attention import Known, attention
 from airflow_mlops.plugins.api.live import Live, instant, run_link
@@ -239,7 +239,13 @@ def _training(found: Candidate, live: Live) -> Training:
 
 def _check(one: Standing | None, name: str, live: Live) -> CheckMark | None:
     check = one.checks.get(name) if one else None
-    return check_mark(check, live) if check else None
+    if one is None or check is None:
+        return None
+    mark = check_mark(check, live)
+    since = answered(one.keys_alarmed.get(name))
+    # What a training has answered is told, and calm.
+    tone = "ok" if since and name not in one.alarms else mark.tone
+    return mark.model_copy(update={"sentence": mark.sentence + since, "tone": tone})
 
 
 def _trend(found: StandingTrend) -> Trend:
