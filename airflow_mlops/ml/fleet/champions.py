@@ -87,7 +87,7 @@ def _ask(
         found[str(version.key)] = asked
 
     def failed(version: Version, error: MLOpsError) -> None:
-        answer(version, None, str(error))
+        answer(version, None, error.message)
 
     groups: dict[tuple[str | None, str | None], list[Version]] = {}
     for version in versions:

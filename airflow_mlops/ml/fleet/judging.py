@@ -7,7 +7,7 @@ The gates are those of a single model (:func:`airflow_mlops.ml.gates.decide`), o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -171,6 +171,12 @@ class Judge:
             return None
         told = f"class {lacking[0]} has" if len(lacking) == 1 else f"{len(lacking)} classes, such as {lacking[0]}, have"
         return Judged("inconclusive", f"inconclusive: {error.message}; {told} no holdout rows", {}, {}, None)
+
+    def without_champion(self, judged: Judged, why: str) -> Judged:
+        """What is said of a key whose champion cannot be asked: a gate that compares has not decided."""
+        if not self._compared or judged.verdict == "rejected":
+            return judged
+        return replace(judged, verdict="inconclusive", sentence=f"inconclusive: champion {why}")
 
     def _lacking(self, y: np.ndarray) -> list[Any]:
         return [c for i, c in enumerate(self._classes or ()) if not (y == i).any()]

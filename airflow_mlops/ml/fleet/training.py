@@ -180,8 +180,9 @@ def _train(
             predict("candidate", model, inputs[held], ordered=settings.classes, labels=judge.needs_labels), "candidate"
         )
     data = writer.dump(model)
-    if champion is not None and champion.problem is not None:
-        raise EvaluationError(f"champion v{champion.version} cannot be compared with: {champion.problem}")
+    unasked = champion if champion is not None and champion.problem is not None else None
+    if unasked is not None:
+        champion = reference = None
     try:
         judged = judge.judge(
             y[held],
@@ -200,6 +201,8 @@ def _train(
         if undecided is None:
             raise
         judged = undecided
+    if unasked is not None:
+        judged = judge.without_champion(judged, f"v{unasked.version} cannot be asked: {unasked.problem}")
     return data, {
         "status": judged.verdict,
         "reason": judged.sentence,

@@ -17,7 +17,7 @@ from airflow_mlops.ml.fleet.chunks import chunk_size
 from airflow_mlops.ml.fleet.keys import group_key, is_parent, key_of, values_of
 from airflow_mlops.ml.fleet.partition import divide, shard_count
 from airflow_mlops.ml.fleet.result import sentence
-from airflow_mlops.ml.fleet.training import Chunk, Settings, labels, train_chunk
+from airflow_mlops.ml.fleet.training import Asked, Chunk, Settings, labels, train_chunk
 from airflow_mlops.ml.fleet.verdict import judge
 from airflow_mlops.ml.paired import Estimate
 from airflow_mlops.ml.splitting import Splitter, split_mask
@@ -124,6 +124,39 @@ def test_a_model_of_a_chunk_is_scikit_learns_own() -> None:
     assert np.array_equal(model.coef_, own.coef_)
     assert done.rows[0]["metrics"]["r2"] == pytest.approx(own.score(part[held], y[:200][held]))
     assert (done.rows[1]["status"], done.rows[1]["reason"]) == ("failed", "its rows cannot be split")
+
+
+@pytest.mark.parametrize(
+    ("gates", "status", "reason"),
+    [
+        ([{"metric": "r2", "versus": "champion", "not_worse_by": 0.1}], "inconclusive", "v4 cannot be asked: no early"),
+        (
+            [{"metric": "r2", "at_least": 0.99}, {"metric": "r2", "versus": "champion", "better_by": 0.1}],
+            "rejected",
+            "",
+        ),
+        ([{"metric": "r2", "at_least": 0.1}], "passed", ""),
+    ],
+)
+def test_a_champion_that_cannot_be_asked_leaves_its_key_undecided(
+    gates: list[dict[str, Any]], status: str, reason: str
+) -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(200, 3))
+    y = inputs.sum(axis=1) + rng.normal(size=200)
+    done = train_chunk(
+        Settings(Ridge(), "regression", None, ("r2",), Evaluate.model_validate({"gates": gates}), 7),
+        Chunk(
+            0, {"a": slice(0, 200)}, inputs, y, y, np.arange(200) % 4 == 0,
+            champions={"a": Asked(4, "0" * 64, None, "no early")},
+            references={"a": Asked(3, "1" * 64, None, "no early")},
+        ),
+    )  # fmt: skip
+    # There is a version all the same, for a person to promote.
+    assert [key for key, _ in done.models] == ["a"]
+    (row,) = done.rows
+    assert (row["status"], row["champion"], row["p_value"]) == (status, 4, None)
+    assert reason in row["reason"]
 
 
 @pytest.mark.parametrize(("gate", "verdict"), [("log_loss", "passed"), ("roc_auc_ovr", "inconclusive")])
