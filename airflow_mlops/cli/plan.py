@@ -21,6 +21,12 @@ from airflow_mlops.config.yaml_source import Source, parse
 from airflow_mlops.exceptions import ConfigError
 from airflow_mlops.factory.outline import DagOutline, outline
 
+_OF_A_FLEET = {
+    (1, "promotion"): "gates decide key by key; approval is optional",
+    (1, "monitoring"): "data, drift, performance, staleness, key by key",
+    (2, "promotion"): "as at level 1: a fleet has no shadow and no canary",
+}
+
 
 @dataclass(frozen=True)
 class Addition:
@@ -57,7 +63,10 @@ class DagChange:
 
 @dataclass(frozen=True)
 class Plan:
-    """A change of level: ``missing`` must come into the file, ``optional`` may, ``remove`` must go."""
+    """A change of level: ``missing`` must come into the file, ``optional`` may, ``remove`` must go.
+
+    :param fleet: whether there is a model for each key.
+    """
 
     pipeline: str
     now: int
@@ -66,6 +75,7 @@ class Plan:
     optional: tuple[Addition, ...]
     remove: tuple[Removal, ...]
     dags: tuple[DagChange, ...]
+    fleet: bool = False
 
 
 @clear_errors
@@ -87,7 +97,7 @@ def plan(args: Namespace) -> None:
 def plan_level(config: PipelineConfig, source: Source, then: int) -> Plan:
     """Plan the change of ``config``, which was read from ``source``, to the level ``then``."""
     if then == config.level:
-        return Plan(config.pipeline, then, then, (), (), (), ())
+        return Plan(config.pipeline, then, then, (), (), (), (), config.fleet is not None)
     missing, optional = (_missing(config), _optional(config)) if then and not config.level else ((), ())
     if then == 2:
         needed, may = _rollout_at_2(config)
@@ -100,7 +110,7 @@ def plan_level(config: PipelineConfig, source: Source, then: int) -> Plan:
         _add(hypothetical, parse(addition.snippet, addition.key).data)
     after = PipelineConfig.model_validate(hypothetical, by_alias=True, by_name=False)
     dags = tuple(_changes(config, after))
-    return Plan(config.pipeline, config.level, then, missing, optional, remove, dags)
+    return Plan(config.pipeline, config.level, then, missing, optional, remove, dags, config.fleet is not None)
 
 
 def _missing(config: PipelineConfig) -> tuple[Addition, ...]:
@@ -145,7 +155,7 @@ def _optional(config: PipelineConfig) -> tuple[Addition, ...]:
 
 def _rollout_at_2(config: PipelineConfig) -> tuple[tuple[Addition, ...], tuple[Addition, ...]]:
     """What must and what may be said of rollouts, which only level 2 has."""
-    if config.deploy.rollout is not None:
+    if config.deploy.rollout is not None or config.fleet is not None:
         return (), ()
     if config.deploy.batch.sagemaker is not None:
         why = "level 2 rolls out in steps, and `deploy.batch.sagemaker` predicts with one version: give up one of them"
@@ -260,8 +270,14 @@ def _levels(planned: Plan, columns: int) -> Iterator[str]:
     if planned.now == planned.then:
         return
     for aspect in ("start", "promotion", "monitoring"):
-        now, then = (getattr(LEVELS[level], aspect) for level in (planned.now, planned.then))
+        now, then = (_aspect(level, aspect, planned.fleet) for level in (planned.now, planned.then))
         yield from entry(f"  {aspect:<13}", f"{now} → {then}", columns)
+
+
+def _aspect(level: int, aspect: str, fleet: bool) -> str:
+    """What a level is in one respect; a fleet has no steps from candidate to champion and no experiments."""
+    own = _OF_A_FLEET.get((level, aspect)) if fleet else None
+    return own or str(getattr(LEVELS[level], aspect))
 
 
 def _file(planned: Plan, source: Source, columns: int) -> Iterator[str]:

@@ -245,3 +245,14 @@ def test_a_file_with_errors_has_no_plan(capsys: pytest.CaptureFixture[str], tmp_
         _run(capsys, file, level)
     assert ended.value.code == 1
     assert "x.yaml:5" in capsys.readouterr().err
+
+
+def test_a_fleet_is_not_told_of_steps_that_it_cannot_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "base.yaml").write_text("owner: ana\nmonitor: {max_age: 9d}\n")
+    (tmp_path / "churn.yaml").write_text(LEVEL_1 + "fleet: {key: plan}\n")
+    told = " ".join(_run(capsys, tmp_path / "churn.yaml", "2").split())
+    assert "promotion gates decide key by key; approval is optional → as at level 1: a fleet has no shadow" in told
+    assert "rollout" not in told
+    data = json.loads(_run(capsys, tmp_path / "churn.yaml", "2", "json"))
+    assert (data["missing"], data["optional"], data["fleet"]) == ([], [], True)
+    assert {dag["change"] for dag in data["dags"]} == {"unchanged"}
