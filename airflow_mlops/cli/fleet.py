@@ -16,6 +16,7 @@ from airflow_mlops.registry.checks import read_check
 from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
+    from airflow_mlops.registry.version import Version
     from airflow_mlops.store.base import Store
 
 _HEADINGS = ("key", "status", "version", "why")
@@ -139,6 +140,13 @@ def _drift_of(store: Store, pipeline: str, key: str) -> str | None:
     return f"drift, {short(Window.from_dict(check['window']))}: {'; '.join(found)}"
 
 
+def _searched(champion: Version | None) -> dict[str, Any]:
+    """The parameters that the champion's own search has chosen."""
+    record = champion.record if champion is not None else {}
+    search = ((record.get("config") or {}).get("train") or {}).get("search") or {}
+    return {name: record["params"][name] for name in search.get("space", ()) if name in record.get("params", {})}
+
+
 @clear_errors
 def show(args: Namespace) -> None:
     """``airflow mlops fleet show``."""
@@ -164,6 +172,7 @@ def show(args: Namespace) -> None:
         body = {
             "key": args.key,
             "champion": champion.number if champion else None,
+            "searched": _searched(champion),
             "newest": row,
             "versions": [
                 {"version": v.number, "status": v.status, "registered_at": v.registered_at, "metrics": v.metrics}
@@ -178,6 +187,8 @@ def show(args: Namespace) -> None:
     if row:
         said = row["reason"] if row["reason"].startswith(row["status"]) else f"{row['status']}: {row['reason']}"
         print(f"newest training: {'promoted; ' if row['promoted'] else ''}{said}")
+    if chosen := _searched(champion):
+        print("its search chose " + ", ".join(f"{name}={value}" for name, value in chosen.items()))
     if told := _drift_of(store, args.pipeline, args.key):
         print(told)
     for version in reversed(versions):

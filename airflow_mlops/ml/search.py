@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline
 from airflow_mlops.config.models import Search
 from airflow_mlops.exceptions import EvaluationError, TrainingError
 from airflow_mlops.ml.estimators import check_params, readable
-from airflow_mlops.ml.features import positive_class
+from airflow_mlops.ml.features import plain, positive_class
 from airflow_mlops.ml.metrics import Metric, Predictions, default_metrics
 from airflow_mlops.ml.privacy import told
 from airflow_mlops.ml.resampled import corrected_t
@@ -147,7 +147,11 @@ def _folds(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     rarest = int(y.value_counts().min()) if stratified else len(y)
     if rarest < n:
-        what = f"class {y.value_counts().idxmin()!r} has {rarest} rows" if stratified else f"there are {len(y)} rows"
+        what = (
+            f"class {plain(y.value_counts().idxmin())!r} has {rarest} rows"
+            if stratified
+            else f"there are {len(y)} rows"
+        )
         raise TrainingError(
             f"train.search.cv is {n}, but {what} in the training part",
             hint=f"set train.search.cv to at most {max(rarest, 2)}, or take more data",

@@ -208,8 +208,6 @@ class PipelineConfig(Model):
                 "`fleet` predicts in tasks here, and `deploy.batch.sagemaker` elsewhere": (
                     self.deploy.batch.sagemaker is not None
                 ),
-                "`fleet` takes no `train.search`; an estimator can choose settings for each key in its fit, such as "
-                "sklearn.linear_model.RidgeCV": self.train.search is not None,
                 "`fleet` takes no `train.window`; use `data.window`": self.train.window is not None,
                 "`fleet` takes no `experiment`": self.experiment is not None,
                 "`validate.labels.max_rate_change` compares with one champion, and a fleet has one for each key": (

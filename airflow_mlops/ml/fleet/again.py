@@ -19,6 +19,7 @@ from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.fleet.keys import ALL, is_parent
 from airflow_mlops.ml.fleet.partition import PARENT_ROWS, Counts, frame_of, key_columns, keyed, present
 from airflow_mlops.ml.fleet.prepare import matrix
+from airflow_mlops.ml.fleet.shard import search_of
 from airflow_mlops.ml.fleet.training import FAILED, Chunk, Settings, labels, train_chunk
 from airflow_mlops.ml.preprocessing import categorical_positions
 from airflow_mlops.ml.snapshot import Snapshot
@@ -75,7 +76,14 @@ def train_key_again(
     every = slice(0, len(frame))
     done = train_chunk(
         Settings(
-            estimator, record["task"], classes, tuple(record["printed"]), Evaluate(), seed, private=tuple(data.private)
+            estimator,
+            record["task"],
+            classes,
+            tuple(record["printed"]),
+            Evaluate(),
+            seed,
+            private=tuple(data.private),
+            search=search_of(record),
         ),
         Chunk(0, {key: every}, matrix(schema, steps, made), target, y, Splitter(frame, data, seed).mask(every)),
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from airflow_mlops.config.models import Data, Evaluate
+from airflow_mlops.config.models import Data, Evaluate, Search
 from airflow_mlops.exceptions import CorruptObject, DataError, ObjectExists, ObjectNotFound
 from airflow_mlops.ml.blocks import block_codes, block_words
 from airflow_mlops.ml.candidate import featured
@@ -178,12 +178,19 @@ def _register(
             "rows": {"train": by_key[key]["train_rows"], "holdout": by_key[key]["holdout_rows"]},
             "metrics": {name: float(f"{value:.6g}") for name, value in by_key[key]["metrics"].items()},
             "seconds": by_key[key]["seconds"],
+            **({"params": by_key[key]["params"]} if "params" in by_key[key] else {}),
             **({REFERENCE: reference} if reference is not None else {}),
         }
         for key, info in infos.items()
     }
     versions = registry.register_many(records, op_id=op_id)
     return [row | ({"version": versions[key].number} if key in versions else {}) for key, row in by_key.items()]
+
+
+def search_of(shared: dict[str, Any]) -> Search | None:
+    """The search that each key makes, from what a training recorded of its configuration."""
+    search = shared["config"]["train"].get("search")
+    return Search.model_validate(search) if search else None
 
 
 class ShardWork:
@@ -231,6 +238,7 @@ class ShardWork:
             block_words(data, evaluate) if blocks is not None else None,
             Wear(**plan.wear) if plan.wear is not None else None,
             tuple(data.private),
+            search_of(shared),
         )
         made = featured(frame, data, recorded_code(shared), trust.allowed_imports)
         self._inputs = matrix(schema, steps, made)

@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 
-from airflow_mlops.config.models import Evaluate
+from airflow_mlops.config.models import Evaluate, Search
 from airflow_mlops.exceptions import DataError, EvaluationError, MLOpsError, TargetError, TrainingError
+from airflow_mlops.ml.estimators import readable
 from airflow_mlops.ml.evaluation import Reference
 from airflow_mlops.ml.fleet.judging import Judge, predictions_of
 from airflow_mlops.ml.holdout import predict
 from airflow_mlops.ml.metrics import Predictions, Task
 from airflow_mlops.ml.privacy import told
+from airflow_mlops.ml.search import search as find_params
 from airflow_mlops.ml.wear import Wear
 from airflow_mlops.registry.kinds import KindWriter
 
@@ -39,6 +42,7 @@ class Settings:
     :param metrics: names of what is printed.
     :param blocks: what blocks of rows are called; ``None`` where rows are independent.
     :param private: columns that no error may quote.
+    :param search: parameters of the estimator that each key chooses on its own training rows.
     """
 
     estimator: BaseEstimator
@@ -50,6 +54,7 @@ class Settings:
     blocks: str | None = None
     wear: Wear | None = None
     private: tuple[str, ...] = ()
+    search: Search | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def train_chunk(settings: Settings, chunk: Chunk) -> Trained:
     Seeds ``random`` and ``numpy.random`` before each key, so that none depends on the ones before it.
 
     :return: a row for each key (``key, status, reason, champion, train_rows, holdout_rows, metrics, champion_metrics,
-        p_value, seconds``), and the models.
+        p_value, seconds``, and ``params`` where each key searches), and the models.
     """
     judge = Judge(
         settings.evaluate.gates,
@@ -171,7 +176,9 @@ def _train(
         # Of thousands of fits, each would say the same.
         warnings.simplefilter("ignore")
         try:
-            model.fit(inputs[fitted], target[fitted])
+            model, chosen = _fit(settings, model, inputs[fitted], target[fitted])
+        except MLOpsError:
+            raise
         except Exception as e:  # noqa: BLE001 - raised as our own; its own words may quote what is private
             raise TrainingError(f"{type(model).__name__} failed: {told(e, settings.private)}") from (
                 None if settings.private else e
@@ -212,7 +219,36 @@ def _train(
         "champion_metrics": judged.champion,
         "p_value": judged.p_value,
         **({"reference": judged.reference} if judged.reference is not None else {}),
+        **({"params": chosen} if settings.search is not None else {}),
     }
+
+
+def _fit(
+    settings: Settings, model: BaseEstimator, inputs: np.ndarray, target: np.ndarray
+) -> tuple[BaseEstimator, dict[str, Any]]:
+    """Fit the model of a key; return it with the parameters that its search has chosen.
+
+    :raises TrainingError: the key has fewer rows in a class than folds, or no trial worked.
+    """
+    search = settings.search
+    if search is None:
+        model.fit(inputs, target)
+        return model, {}
+    positive = settings.classes[-1] if settings.classes is not None and len(settings.classes) == 2 else None
+    found, _ = find_params(
+        Pipeline([("model", model)]),
+        pd.DataFrame(inputs),
+        pd.Series(target),
+        search,
+        search.metric or next(iter(settings.metrics), None),
+        settings.task,
+        positive,
+        settings.seed,
+        lambda line: None,
+        settings.private,
+    )
+    params = found[-1].get_params(deep=False)
+    return found[-1], readable({name: params[name] for name in sorted(search.space)})
 
 
 def _check(settings: Settings, y: np.ndarray, fitted: np.ndarray) -> None:

@@ -31,7 +31,8 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     store = LocalStore(tmp_path)
     registry = Registry(store, "routes")
-    registry.register({"model": {"digest": "0" * 64}, "metrics": {"r2": 0.5}}, op_id="1", key="a")
+    searched = {"params": {"alpha": 1.0}, "config": {"train": {"search": {"space": {"alpha": [1.0, 9.0]}}}}}
+    registry.register({"model": {"digest": "0" * 64}, "metrics": {"r2": 0.5}, **searched}, op_id="1", key="a")
     registry.promote(1, expected=None, op_id="2", reason="good", key="a")
     counts = count(ROWS)
     result = {
@@ -66,6 +67,7 @@ def test_show_tells_who_serves_a_key(capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     assert "routes[a]: v1 serves" in said
     assert "v1 champion" in said
+    assert "its search chose alpha=1.0" in said
     assert "registry show 'routes[a]'" in said
     show(Namespace(pipeline="routes", key="c", output="text"))
     assert "routes[c]: * serves" in capsys.readouterr().out

@@ -46,7 +46,6 @@ def test_every_level_trains_a_fleet_in_shards(level: int) -> None:
     ("change", "said"),
     [
         ({"train": {"callable": "my.code:fit"}}, "trains an `estimator`"),
-        ({"train": FILE["train"] | {"search": {"space": {"alpha": [1.0]}}}}, "takes no `train.search`"),
         ({"monitor": {"skew": {}}}, "has no `monitor.skew`"),
         ({"monitor": {"performance": {"estimate": True}}}, "has no `monitor.performance.estimate`"),
         ({"monitor": {"drift": {"engine": "evidently"}}}, "thousands would alarm by chance"),

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, KFold
 
-from airflow_mlops.config.models import Data, Evaluate, Split
+from airflow_mlops.config.models import Data, Evaluate, Search, Split
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.ml.fleet.chunks import chunk_size
 from airflow_mlops.ml.fleet.keys import group_key, is_parent, key_of, values_of
@@ -124,6 +125,38 @@ def test_a_model_of_a_chunk_is_scikit_learns_own() -> None:
     assert np.array_equal(model.coef_, own.coef_)
     assert done.rows[0]["metrics"]["r2"] == pytest.approx(own.score(part[held], y[:200][held]))
     assert (done.rows[1]["status"], done.rows[1]["reason"]) == ("failed", "its rows cannot be split")
+
+
+def test_each_key_searches_on_its_own_training_rows() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(400, 8))
+    y = np.where(np.arange(400) < 200, 5 * inputs[:, 0], 0) + rng.normal(size=400)
+    search = Search(strategy="grid", space={"alpha": [0.1, 10.0, 1000.0]}, cv=4)
+    holdout = np.arange(400) % 5 == 0
+    done = train_chunk(
+        Settings(Ridge(), "regression", None, ("r2",), Evaluate(), 7, search=search),
+        Chunk(0, {"a": slice(0, 200), "b": slice(200, 400)}, inputs, y, y, holdout),
+    )
+    assert [row["params"] for row in done.rows] == [{"alpha": 0.1}, {"alpha": 1000.0}]
+    for (_, data), place in zip(done.models, (slice(0, 200), slice(200, 400)), strict=True):
+        fitted = ~holdout[place]
+        own = GridSearchCV(Ridge(), search.space, cv=KFold(4, shuffle=True, random_state=7), scoring="r2")
+        own.fit(inputs[place][fitted], y[place][fitted])
+        model = KindReader().load(done.kinds[str(kind_of(data))], data)
+        assert model.alpha == own.best_params_["alpha"]
+        assert np.allclose(model.coef_, own.best_estimator_.coef_, rtol=1e-12)
+
+
+def test_a_key_too_small_for_its_search_fails_alone() -> None:
+    rng = np.random.default_rng(0)
+    y = np.array([0, 1] * 50 + [0] * 98 + [1] * 2)
+    search = Search(space={"C": [0.1, 1.0]}, cv=3)
+    done = train_chunk(
+        Settings(LogisticRegression(), "classification", (0, 1), ("log_loss",), Evaluate(), 7, search=search),
+        Chunk(0, {"a": slice(0, 100), "b": slice(100, 200)}, rng.normal(size=(200, 2)), y, y, np.arange(200) % 4 == 0),
+    )
+    assert [row["status"] for row in done.rows] == ["passed", "failed"]
+    assert done.rows[1]["reason"].startswith("train.search.cv is 3, but class 1 has ")
 
 
 @pytest.mark.parametrize(

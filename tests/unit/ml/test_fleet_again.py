@@ -22,7 +22,10 @@ FLEET = """
 pipeline: routes
 level: 0
 data: {source: trips.parquet, target: late, id: trip, split: {by: random, test: 0.3}}
-train: {estimator: sklearn.ensemble.RandomForestClassifier, params: {n_estimators: 5}}
+train:
+  estimator: sklearn.ensemble.RandomForestClassifier
+  params: {n_estimators: 5}
+  search: {space: {max_depth: [1, 4], min_samples_leaf: [1, 9]}, n_iter: 3, cv: 2}
 evaluate: {metrics: [roc_auc, log_loss]}
 fleet: {key: route, parent: line, shard_size: 2}
 """
@@ -56,6 +59,11 @@ def test_a_model_is_made_again_byte_for_byte(made: tuple[LocalStore, Registry], 
     assert answers(result) == dict.fromkeys(("data", "config", "code", "env", "metrics", "model"), "same")
     assert result.verified
     assert set(result.metrics) == {"roc_auc", "log_loss"}
+    # What the key's own search chose, over what all have in common.
+    params = registry.get(1, key).record["params"]
+    assert params["n_estimators"] == 5
+    assert params["max_depth"] in (1, 4)
+    assert params["min_samples_leaf"] in (1, 9)
     assert [*store.list("")] == before
 
 
