@@ -45,6 +45,7 @@ def _snapshot(run: LocalRun) -> list[str]:
         data=data,
         window=window,
         previous_rows=champion.record["snapshot"].get("rows") if champion else None,
+        gaps=run.config.fleet is not None,
         log=log.debug,
     )
     run.snapshot = snapshot.to_ref()

@@ -17,7 +17,8 @@ def _snapshot(c: StepContext, task_id: str) -> BaseOperator:
 
     data = c.config.data
     inlets = [c.assets.data] if c.config.level else []
-    return SnapshotOperator(task_id=task_id, data=data, inlets=inlets, **c.common(data.resources))
+    gaps = c.config.fleet is not None
+    return SnapshotOperator(task_id=task_id, data=data, gaps=gaps, inlets=inlets, **c.common(data.resources))
 
 
 def _profile(c: StepContext, task_id: str) -> BaseOperator:

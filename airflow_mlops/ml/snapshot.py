@@ -255,6 +255,7 @@ def take_snapshot(
     data: Data,
     window: Window | None,
     previous_rows: int | None = None,
+    gaps: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> Snapshot:
     """Copy the rows into the store and check them; on any error the store is left as it was.
@@ -264,6 +265,7 @@ def take_snapshot(
     ``batches`` was read with ``target_optional``, nor is ``data.min_rows``: rows to score may be few.
 
     :param previous_rows: rows of the last snapshot, for ``data.max_row_drop``.
+    :param gaps: whether some rows may lack the target: in a fleet validation judges each key by its own rows.
     :raises DataNotFound: no rows. :raises DataTruncated: too many rows fewer than last time.
     :raises DataStale: newest row too old at the window's end (without a window: now).
     :raises TargetError: target missing, constant, null, or without ``data.positive``.
@@ -271,7 +273,7 @@ def take_snapshot(
     say = log or (lambda message: None)
     for warning in batches.warnings:
         say(f"Warning: {warning}")
-    target = None if batches.target_optional else TargetCheck(data)
+    target = None if batches.target_optional else TargetCheck(data, gaps=gaps)
 
     def stream() -> Iterator[tuple[pa.RecordBatch]]:
         for batch in batches:

@@ -13,11 +13,21 @@ from airflow_mlops.exceptions import TargetError
 _SHOWN = 5
 
 
-class TargetCheck:
-    """What is known of the target after the batches that went by; row numbers count from 1."""
+def unusable(column: pa.Array) -> pa.BooleanArray:
+    """Which values of a target are null, NaN or infinite; shape (rows,)."""
+    if pa.types.is_floating(column.type):
+        return pc.invert(pc.fill_null(pc.is_finite(column), False))
+    return pc.is_null(column)
 
-    def __init__(self, data: Data) -> None:
-        self.data = data
+
+class TargetCheck:
+    """What is known of the target after the batches that went by; row numbers count from 1.
+
+    :param gaps: whether some rows may lack it: each key of a fleet is judged by its own, later.
+    """
+
+    def __init__(self, data: Data, *, gaps: bool = False) -> None:
+        self.data, self.gaps = data, gaps
         self.missing, self.examples = 0, list[int]()
         self.values: set[Any] = set()
         self.rows = 0
@@ -26,11 +36,7 @@ class TargetCheck:
     def see(self, batch: pa.RecordBatch) -> None:
         """Take the next rows into account."""
         column = batch.column(batch.schema.names.index(self.data.target))
-        bad = (
-            pc.invert(pc.fill_null(pc.is_finite(column), False))
-            if pa.types.is_floating(column.type)
-            else pc.is_null(column)
-        )
+        bad = unusable(column)
         count = pc.sum(bad).as_py() or 0
         if count and len(self.examples) < _SHOWN:
             rows = pc.indices_nonzero(bad)[: _SHOWN - len(self.examples)]
@@ -45,7 +51,7 @@ class TargetCheck:
     def check(self) -> None:
         """Raise :class:`TargetError` when the target of all rows seen cannot be learned."""
         name = repr(self.data.target)
-        if self.missing:
+        if self.missing and (not self.gaps or self.missing == self.rows):
             rows = ", ".join(map(str, self.examples)) + (" …" if self.missing > len(self.examples) else "")
             raise TargetError(
                 f"the target {name} has no usable value in {self.missing} of {self.rows} rows "

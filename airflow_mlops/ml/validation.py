@@ -16,12 +16,12 @@ from airflow_mlops.ml import expectations as gx
 from airflow_mlops.ml import expectations_parts as gx_parts
 from airflow_mlops.ml.expectations import Check
 from airflow_mlops.ml.expectations_report import expectations_html
-from airflow_mlops.ml.fleet.broken import Broken, broken_keys
+from airflow_mlops.ml.fleet.broken import Broken, broken_keys, rows_without_key
 from airflow_mlops.ml.frames import frames
 from airflow_mlops.ml.label_quality import LabelQuality, label_checks, label_quality
 from airflow_mlops.ml.schema import SchemaDiff, compare_schema, family, lock_schema, locked_schema
 from airflow_mlops.ml.snapshot import Snapshot, write_snapshots
-from airflow_mlops.ml.target import TargetCheck
+from airflow_mlops.ml.target import TargetCheck, unusable
 from airflow_mlops.store import put_json
 from airflow_mlops.store.base import Store
 
@@ -35,7 +35,7 @@ __all__ = [
     "validate",
 ]
 
-_TARGET = "target is not null"
+_TARGET, _KEYED = "target is not null", "rows have a key"
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,10 @@ def validate(
         skipped = [next(iter(e)) for e in waiting]
     suite = gx.build(entries, families)
     checks = _always(snapshot, store, data, target_optional)
+    keyless = np.array([], np.int64)
+    if fleet is not None and snapshot.rows:
+        keyless = rows_without_key(snapshot, store, fleet)
+        checks.append(_keyed(fleet, keyless, snapshot.rows))
     labels = None
     if not target_optional:
         labels = label_quality(snapshot, store, data, reference=seen)
@@ -144,8 +148,9 @@ def validate(
         judged: list[tuple[Check, gx.Expectation | None]] = [(c, None) for c in checks if c.expectation == _TARGET]
         if config.on_failure == "block":
             judged += [(c, e) for c, e in zip(found, suite, strict=True) if _critical(c)]
-        broken = broken_keys(snapshot, store, fleet, judged)
+        broken = broken_keys(snapshot, store, fleet, judged, keyless=keyless)
         placed += [c for c, _ in judged if c not in broken.unplaced]
+        placed += [c for c in checks if c.expectation == _KEYED]
     digest = put_json(store, {"kind": "expectations", "snapshot": snapshot.digest, "result": raw,
                               "checks": [asdict(c) for c in checks],
                               "labels": labels.to_dict() if labels else None})  # fmt: skip
@@ -207,7 +212,7 @@ def _always(snapshot: Snapshot, store: Store, data: Data, target_optional: bool)
     if data.target in snapshot.columns and not target_optional:
         missing, offset, rows = 0, 0, list[int]()
         for batch in snapshot.batches(store, [data.target]):
-            null = pc.is_null(batch.column(0), nan_is_null=True)
+            null = unusable(batch.column(0))
             missing += pc.sum(null).as_py() or 0
             if len(rows) < gx.MAX_EXAMPLES:
                 rows += [offset + i.as_py() + 1 for i in pc.indices_nonzero(null)]
@@ -226,6 +231,17 @@ def _always(snapshot: Snapshot, store: Store, data: Data, target_optional: bool)
     elif not target_optional:
         checks.append(Check("target is there", data.target, False))
     return checks
+
+
+def _keyed(fleet: Fleet, keyless: np.ndarray[Any, Any], rows: int) -> Check:
+    return Check(
+        _KEYED,
+        ", ".join(fleet.columns),
+        not len(keyless),
+        unexpected_count=len(keyless),
+        unexpected_percent=100 * len(keyless) / rows,
+        rows=tuple(int(i) + 1 for i in keyless[: gx.MAX_EXAMPLES]),
+    )
 
 
 def _sentence(checks: list[Check], note: str) -> str:

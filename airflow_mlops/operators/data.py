@@ -21,13 +21,15 @@ class SnapshotOperator(MLOpsOperator):
     Returns the snapshot's reference: ``{"snapshot", "fingerprint", "rows", "columns", "window", "uri"}``.
 
     :param data: the ``data`` section as in YAML.
+    :param gaps: whether some rows may lack the target: in a fleet the validation judges each key by its own rows.
     """
 
     template_fields: Sequence[str] = (*MLOpsOperator.template_fields, "source")
 
-    def __init__(self, *, data: Data | Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(self, *, data: Data | Mapping[str, Any], gaps: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.data = section(Data, data)
+        self.gaps = gaps
         self.source = self.data.source or (self.data.sql.query if self.data.sql else self.data.callable)
 
     def data_window(self, scope: RunScope) -> Window | None:
@@ -64,7 +66,14 @@ class SnapshotOperator(MLOpsOperator):
             # A model that was trained elsewhere has no snapshot here.
             previous = champion.record["snapshot"].get("rows") if champion else self._rows_of_fleet()
         snapshot = take_snapshot(
-            store, self.pipeline, batches, data=data, window=window, previous_rows=previous, log=self.log.info
+            store,
+            self.pipeline,
+            batches,
+            data=data,
+            window=window,
+            previous_rows=previous,
+            gaps=self.gaps,
+            log=self.log.info,
         )
         return snapshot.to_ref()
 

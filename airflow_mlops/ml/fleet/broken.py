@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 
 from airflow_mlops.config.models import Fleet
 from airflow_mlops.ml import expectations_parts as gx_parts
@@ -17,6 +16,7 @@ from airflow_mlops.ml.fleet.keys import key_of
 from airflow_mlops.ml.fleet.partition import present
 from airflow_mlops.ml.frames import Frames, frames
 from airflow_mlops.ml.snapshot import Snapshot
+from airflow_mlops.ml.target import unusable
 from airflow_mlops.store import get_json
 from airflow_mlops.store.base import Store
 
@@ -29,38 +29,51 @@ class Broken:
     """Keys whose rows are not fit for use.
 
     :param keys: why, by key.
-    :param rows: places in the snapshot of all rows of these keys, ascending.
-    :param unplaced: checks that failed and of which no key is at fault: of a whole column, or on rows without a key.
+    :param rows: places in the snapshot of all rows of these keys, and of those without a key, ascending.
+    :param unplaced: checks that failed and of which no key is at fault: those of a whole column.
     :param of: how many keys there are.
+    :param keyless: how many rows have no key.
     """
 
     keys: dict[str, str] = field(default_factory=dict)
     rows: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
     unplaced: tuple[Check, ...] = ()
     of: int = 0
+    keyless: int = 0
 
     @property
     def sentence(self) -> str:
         """``3 of 350 keys set aside (M14, M15, M2) with 1,204 rows``; empty where all are fit."""
-        if not self.keys:
-            return ""
-        named = ", ".join([*self.keys][:_MOST_REASONS]) + (", …" if len(self.keys) > _MOST_REASONS else "")
-        return f"{len(self.keys):,} of {self.of:,} keys set aside ({named}) with {len(self.rows):,} rows"
+        parts = []
+        if self.keys:
+            named = ", ".join([*self.keys][:_MOST_REASONS]) + (", …" if len(self.keys) > _MOST_REASONS else "")
+            rows = len(self.rows) - self.keyless
+            parts.append(f"{len(self.keys):,} of {self.of:,} keys set aside ({named}) with {rows:,} rows")
+        if self.keyless:
+            parts.append(f"{self.keyless:,} rows without a key set aside")
+        return ", ".join(parts)
 
 
 def broken_keys(
-    snapshot: Snapshot, store: Store, fleet: Fleet, checked: Sequence[tuple[Check, Expectation | None]]
+    snapshot: Snapshot,
+    store: Store,
+    fleet: Fleet,
+    checked: Sequence[tuple[Check, Expectation | None]],
+    *,
+    keyless: np.ndarray | None = None,
 ) -> Broken:
     """Find the keys that break one of some checks.
 
     A key breaks an expectation where fewer than ``mostly`` of its own rows are as expected; whether all rows together
     pass says nothing of it.
 
-    :param checked: checks with their expectations; ``None``: the check's column must not be null.
+    :param checked: checks with their expectations; ``None``: the check's column is the target.
+    :param keyless: what :func:`rows_without_key` found, where such rows are not fit for use either.
     """
+    keyless = np.array([], np.int64) if keyless is None else keyless
     seen = [(check, e) for check, e in checked if not check.success or (check.row_level and check.unexpected_count)]
     if not seen:
-        return Broken()
+        return Broken(rows=keyless, keyless=len(keyless))
     codes, names = _codes(snapshot, store, fleet)
     rows = np.bincount(codes[codes >= 0], minlength=len(names))
     reasons: dict[int, list[str]] = {}
@@ -68,11 +81,15 @@ def broken_keys(
     with frames(snapshot, store) as read:
         found = gx_parts.failing_rows([e for check, e in seen if e is not None and check.row_level], read)
         for check, expectation in seen:
-            places = _nulls(snapshot, store, check.column) if expectation is None else found.get(expectation.number)
-            if places is None or (codes[places] < 0).any():
+            if expectation is None:
+                places = _unlabelled(snapshot, store, check.column)
+            else:
+                places = found.get(expectation.number)
+            if places is None:
                 unplaced += [check] if not check.success else []
                 continue
-            bad = np.bincount(codes[places], minlength=len(names))
+            of_rows = codes[places]
+            bad = np.bincount(of_rows[of_rows >= 0], minlength=len(names))
             mostly = 1.0 if expectation is None else float(getattr(expectation.built, "mostly", 1))
             broken = bad > 0
             if expectation is not None and mostly < 1:
@@ -86,15 +103,28 @@ def broken_keys(
     bad_codes = np.isin(codes, np.fromiter(reasons, np.int64, len(reasons)))
     return Broken(
         {names[code]: _joined(told) for code, told in sorted(reasons.items())},
-        np.flatnonzero(bad_codes),
+        np.union1d(np.flatnonzero(bad_codes), keyless),
         tuple(unplaced),
         len(names),
+        len(keyless),
     )
 
 
 def _joined(told: Sequence[str]) -> str:
     more = f"; and {len(told) - _MOST_REASONS} more" if len(told) > _MOST_REASONS else ""
     return "validation: " + "; ".join(told[:_MOST_REASONS]) + more
+
+
+def rows_without_key(snapshot: Snapshot, store: Store, fleet: Fleet) -> np.ndarray:
+    """Places of the rows without a value in a column of the key, ascending."""
+    columns = present(snapshot.columns, fleet.columns)
+    masks = [~_has_key(batch.to_pandas()) for batch in snapshot.batches(store, columns)]
+    return np.flatnonzero(np.concatenate(masks)) if masks else np.array([], np.int64)
+
+
+def _has_key(frame: pd.DataFrame) -> np.ndarray:
+    has: np.ndarray = (frame.notna() & (frame != "")).all(axis=1).to_numpy()
+    return has
 
 
 def _codes(snapshot: Snapshot, store: Store, fleet: Fleet) -> tuple[np.ndarray, list[str]]:
@@ -104,7 +134,7 @@ def _codes(snapshot: Snapshot, store: Store, fleet: Fleet) -> tuple[np.ndarray, 
     first = 0
     for batch in snapshot.batches(store, present(snapshot.columns, fleet.columns)):
         frame = batch.to_pandas()
-        has = (frame.notna() & (frame != "")).all(axis=1).to_numpy()
+        has = _has_key(frame)
         if has.any():
             of_batch, values = pd.factorize(key_of(frame[has], fleet.columns))
             numbers = np.array([known.setdefault(v, len(known)) for v in values], dtype=np.int64)
@@ -113,14 +143,12 @@ def _codes(snapshot: Snapshot, store: Store, fleet: Fleet) -> tuple[np.ndarray, 
     return codes, [*known]
 
 
-def _nulls(snapshot: Snapshot, store: Store, column: str) -> np.ndarray | None:
-    """Places of the rows without a value in a column; ``None`` where the data does not have it."""
-    if column not in snapshot.columns:
+def _unlabelled(snapshot: Snapshot, store: Store, target: str) -> np.ndarray | None:
+    """Places of the rows without a usable target; ``None`` where the data does not have it."""
+    if target not in snapshot.columns:
         return None
-    masks = [
-        pc.is_null(batch.column(0), nan_is_null=True).to_numpy(False) for batch in snapshot.batches(store, [column])
-    ]
-    return np.flatnonzero(np.concatenate(masks))
+    batches = snapshot.batches(store, [target])
+    return np.flatnonzero(np.concatenate([unusable(b.column(0)).to_numpy(False) for b in batches]))
 
 
 def _counted(expectation: Expectation, read: Frames, codes: np.ndarray, keys: int) -> np.ndarray:

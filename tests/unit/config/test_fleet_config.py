@@ -110,6 +110,7 @@ def test_a_fleet_is_watched_key_by_key() -> None:
         assert {*request.checks} == {"drift", "performance", "staleness"}
         # What is compared with is kept where somebody compares.
         assert dags["routes__train"].get_task("fleet.train").partial_kwargs["watched"]
+        assert dags["routes__train"].get_task("data.snapshot").gaps
     unwatched = build_pipeline(PipelineConfig.model_validate(FILE))
     assert "routes__monitor" not in unwatched
     assert not unwatched["routes__train"].get_task("fleet.train").partial_kwargs["watched"]

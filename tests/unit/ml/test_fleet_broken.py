@@ -104,7 +104,7 @@ def checked(frame: pd.DataFrame, folder: Path, *expectations: dict[str, Any], **
 def test_a_bad_key_is_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
     frame = frame_of_routes()
     frame.loc[3:5, "hour"] = np.nan  # 3 of 120 rows: all rows together are good enough
-    frame.loc[[90, 91], "late"] = np.nan
+    frame.loc[[90, 91], "late"] = [np.nan, np.inf]
     found = checked(frame, tmp_path, {"expect_column_values_to_not_be_null": {"column": "hour", "mostly": 0.95}})
     found.check()
     assert found.broken == {
@@ -129,12 +129,21 @@ def test_what_no_key_is_at_fault_for_stops_all(tmp_path: Path) -> None:
         found.check()
 
 
-def test_rows_without_a_key_stop_all(tmp_path: Path) -> None:
+def test_rows_without_a_key_are_set_aside(tmp_path: Path) -> None:
     frame = frame_of_routes()
-    frame.loc[[2, 3], "route"] = None
-    found = checked(frame, tmp_path, {"expect_column_values_to_not_be_null": {"column": "route"}})
-    with pytest.raises(ValidationFailed, match=r"expect_column_values_to_not_be_null on route: 2 unexpected"):
-        found.check()
+    frame.loc[[2, 3], "route"] = [None, ""]
+    frame.loc[[3, 50], "hour"] = np.nan
+    entry = {"expect_column_values_to_not_be_null": {"column": "hour"}}
+    found = checked(frame, tmp_path, entry)
+    found.check()
+    assert [*found.broken] == ["n"]
+    assert found.snapshot.rows == 120 - 40 - 2
+    assert "rows have a key on route: 2 unexpected (1.67 %)" in found.sentence
+    assert found.sentence.endswith("keys set aside (n) with 40 rows, 2 rows without a key set aside, 78 go on")
+    alone = checked(frame.fillna({"hour": 0.0}), tmp_path, entry)
+    alone.check()
+    assert not alone.broken
+    assert alone.snapshot.rows == 118
 
 
 def test_nothing_is_left_where_all_keys_are_broken(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ class Validated(Fleet):
     """The same steps, with the validation between snapshot and partition."""
 
     def partition(self, run_id: str, *_: Any, **form: Any) -> list[dict[str, Any]]:
-        snapshot = self.execute(SnapshotOperator(task_id="data.snapshot", pipeline="routes", data=DATA), run_id)
+        snapshot = self.execute(
+            SnapshotOperator(task_id="data.snapshot", pipeline="routes", data=DATA, gaps=True), run_id
+        )
         checked = self.execute(
             ValidateOperator(
                 task_id="validate.expectations", pipeline="routes", snapshot=snapshot, data=DATA, validate=VALIDATE,
@@ -65,6 +67,7 @@ def test_a_key_with_bad_rows_fails_alone_and_teaches_no_parent(
         changed.loc[changed["route"] == "r05", "hour"] = np.nan
         changed.loc[changed["route"] == "r06", "hour"] = 1e6
         changed.loc[(changed["route"] == "r06") & (np.arange(len(changed)) % 2 == 0), "hour"] = np.nan
+        changed.loc[changed.index[changed["route"] == "r08"][:3], "late"] = np.nan
         changed.to_parquet(lake / "routes.parquet")
         decision, result = runs.run(run_id)
     found = by_key(store, result["table"])
@@ -72,9 +75,10 @@ def test_a_key_with_bad_rows_fails_alone_and_teaches_no_parent(
     assert found["r05"]["reason"] == "validation: 220 of 220 rows fail expect_column_values_to_not_be_null on hour"
     # It had rows all the time, so that it has not vanished, and its champion goes on.
     assert registry.champion("r05").number == before.number  # type: ignore[union-attr]
-    assert "3 failed" in decision["sentence"]  # with `flat`, whose target is always the same
+    assert found["r08"]["reason"] == "validation: 3 of 220 rows fail target is not null on late"
+    assert "4 failed" in decision["sentence"]  # with `flat`, whose target is always the same
     assert found["B/*"]["status"] == "passed"
-    assert found["B/*"]["train_rows"] + found["B/*"]["holdout_rows"] == 5 * 220 + 20  # without r06
+    assert found["B/*"]["train_rows"] + found["B/*"]["holdout_rows"] == 4 * 220 + 20  # without r06 and r08
 
 
 def test_only_broken_keys_are_due(execute: Run, store: LocalStore, lake: Path) -> None:  # noqa: F811
