@@ -261,7 +261,9 @@ def _limits(config: Evaluate, keys: Sequence[Mapping[str, Any]]) -> list[dict[st
     if not good and any(row["status"] == "inconclusive" for row in own):
         verdict = "inconclusive"
     bad = [f"{row['key']}: {reason_of(row)}" for row in own if row["status"] == "rejected"]
-    sentence = f"{len(good)} of {len(own)} keys pass" + (f"; rejected: {listed(bad, '; ')}" if bad else "")
+    undecided = sum(row["status"] == "inconclusive" for row in own)
+    sentence = f"{len(good)} of {len(own)} keys pass" + (f", {undecided} inconclusive" if undecided else "")
+    sentence += f"; rejected: {listed(bad, '; ')}" if bad else ""
     return [
         {
             "name": ", ".join(gate_name(gate) for gate in limits) + ", each key",

@@ -247,12 +247,15 @@ def _keys(trial: Trial) -> Iterator[str]:
     yield ""
     yield f"| Key | Rows | {' | '.join(map(_cell, names))} | |"
     yield f"|---|---:|{'---:|' * len(names)}---|"
-    for row in rows:
+    # What needs somebody first: of a large sample not all keys fit into a comment.
+    for row in sorted(rows, key=lambda row: row["status"] not in ("failed", "rejected"))[:_MOST_LINES]:
         many = row.get("train_rows", 0) + row.get("holdout_rows", 0)
         cells = [_of_key(name, before.get(row["key"], {}), row.get("metrics", {})) for name in names]
         # What it says of the champion, the comparison says better: that is the pipeline before.
         said = "passed" if row["status"] in GOES_ON else f"{row['status']}: {reason_of(row)}"
         yield f"| {_code(row['key'])} | {many:,} | {' | '.join(cells)} | {_cell(said)} |"
+    if len(rows) > _MOST_LINES:
+        yield from ("", f"And {len(rows) - _MOST_LINES:,} more; `airflow mlops ci --output json` has all of them.")
     yield ""
 
 

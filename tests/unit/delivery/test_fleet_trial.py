@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from airflow_mlops.config.settings import Settings
-from airflow_mlops.delivery import stages
+from airflow_mlops.delivery import report, stages
 from airflow_mlops.delivery.record import Asked, Check
 from airflow_mlops.delivery.report import as_json, junit, markdown
 from airflow_mlops.delivery.stages import STAGES, check
@@ -112,7 +112,7 @@ def test_the_same_keys_each_time_and_nothing_changed(fleet: Make) -> None:
     assert (again.after or {})["fleet"]["keys"] == (trial.after or {})["fleet"]["keys"]
 
 
-def test_a_key_that_gets_worse_is_named(fleet: Make) -> None:
+def test_a_key_that_gets_worse_is_named(fleet: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made = fleet()
     # One route loses what it is known by.
     worse = "    frame = frame.assign(hour=frame['hour'].where(frame['route'] != 'r3', 0.0))\n    return"
@@ -120,6 +120,10 @@ def test_a_key_that_gets_worse_is_named(fleet: Make) -> None:
     found = checked(made, since="HEAD^")
     assert found.failed is not None
     assert found.failed.name == "gates"
+    monkeypatch.setattr(report, "_MOST_LINES", 3)
+    shown = [line for line in markdown(found).splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in shown] == ["B/*", "noise", "r3"]
+    assert "And 10 more; `airflow mlops ci --output json` has all of them." in markdown(found)
     assert "1 of 9 keys are worse than they may be: r3: roc_auc 0.4" in told(found, "gates")
     # Of the limits one key is too few to say that it is the change.
     limits = "passed: 1 of 9 keys missed no limit before the change and miss one now, 0 the other way around (p = 0.5)"
@@ -133,7 +137,7 @@ def test_keys_that_miss_their_limits_since_the_change_fail_it(fleet: Make) -> No
     found = checked(made, since="HEAD^")
     assert found.failed is not None
     # One that has too few late trips in its holdout is neither.
-    assert "inconclusive: 0 of 9 keys pass; rejected: " in told(found, "gates")
+    assert "inconclusive: 0 of 9 keys pass, 1 inconclusive; rejected: " in told(found, "gates")
     assert "rejected: 7 of 9 keys missed no limit before the change and miss one now" in told(found, "gates")
     assert "(p = 0.0078): r0: roc_auc " in told(found, "gates")
 
