@@ -77,9 +77,10 @@ class Splitter:
             key = None if data.id is None else [_complete(batches, columns, data.id, "data.id")]
             self._values = _draws(batches, key, seed)
 
-    def mask(self, rows: slice) -> Mask:
+    def mask(self, rows: slice | np.ndarray) -> Mask:
         """Return a boolean array, True where a row of the part ``rows`` belongs to its holdout.
 
+        :param rows: where they are, or their numbers.
         :raises DataError: for a split that leaves one side empty.
         """
         values = self._values[rows]

@@ -166,14 +166,15 @@ def _alarms(
 
 
 def answered(alarms: tuple[int, int] | None) -> str:
-    """What to say of a fleet's alarm: ``; 10 of the 12 keys have a new champion since``, or nothing."""
+    """What to say of a fleet's alarm: ``10 of its 12 keys have a new champion since``; nothing where none has."""
     if alarms is None or alarms[0] == alarms[1]:
         return ""
     left, many = alarms
+    if many == 1:
+        return "its key has a new champion since"
     if not left:
-        return "; all of them have a new champion since" if many > 1 else "; it has a new champion since"
-    have = "has" if many - left == 1 else "have"
-    return f"; {many - left:,} of the {many:,} keys {have} a new champion since"
+        return "all of its keys have a new champion since"
+    return f"{many - left:,} of its {many:,} keys {'has' if many - left == 1 else 'have'} a new champion since"
 
 
 def fold(log: tuple[Entry, ...]) -> dict[str | None, Model]:

@@ -15,7 +15,7 @@ from airflow_mlops.ml.features import classes_of
 from airflow_mlops.ml.fleet.broken import broken_of
 from airflow_mlops.ml.fleet.judging import check_fleet_gates
 from airflow_mlops.ml.fleet.keys import ALL, is_parent
-from airflow_mlops.ml.fleet.partition import Counts, Log, divide, shard_count, write_shards
+from airflow_mlops.ml.fleet.partition import Counts, Log, divide, shard_count, training_rows, write_shards
 from airflow_mlops.ml.fleet.plan import Plan
 from airflow_mlops.ml.fleet.prepare import SAMPLE_ROWS, prepare, sample_rows
 from airflow_mlops.ml.gates import gate_metrics
@@ -100,13 +100,17 @@ def begin_fleet(
     stretches = divide(own, shard_count(len(own), rows, fleet.shard_size, slots)) if own else []
     if not stretches and not parents:
         raise _nothing(due, wanted, counts, fleet, broken)
+    # What all models share is learned from all keys, however few are trained.
+    among = training_rows(store, snapshot, fleet, counts, settings.data, train.seed) if due is not None else None
     shards = write_shards(
         store, snapshot, fleet, stretches, counts, parents=parents, seed=train.seed, log=log,
-        # What all models share is learned from all keys, however few are trained.
-        sample=SAMPLE_ROWS if due is not None else 0,
+        sample=SAMPLE_ROWS if due is not None else 0, among=among,
     )  # fmt: skip
     known = [shards.pop()] if due is not None else shards
-    of = _shared(store, registry.pipeline, snapshot_ref, known, settings, about, run, allowed_imports, signer, log)
+    of = _shared(
+        store, registry.pipeline, snapshot_ref, known, settings, about, run, allowed_imports, signer, log,
+        split=due is None,
+    )  # fmt: skip
     served = {key for key in champions - set(counts.keys) - set(set_aside) if not is_parent(key)}
     plan = Plan(
         registry.pipeline,
@@ -161,11 +165,13 @@ def _shared(
     allowed: Sequence[str],
     signer: Signer | None,
     log: Log,
+    *,
+    split: bool,
 ) -> str:
     """Learn and store what all versions have in common; return its digest."""
     data, train, evaluate = settings.data, settings.train, settings.evaluate
     sample, columns = sample_rows(
-        store, shards, data, features=settings.features, allowed_imports=allowed, seed=train.seed
+        store, shards, data, features=settings.features, allowed_imports=allowed, seed=train.seed, split=split
     )
     schema, steps, estimator = prepare(sample, columns, data, settings.fleet, train, allowed)
     task = task_of(estimator, settings.task, str(train.estimator))

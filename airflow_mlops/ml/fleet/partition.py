@@ -12,12 +12,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from airflow_mlops.config.models import MOST_SHARDS, Fleet
+from airflow_mlops.config.models import MOST_SHARDS, Data, Fleet
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.ml.data import Snapshot
 from airflow_mlops.ml.fleet.keys import ALL, group_key, key_of
 from airflow_mlops.ml.fleet.plan import Shard
-from airflow_mlops.ml.splitting import draws
+from airflow_mlops.ml.frames import frames
+from airflow_mlops.ml.splitting import Splitter, draws
 from airflow_mlops.ml.spool import Spool
 from airflow_mlops.store import get_blob_file, put_blob_file
 from airflow_mlops.store.base import Store
@@ -124,13 +125,15 @@ def write_shards(
     seed: int,
     log: Log,
     sample: int = 0,
+    among: np.ndarray | None = None,
 ) -> list[Shard]:
     """Write the rows of each stretch of keys, and those that parents learn from, into files; return the shards.
 
     The rows of a key are together, in the order of the snapshot. The parents' shard, where there are any, is the
     first one: it takes longest.
 
-    :param sample: with a shard of about so many rows of all keys, evenly drawn, as the last one.
+    :param sample: with a shard of rows of all keys as the last one, evenly drawn: of all rows so many.
+    :param among: of these alone, shape (rows of the snapshot,); default: of all rows.
     """
     sizes = {ALL: sum(counts.keys.values()), **counts.groups}
     kept = {key: min(1.0, PARENT_ROWS / sizes[key]) for key in parents}
@@ -148,6 +151,7 @@ def write_shards(
                 if kept or sample:
                     drawn = draws(pd.Series(np.arange(rows, rows + batch.num_rows)), seed)
                     some = drawn < sample / sizes[ALL]
+                    some &= True if among is None else among[rows : rows + batch.num_rows]
                     if some.any():
                         spool.add(batch.filter(pa.array(some)), *_placed(keys[some], drawn_from))
                     for of_row in (np.full(batch.num_rows, ALL, dtype=object), groups):
@@ -164,6 +168,31 @@ def write_shards(
             shards.append(Shard(put_blob_file(store, path), rows_of))
             path.unlink()
     return shards
+
+
+def training_rows(store: Store, snapshot: Snapshot, fleet: Fleet, counts: Counts, data: Data, seed: int) -> np.ndarray:
+    """Which rows of a snapshot models learn from, shape (rows,), bool: of each key those that it does not hold out.
+
+    None of a key whose rows cannot be split. Memory grows by some 30 bytes a row.
+
+    :raises DataError: as :class:`~airflow_mlops.ml.splitting.Splitter`.
+    """
+    numbers = {key: number for number, key in enumerate(sorted(counts.keys))}
+    found = []
+    for batch in snapshot.batches(store, present(snapshot.columns, key_columns(fleet))):
+        codes, values = pd.factorize(keyed(batch, fleet)[0])
+        found.append(np.array([numbers[value] for value in values], dtype=np.int32)[codes])
+    code = np.concatenate(found)
+    with frames(snapshot, store) as rows:
+        splitter = Splitter(rows, data, seed)
+    order = np.argsort(code, kind="stable").astype(np.int32)
+    mask = np.zeros(len(code), dtype=bool)
+    for mine in np.split(order, np.cumsum(np.bincount(code, minlength=len(numbers)))[:-1]):
+        try:
+            mask[mine] = ~splitter.mask(mine)
+        except DataError:
+            continue
+    return mask
 
 
 def key_columns(fleet: Fleet) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,41 +19,21 @@ from airflow_mlops.config.models import Data
 from airflow_mlops.exceptions import MLOpsError, PredictionError
 from airflow_mlops.ml.features import FeatureSchema, apply_features, recorded_code
 from airflow_mlops.ml.fleet.partition import Log, frame_of
-from airflow_mlops.ml.fleet.serving import NO_KEY, ROW, Part, ServingPlan, choices
+from airflow_mlops.ml.fleet.prediction_chunks import Stretch, chunks_of
+from airflow_mlops.ml.fleet.serving import NO_KEY, ROW, ServingPlan
 from airflow_mlops.ml.fleet.shard import Trust
 from airflow_mlops.ml.outputs import KEY, MODEL_KEY, PREDICTION, VERSION
 from airflow_mlops.ml.prediction import Outputs, to_arrow
 from airflow_mlops.ml.privacy import told
 from airflow_mlops.registry.artifacts import fetch_models
 from airflow_mlops.registry.registry import Registry, Version
-from airflow_mlops.store import get_blob_file, put_blob_file, put_json
+from airflow_mlops.store import put_blob_file, put_json
 from airflow_mlops.store.base import Store
 
-_CHUNK_ROWS, _CHUNK_KEYS = 20_000, 512
-"""Most rows, and keys, that are predicted at a time: one-hot encoded, a row can have thousands of columns."""
 _TOLD_ROWS = 1_000_000
 
 Outcome = tuple[str | None, str | None, int | None, str | None]
 """Key, key and version of the model that served it, and what there is to say about it."""
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Rows of one key in a chunk, one after the other.
-
-    :param first: where they begin in it. :param rows: how many.
-    :param asked: keys of the models that can serve them, the first choice first.
-    """
-
-    key: str
-    first: int
-    rows: int
-    asked: tuple[str, ...]
-
-    @property
-    def place(self) -> slice:
-        """Where they lie."""
-        return slice(self.first, self.first + self.rows)
 
 
 def predict_shard(
@@ -76,7 +56,7 @@ def predict_shard(
         written = _Written(Path(folder))
         done = 0
         with written:
-            for table, stretches in _chunks(store, part, plan, Path(folder)):
+            for table, stretches in chunks_of(store, part, plan, Path(folder)):
                 for made in work.predict(table, stretches, outcome):
                     written.add(made)
                 done += table.num_rows
@@ -94,60 +74,6 @@ def predict_shard(
         "files": files,
         "outcome": put_json(store, [[*what, count] for what, count in outcome.items()]),
     }
-
-
-def _chunks(store: Store, part: Part, plan: ServingPlan, folder: Path) -> Iterator[tuple[pa.Table, list[Stretch]]]:
-    """Yield the rows of a shard with their keys; those of a key are together, but for a key with very many."""
-    rows = _tables(store, part, folder)
-    for keys in _cut(part):
-        stretches, at = [], 0
-        for key, count, group in keys:
-            stretches.append(Stretch(key, at, count, tuple(choices(key, group, plan.champions))))
-            at += count
-        yield rows(at), stretches
-
-
-def _cut(part: Part) -> Iterator[list[tuple[str, int, str]]]:
-    """Cut the keys of a shard into chunks, in their order."""
-    chunk: list[tuple[str, int, str]] = []
-    size = 0
-    for key, rows, group in part.keys:
-        if chunk and (size + rows > _CHUNK_ROWS or len(chunk) == _CHUNK_KEYS):
-            yield chunk
-            chunk, size = [], 0
-        for _ in range((rows - 1) // _CHUNK_ROWS):
-            yield [(key, _CHUNK_ROWS, group)]
-        rest = (rows - 1) % _CHUNK_ROWS + 1
-        chunk.append((key, rest, group))
-        size += rest
-    if chunk:
-        yield chunk
-
-
-def _tables(store: Store, part: Part, folder: Path) -> Callable[[int], pa.Table]:
-    """A function that returns the next so many rows."""
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        path = folder / "rows.parquet"
-        for digest in part.files:
-            get_blob_file(store, digest, path)
-            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
-                yield from file.iter_batches(2**16)
-
-    stream = batches()
-    rest: list[pa.RecordBatch] = []
-
-    def take(rows: int) -> pa.Table:
-        found: list[pa.RecordBatch] = []
-        while rows:
-            batch = rest.pop() if rest else next(stream)
-            found.append(batch.slice(0, rows))
-            if batch.num_rows > rows:
-                rest.append(batch.slice(rows))
-            rows -= found[-1].num_rows
-        return pa.Table.from_batches(found)
-
-    return take
 
 
 class _Written:

@@ -45,10 +45,15 @@ def sample_rows(
     features: Features | None,
     allowed_imports: Sequence[str],
     seed: int,
+    split: bool = True,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return training rows of all keys (rows × columns, feature code applied), and the columns before that code.
 
     A key whose rows cannot be split gives none; its own training says why.
+
+    :param split: the shards hold all rows of their keys; False: training rows alone, as
+        :func:`~airflow_mlops.ml.fleet.partition.training_rows` says. Of some rows of a key it could not be told which
+        of them are held out.
     """
     own = [s for s in shards if not is_parent(next(iter(s.counts)))] or list(shards)
     share = min(1.0, SAMPLE_ROWS / max(sum(sum(s.counts.values()) for s in own), 1))
@@ -58,12 +63,13 @@ def sample_rows(
         frame = read_shard(store, shard)
         columns = [str(c) for c in frame.columns]
         chosen = draws(pd.Series(np.arange(len(frame))), f"{seed} {number}") < share
-        splitter = Splitter(frame, data, seed)
-        for rows in bounds_of(shard).values():
-            try:
-                chosen[rows] &= ~splitter.mask(rows)
-            except DataError:
-                chosen[rows] = False
+        if split:
+            splitter = Splitter(frame, data, seed)
+            for rows in bounds_of(shard).values():
+                try:
+                    chosen[rows] &= ~splitter.mask(rows)
+                except DataError:
+                    chosen[rows] = False
         parts.append(featured(frame, data, features.callable if features else None, allowed_imports)[chosen])
     sample = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if sample.empty:

@@ -27,7 +27,7 @@ from airflow_mlops.exceptions import (
 )
 from airflow_mlops.ml.candidate import made_from
 from airflow_mlops.ml.fleet.keys import is_parent
-from airflow_mlops.ml.fleet.partition import Counts, Log, write_shards
+from airflow_mlops.ml.fleet.partition import Counts, Log, training_rows, write_shards
 from airflow_mlops.ml.fleet.plan import Plan, Shard
 from airflow_mlops.ml.fleet.prepare import SAMPLE_ROWS, prepare, sample_rows
 from airflow_mlops.ml.fleet.result import read_table
@@ -251,8 +251,9 @@ class _Again:
         shards = write_shards(
             self.store, snapshot, fleet, own, counts, parents=parents, seed=train.seed, log=self.log,
             sample=0 if whole else SAMPLE_ROWS,
+            among=None if whole else training_rows(self.store, snapshot, fleet, counts, data, train.seed),
         )  # fmt: skip
-        self._prepare([shards.pop()] if not whole else shards, data, fleet, train, features)
+        self._prepare([shards.pop()] if not whole else shards, data, fleet, train, features, split=whole)
         plan = Plan(self.version.pipeline, self.record["of"], tuple(shards), {}, {}, (), {}, None)
         done = 0
         for number, shard in enumerate(plan.shards):
@@ -267,12 +268,20 @@ class _Again:
             self.others.append(OtherModel(key, versions[key], LOST, "the snapshot has no row of this key"))
 
     def _prepare(
-        self, shards: Sequence[Shard], data: Data, fleet: Fleet, train: Train, features: Features | None
+        self,
+        shards: Sequence[Shard],
+        data: Data,
+        fleet: Fleet,
+        train: Train,
+        features: Features | None,
+        *,
+        split: bool,
     ) -> None:
         """Learn what all models share again, and compare it with what was recorded."""
         sample, columns = sample_rows(
-            self.store, shards, data, features=features, allowed_imports=self.trust.allowed_imports, seed=train.seed
-        )
+            self.store, shards, data, features=features, allowed_imports=self.trust.allowed_imports, seed=train.seed,
+            split=split,
+        )  # fmt: skip
         _, steps, _ = prepare(sample, columns, data, fleet, train, self.trust.allowed_imports)
         same = store_model(self.store, steps)["digest"] == self.record["model"]["prepare"]["digest"]
         summary = "same bytes" if same else "other bytes; the models got the recorded one"

@@ -89,8 +89,11 @@ def _alarm(name: str) -> Callable[[Known], _Found]:
         one = known.standing
         if name != "staleness" and not (one and one.is_fleet):
             return told(name, check.result).text, known.page
-        since = answered(one.keys_alarmed.get(name)) if one else ""
-        return f"{check.result.get('sentence')}{since}", known.page
+        said = str(check.result.get("sentence"))
+        if one and (since := answered(one.keys_alarmed.get(name))):
+            # The keys that are named are the worst ones, which may be those that were trained.
+            said = f"{said.partition(': ')[0]}; {since}"
+        return said, known.page
 
     return found
 

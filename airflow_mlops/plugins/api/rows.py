@@ -104,7 +104,7 @@ def row_of(line: Line) -> FleetRow:
         skew=_check(one, "skew", live),
         staleness=_check(one, "staleness", live),
         system=_check(one, "system", live),
-        performance=_trend(one.performance) if one and one.performance else None,
+        performance=_trend(one, one.performance) if one and one.performance else None,
         next_run=instant(train.next_run) if train and not train.paused else None,
         schedule=train.schedule if train else None,
         events=train.events if train else None,
@@ -242,13 +242,18 @@ def _check(one: Standing | None, name: str, live: Live) -> CheckMark | None:
     if one is None or check is None:
         return None
     mark = check_mark(check, live)
+    return mark.model_copy(update=_since(one, name, mark.sentence, mark.tone))
+
+
+def _since(one: Standing, name: str, sentence: str, tone: Tone) -> dict[str, Any]:
+    """Sentence and tone of a check; what trainings have answered since is told, and calm where that is all of it."""
     since = answered(one.keys_alarmed.get(name))
-    # What a training has answered is told, and calm.
-    tone = "ok" if since and name not in one.alarms else mark.tone
-    return mark.model_copy(update={"sentence": mark.sentence + since, "tone": tone})
+    if not since:
+        return {"sentence": sentence, "tone": tone}
+    return {"sentence": f"{sentence}; {since}", "tone": tone if name in one.alarms else "ok"}
 
 
-def _trend(found: StandingTrend) -> Trend:
+def _trend(one: Standing, found: StandingTrend) -> Trend:
     newest = found.points[-1].result
     verdict = str(newest["verdict"])
     return Trend(
@@ -257,8 +262,6 @@ def _trend(found: StandingTrend) -> Trend:
         value=newest["value"],
         baseline=newest.get("baseline"),
         verdict=verdict,
-        tone=check_tone(verdict),
-        sentence=str(newest.get("sentence", "")),
         points=[
             Point(
                 end=(c.result.get("window") or c.window)["end"],
@@ -268,6 +271,7 @@ def _trend(found: StandingTrend) -> Trend:
             )
             for c in found.points
         ],
+        **_since(one, "performance", str(newest.get("sentence", "")), check_tone(verdict)),
     )
 
 

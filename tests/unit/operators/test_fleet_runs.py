@@ -17,9 +17,11 @@ import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from airflow_mlops.config.models import Data
 from airflow_mlops.delivery.bundle import laid_out
 from airflow_mlops.delivery.tree import write_tree
 from airflow_mlops.exceptions import RegistryError
+from airflow_mlops.ml.fleet import begin
 from airflow_mlops.ml.fleet import champions as champions_module
 from airflow_mlops.ml.fleet import shard as shard_module
 from airflow_mlops.ml.fleet.chunks import Chunks
@@ -28,6 +30,7 @@ from airflow_mlops.ml.fleet.prepare import matrix
 from airflow_mlops.ml.fleet.result import read_newest, read_rows
 from airflow_mlops.ml.fleet.shard import read_result
 from airflow_mlops.ml.fleet.training import train_chunk
+from airflow_mlops.ml.splitting import Splitter
 from airflow_mlops.operators.data import SnapshotOperator
 from airflow_mlops.operators.fleet import (
     FleetCompleteOperator,
@@ -313,6 +316,34 @@ def test_only_the_keys_that_are_due_are_trained(
     assert rain["categories"] == ["much", "no", "some", "storm"]
     with pytest.raises(AirflowFailException, match="none of the 1 keys to train has rows"):
         fleet.partition("two", keys=["gone"])
+
+
+@pytest.mark.parametrize("by", ["time", "group", "random"])
+def test_what_all_models_share_is_learned_from_no_holdout_row(
+    fleet: Fleet, store: LocalStore, lake: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Where some keys are trained it is learned from a few rows of each key, which do not show what is held out."""
+    monkeypatch.setattr(begin, "SAMPLE_ROWS", 400)
+    column = {"group": "day"} if by == "group" else {}
+    split = {"by": by, "test": 0.2} | ({"column": "day"} if column else {})
+    data = DATA | {"timestamp": "at", "split": split, "exclude": ["day"]}
+    frame = rows().sort_values("route", kind="stable", ignore_index=True)
+    frame["at"] = pd.Timestamp("2013-01-01") + pd.to_timedelta(np.random.default_rng(3).permutation(len(frame)), "min")
+    frame["day"] = np.random.default_rng(4).integers(0, 12, len(frame))
+    splitter = Splitter(frame, Data.model_validate(data), TRAIN.get("seed", 7))
+    for places in frame.groupby("route").indices.values():
+        frame.loc[places[splitter.mask(places)], "rain"] = "storm"
+    frame.sample(frac=1, random_state=1).to_parquet(lake / "routes.parquet")
+    window = {"window_start": "2013-01-01", "window_end": "2014-01-01"}
+    snapshot = fleet.execute(SnapshotOperator(task_id="data.snapshot", pipeline="routes", data=data), "one", **window)
+    operator = PartitionOperator(
+        task_id="fleet.partition", pipeline="routes", snapshot=snapshot, fleet=FLEET, data=data, train=TRAIN,
+        evaluate=EVALUATE,
+    )  # fmt: skip
+    item = fleet.execute(operator, "one", keys=["r02", "r07"], **window)[0]
+    schema = get_json(store, Plan.load(store, item["plan"]).of)["schema"]
+    (rain,) = (f for f in schema["features"] if f["name"] == "rain")
+    assert rain["categories"] == ["much", "no", "some"]
 
 
 def test_a_key_without_rows_is_retired_after_some_runs(

@@ -244,7 +244,7 @@ def test_alarms_about_what_serves_stand_beside_their_keys(site: Site, routes: Re
     ]
     assert (page["alarmed"], page["total"]) == (2, 2)
     assert get("pipelines/routes/keys", run_id="night_2")["alarmed"] == 0
-    said = "drift is drift; 1 of the 3 keys has a new champion since"
+    said = "drift is drift; 1 of its 3 keys has a new champion since"
     assert get("fleet")["rows"][0]["attention"]["reason"] == said
     drift = get("pipelines/routes/drift")
     assert (drift["fleet"], drift["columns"][0]["cells"][0]["drifted"]) == (True, True)
@@ -258,26 +258,30 @@ def test_an_alarm_that_a_training_has_answered_is_none(site: Site, routes: Regis
     """Two keys drift; then one of them is trained again, then the other."""
     keys = ["r00004", "r00005"]
     alarms = put_alarms(site.store, {key: (2, ["hour"]) for key in keys})
-    check(site.store, "routes", "drift", 5, "drift", alarms=alarms)
+    named = "drift in 2 of 12 keys: r00004 (hour, W1 2)"
+    check(site.store, "routes", "drift", 5, "drift", alarms=alarms, sentence=named)
     check(site.store, "routes", "staleness", 5, "stale", alarms=alarms, stale=["model"])
+    fell = {"metric": "r2", "value": 0.1, "baseline": 0.5, "sentence": "r2 has fallen"}
+    check(site.store, "routes", "performance", 5, "drop", alarms=put_alarms(site.store, {keys[1]: (2, ())}), **fell)
 
     def told() -> tuple[str, str, str, str]:
         (row,) = get("fleet")["rows"]
-        return row["attention"]["code"], row["attention"]["reason"], row["drift"]["tone"], row["drift"]["sentence"]
+        return row["attention"]["reason"], row["drift"]["sentence"], row["drift"]["tone"], row["performance"]["tone"]
 
-    assert told() == ("drift", "drift is drift", "warning", "drift is drift")
-    for number, key in enumerate(keys, 3):
+    assert told() == ("r2 has fallen", named, "warning", "warning")
+    for number, key in enumerate(reversed(keys), 3):
         night(site.store, number, due=[key], at=NOW)
         site.run("routes__train", f"night_{number}", at=NOW)
         if number == 3:
-            said = "drift is drift; 1 of the 2 keys has a new champion since"
-            assert told() == ("drift", said, "warning", said)
-    assert told()[0] == "ok"
-    assert told()[2:] == ("ok", "drift is drift; all of them have a new champion since")
+            said = "1 of its 2 keys has a new champion since"
+            # Of those that are named some may be answered.
+            assert told() == (f"drift in 2 of 12 keys; {said}", f"{named}; {said}", "warning", "ok")
+    assert told()[1:] == (f"{named}; all of its keys have a new champion since", "ok", "ok")
+    assert get("fleet")["rows"][0]["attention"]["code"] == "ok"
     # No training answers rows that come too late.
     check(site.store, "routes", "staleness", 5, "stale", alarms=alarms, stale=["model", "data"])
     site.run("routes__monitor", "m")
-    assert told()[0] == "stale"
+    assert get("fleet")["rows"][0]["attention"]["code"] == "stale"
 
 
 def test_a_fleet_has_no_distribution_and_says_why(routes: Registry, client: Any) -> None:
