@@ -200,18 +200,23 @@ def told(name: str, result: Mapping[str, Any]) -> Check:
 
 
 def _short(name: str, verdict: str, alarm: bool | None, result: Mapping[str, Any]) -> str:
-    """A few words: ``drift: wind_speed``, ``quality failed: …``, ``performance ok, roc_auc 0.641``."""
+    """A few words: ``drift: wind_speed``, ``drift: hour in 2 of 12 keys``, ``performance ok, roc_auc 0.641``."""
     words = verdict.replace("_", " ")
     head = words if name in verdict else f"{name} {words}"
+    # Of a fleet the value is that of the middle key, which says nothing of those that alarm.
+    worse = result.get("worse_keys", result.get("drifted_keys")) if alarm else None
+    among = f" in {worse:,} of {result['keys']:,} keys" if worse else ""
+    if among and result.get("metric"):
+        return f"{head}, {result['metric']}{among}"
     if result.get("value") is not None:
         against = f" (at promotion {result['baseline']:.3f})" if alarm and "baseline" in result else ""
         return f"{head}, {result.get('metric', '')} {result['value']:.3f}{against}"
     names = [one["name"] for one in result.get("columns") or () if one.get("drifted") or one.get("skewed")]
     names = names or list(map(str, result.get("failed") or ()))
     if not names or not alarm:
-        return head
+        return head + among
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{head}: {', '.join(names[:_NAMED])}{more}"
+    return f"{head}: {', '.join(names[:_NAMED])}{more}{among}"
 
 
 def _seen(checks: Sequence[Check], scored: int | None) -> str:

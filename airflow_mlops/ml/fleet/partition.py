@@ -149,7 +149,8 @@ def write_shards(
                 keys, groups = keyed(batch.select(columns), fleet)
                 spool.add(batch, *_placed(keys, places))
                 if kept or sample:
-                    drawn = draws(pd.Series(np.arange(rows, rows + batch.num_rows)), seed)
+                    # Of another seed than the split's: ids that are row numbers would be drawn alike.
+                    drawn = draws(pd.Series(np.arange(rows, rows + batch.num_rows)), f"{seed} rows")
                     some = drawn < sample / sizes[ALL]
                     some &= True if among is None else among[rows : rows + batch.num_rows]
                     if some.any():

@@ -11,7 +11,7 @@ import pytest
 from airflow_mlops.config.models import Retrain
 from airflow_mlops.ml import drift, performance, skew, staleness, system_metrics
 from airflow_mlops.ml.fleet.result import save_result
-from airflow_mlops.ml.history import ALARMS, CALM, UNDECIDED, Period, history
+from airflow_mlops.ml.history import ALARMS, CALM, UNDECIDED, Period, history, told
 from airflow_mlops.ml.retrain import Ledger
 from airflow_mlops.ml.retrain_state import Checked
 from airflow_mlops.registry.checks import write_check
@@ -230,3 +230,14 @@ def test_a_training_of_a_fleet_is_told_as_a_whole(year: Year) -> None:
     (period,) = history(year.store, "churn")
     assert period.followed == "training: by the schedule: 2 promoted, 1 not due"
     assert period.trainings[0].promoted
+
+
+def test_a_check_of_a_fleet_tells_in_how_many_keys() -> None:
+    worse = {"verdict": "drop", "metric": "mae", "value": 0.8, "baseline": 0.8, "keys": 15_544, "worse_keys": 19}
+    assert told("performance", worse).text == "performance drop, mae in 19 of 15,544 keys"
+    assert told("performance", worse | {"verdict": "ok", "worse_keys": 0}).text == "performance ok, mae 0.800"
+    columns = [{"name": "x0", "drifted": True}, {"name": "x1", "drifted": False}]
+    moved = {"verdict": "drift", "columns": columns, "keys": 12, "drifted_keys": 2}
+    assert told("drift", moved).text == "drift: x0 in 2 of 12 keys"
+    # What no key shows by itself, all show together.
+    assert told("drift", moved | {"drifted_keys": 0}).text == "drift: x0"
