@@ -69,8 +69,8 @@ def build(name: str) -> BaseEstimator:
     return Ridge() if name == "ridge" else RandomForestRegressor(random_state=7, **params)
 
 
-def make_rows(keys: int) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
+def make_rows(keys: int, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
     n = keys * ROWS
     frame = pd.DataFrame(rng.normal(size=(n, len(COLUMNS))), columns=COLUMNS)
     frame["late"] = frame[COLUMNS].sum(axis=1) + rng.normal(size=n)

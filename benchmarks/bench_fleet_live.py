@@ -2,6 +2,7 @@
 
     python benchmarks/bench_fleet_live.py
     python benchmarks/bench_fleet_live.py --database postgresql --keys 4000 --kills 3
+    python benchmarks/bench_fleet_live.py --monitor --kills 0
 
 Made-up rows, 200 a key. First the bare loop of ``bench_fleet.py``: the same fits and scores on the same cores. Then an
 Airflow with LocalExecutor, as many slots as there are cores, and SQLite or a new PostgreSQL (Debian: ``apt install
@@ -9,11 +10,13 @@ postgresql``). Its first training is measured: from the start of the run's first
 seconds of the scheduler and of all tasks, the longest loop of the scheduler (its own timer, by StatsD), and what the
 grid's page asks the API server for; with ``--browser`` (the extra ``ui``, and Chromium) also how long it takes to show.
 In the second training, in which each key has a champion to be compared with, processes of tasks that train are killed
-with SIGKILL, each at a moment of its own.
+with SIGKILL, each at a moment of its own. With ``--monitor`` a night follows: of 20 keys the inputs change, of 20
+others the outcomes; all keys are predicted and checked, and those that alarm are trained again.
 
 Exit code 1 when a training does not end well, or a key does not have exactly one version from each; when the first one
 takes longer than the bare loop, 20 seconds, and three CPU seconds a shard on these cores together; when a loop of the
-scheduler takes 5 seconds; or when the grid takes 3.
+scheduler takes 5 seconds; when the grid takes 3; or when less than nine tenths of the keys that changed are found, or
+more than a tenth of the alarms are about others.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before scikit-learn starts its threads
 
 import argparse
 import random
+import re
 import socket
 import sys
 import tempfile
@@ -40,6 +44,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/integration"))
 
+import fleet_live_monitor as watch
 from bench_fleet import CORES, bare, make_rows
 from services import postgres, read_compose
 
@@ -219,6 +224,22 @@ def problems(store: LocalStore, trainings: int) -> list[str]:
     return found[:5] + ([f"{len(left)} chunks are left"] if left else [])
 
 
+def a_night(live: LiveAirflow, timers: Timers, store: LocalStore, data: Path, keys: int) -> list[str]:
+    """Predict, check and train again; what it took is printed."""
+    moved, worse = watch.write_night(data, make_rows(keys, seed=1))
+    timers.loops.clear()
+    cpu = Cpu(live._processes["scheduler"].pid)
+    cpu.start()
+    missed = watch.night(live, store, moved, worse)
+    longest = max(timers.loops, default=0.0)
+    print(
+        f"  {cpu.stop():.0f} CPU s of scheduler and tasks; the longest loop of the scheduler {longest:.2f} s (most "
+        f"{LOOP:.0f})\n  seconds that the pages wait for their data: {watch.pages(live)}",
+        flush=True,
+    )
+    return missed + (["scheduler"] if longest > LOOP else [])
+
+
 def told(what: str, found: Mapping[str, Any], sentence: str) -> None:
     print(
         f"{what}: {found['state']} in {found['seconds']:.1f} s, {found['shards']} shards, {found['killed']} killed, "
@@ -232,6 +253,7 @@ def main() -> int:
     parser.add_argument("--keys", type=int, default=16_000)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--kills", type=int, default=5, help="in the second training; 0: there is none")
+    parser.add_argument("--monitor", action="store_true", help="predict, check and train again what alarms, too")
     parser.add_argument("--browser", action="store_true", help="time the grid in Chromium, too")
     parser.add_argument("--picture", type=Path, help="with --browser: where a picture of the grid goes")
     args = parser.parse_args()
@@ -240,7 +262,11 @@ def main() -> int:
         home = Path(folder)
         (home / "dags" / "pipelines").mkdir(parents=True)
         (home / "dags" / "loader.py").write_text(LOADER)
-        (home / "dags" / "pipelines" / "routes.yaml").write_text(PIPELINE)
+        pipeline = PIPELINE
+        if args.monitor:
+            pipeline = PIPELINE.replace("metrics: [r2]", "metrics: [r2, mae]") + watch.CONFIG
+            pipeline = re.sub("(?m)^retrain: .*$", watch.RETRAIN, pipeline)
+        (home / "dags" / "pipelines" / "routes.yaml").write_text(pipeline)
         (home / "data").mkdir()
         frame = make_rows(args.keys)
         alone, _ = bare("ridge", frame)
@@ -291,6 +317,7 @@ def main() -> int:
                 missed += ["the second training failed"] if second["state"] != "success" else []
                 missed += ["nothing was killed"] if not second["killed"] else []
                 missed += problems(store, 2)
+            missed += a_night(live, timers, store, home / "data", args.keys) if args.monitor else []
         models = sum(not is_parent(str(key)) for key in Registry(store, "routes").champions())
         print(f"{models:,} keys have a champion")
     print("missed: " + ", ".join(missed) if missed else "all targets hold")

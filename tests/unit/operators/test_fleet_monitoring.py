@@ -15,6 +15,8 @@ import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from airflow_mlops.ml import outcome_join
+from airflow_mlops.ml.fleet import performance as performance_module
 from airflow_mlops.ml.fleet.alarms import read_alarms
 from airflow_mlops.ml.fleet.drift import read_tests
 from airflow_mlops.ml.fleet.result import read_newest, read_rows
@@ -258,7 +260,7 @@ def test_old_models_are_asked_for(execute: Run, fleet: Watched, store: LocalStor
 
 
 def test_keys_whose_predictions_became_worse_are_asked_for(
-    execute: Run, fleet: Watched, store: LocalStore, lake: Path
+    execute: Run, fleet: Watched, store: LocalStore, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet.run("one")
     frame = rows(7)
@@ -288,6 +290,11 @@ def test_keys_whose_predictions_became_worse_are_asked_for(
     drift(execute)
     result = check()
     assert result["verdict"] == "drop"
+    # By parts on disk that are joined and judged one by one, as all at once.
+    with monkeypatch.context() as small:
+        small.setattr(outcome_join, "_PART_ROWS", 500)
+        small.setattr(performance_module, "_GROUP_ROWS", 700)
+        assert check() == result
     assert "r2 has fallen in 2 of 11 keys: " in result["sentence"]
     assert "1 keys wait for labels" in result["sentence"]
     assert read_alarms(store, result["alarms"]) == {"r04": (1, ()), "r09": (1, ())}
