@@ -85,6 +85,7 @@ class PartitionOperator(MLOpsOperator):
         self.hook.verifier().check_signer(signer)
         ti, form = context["ti"], context.get("params") or {}
         train = self.train.model_copy(update={"seed": int(form["seed"])} if form.get("seed") is not None else {})
+        due, named = self._due(scope, context)
         plan = begin_fleet(
             store,
             registry,
@@ -99,7 +100,8 @@ class PartitionOperator(MLOpsOperator):
                 delivered_code(Path(self.folder) if self.folder else None, context),
             ),
             slots=slots_of(max_active_tasks(context))[0],
-            due=self._due(scope, context),
+            due=due,
+            newcomers=not named,
             absent_before=self._absent(ti.dag_id, ti.run_id),
             about=self.about,
             run={"dag_id": ti.dag_id, "run_id": ti.run_id, "replay": scope.replay, "rehearsal": not scope.promote},
@@ -130,12 +132,15 @@ class PartitionOperator(MLOpsOperator):
         itself = (newest["dag_id"], newest["run_id"]) == (dag_id, run_id)
         return {key: runs - itself for key, runs in newest["absent"].items()}
 
-    def _due(self, scope: RunScope, context: Context) -> set[str] | None:
-        """Keys to train: those of the trigger form, or of the request that started this run; ``None``: all."""
+    def _due(self, scope: RunScope, context: Context) -> tuple[set[str] | None, bool]:
+        """Keys to train: those of the trigger form, or of the request that started this run; ``None``: all.
+
+        And whether a person has named them.
+        """
         from airflow_mlops.store import get_json
 
         if named := (context.get("params") or {}).get("keys"):
-            return {str(key) for key in named}
+            return {str(key) for key in named}, True
         if digest := scope.extra.get("keys"):
             # Airflow joins events that arrive together, and new data is for all keys.
             if others := [
@@ -144,11 +149,11 @@ class PartitionOperator(MLOpsOperator):
                 if not asset.name.endswith(".retrain")
             ]:
                 self.log.info("All keys are trained, not only those asked for: the run is also for %s", others[0])
-                return None
+                return None, False
             due = set(get_json(self.hook.store(), digest))
             self.log.info("%s keys need a new model", f"{len(due):,}")
-            return due
-        return None
+            return due, False
+        return None, False
 
 
 def max_active_tasks(context: Context) -> int:

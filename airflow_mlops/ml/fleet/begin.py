@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,10 @@ from airflow_mlops.exceptions import TrainingError
 from airflow_mlops.ml.candidate import made_from
 from airflow_mlops.ml.data import Snapshot
 from airflow_mlops.ml.features import classes_of
-from airflow_mlops.ml.fleet.broken import broken_of
 from airflow_mlops.ml.fleet.judging import check_fleet_gates
 from airflow_mlops.ml.fleet.keys import ALL, is_parent
 from airflow_mlops.ml.fleet.partition import Counts, Log, divide, shard_count, training_rows, write_shards
-from airflow_mlops.ml.fleet.plan import Plan
+from airflow_mlops.ml.fleet.plan import Plan, broken_of
 from airflow_mlops.ml.fleet.prepare import SAMPLE_ROWS, prepare, sample_rows
 from airflow_mlops.ml.gates import gate_metrics
 from airflow_mlops.ml.holdout import truth
@@ -55,6 +55,7 @@ def begin_fleet(
     *,
     slots: int,
     due: Collection[str] | None,
+    newcomers: bool = False,
     absent_before: Mapping[str, int],
     about: dict[str, Any],
     run: dict[str, Any],
@@ -68,6 +69,8 @@ def begin_fleet(
 
     :param slots: tasks that the executor runs at a time.
     :param due: keys to train; ``None``: all.
+    :param newcomers: whether keys that have rows enough and never had a model are trained with those that are ``due``:
+        nothing watches them, so that nothing else would ask for them.
     :param absent_before: by key, in how many trainings in a row it had no rows before this one.
     :raises DataError: no key has rows enough; a column is missing; rows without a key.
     :raises TrainingError: the estimator cannot be built.
@@ -77,8 +80,16 @@ def begin_fleet(
     snapshot = Snapshot.load(store, snapshot_ref)
     counts = Counts(store, snapshot, fleet)
     log("%s keys in %s rows", f"{len(counts.keys):,}", f"{snapshot.rows:,}")
-    wanted = set(counts.keys) if due is None else set(counts.keys) & set(due)
     set_aside = broken_of(store, snapshot_ref)
+    known_models = {key for key in registry.keys() if key is not None}  # noqa: SIM118 - it is no dict
+    if due is not None:
+        _tell_unknown(due, {*counts.keys, *counts.groups, ALL, *set_aside, *known_models}, log)
+        if newcomers:
+            new = {k for k, rows in counts.keys.items() if rows >= fleet.min_rows} - known_models - set(due)
+            if new:
+                log("%s keys have rows enough and no model yet, and are trained too: %s", f"{len(new):,}", _some(new))
+            due = {*due, *new}
+    wanted = set(counts.keys) if due is None else set(counts.keys) & set(due)
     broken = {key: why for key, why in set_aside.items() if due is None or key in due}
     own = {key: counts.keys[key] for key in wanted if counts.keys[key] >= fleet.min_rows}
     fallback = {key: (counts.keys[key], counts.parent(key)) for key in wanted if key not in own}
@@ -125,6 +136,28 @@ def begin_fleet(
     ).save(store)
     log("%s models to train in %d shards", f"{plan.keys:,}", len(shards))
     return plan
+
+
+def _some(keys: Collection[str], most: int = 5) -> str:
+    return ", ".join(sorted(keys)[:most]) + (" …" if len(keys) > most else "")
+
+
+def _tell_unknown(due: Collection[str], known: Collection[str], log: Log) -> None:
+    """Say which keys to train are neither in the data nor in the registry.
+
+    :raises TrainingError: all of them.
+    """
+    unknown = sorted(set(due) - set(known))
+    if not unknown:
+        return
+    near = difflib.get_close_matches(unknown[0], [*known], 3)
+    meant = f"did you mean {' or '.join(near)} for {unknown[0]}?" if near else "see airflow mlops fleet status"
+    told = (
+        f"{len(unknown):,} of the {len(due):,} keys to train are neither in the data nor have a model: {_some(unknown)}"
+    )
+    if len(unknown) == len(due):
+        raise TrainingError(told, hint=meant)
+    log("%s; %s", told, meant)
 
 
 def _nothing(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,6 @@ from airflow_mlops.ml.fleet.partition import present
 from airflow_mlops.ml.frames import Frames, frames
 from airflow_mlops.ml.snapshot import Snapshot
 from airflow_mlops.ml.target import unusable
-from airflow_mlops.store import get_json
 from airflow_mlops.store.base import Store
 
 _COUNTS_NULLS = {"expect_column_values_to_be_null", "expect_column_values_to_not_be_null"}
@@ -179,9 +177,3 @@ def _kept(expectation: Expectation) -> Callable[[pd.DataFrame], pd.DataFrame]:
     if ignored in ("either_value_is_missing", "any_value_is_missing"):
         return lambda frame: frame.dropna(subset=columns, how="any")
     return lambda frame: frame
-
-
-def broken_of(store: Store, snapshot_ref: Mapping[str, Any]) -> dict[str, str]:
-    """Why, by key, validation set rows aside, of the reference that it returned; empty where it did not."""
-    found = (snapshot_ref.get("validation") or {}).get("broken_keys")
-    return dict(get_json(store, found["why"])["keys"]) if found else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ class Plan:
             {key: (rows, parent) for key, (rows, parent) in body["fallback"].items()},
             body["absent"],
             tuple(body["not_due"]),
-            body["broken"],
+            body.get("broken", {}),  # a run may be under way while the package is exchanged
             body["wear"],
             digest,
         )
@@ -85,6 +86,12 @@ class Plan:
         keys = [*self.shards[number].counts]
         span = keys[0] if len(keys) == 1 else f"{_short(keys[0])} … {_short(keys[-1])} ({len(keys):,} keys)"
         return f"{number} {span}"
+
+
+def broken_of(store: Store, snapshot_ref: Mapping[str, Any]) -> dict[str, str]:
+    """Why, by key, validation set rows aside, of the reference that it returned; empty where it did not."""
+    found = (snapshot_ref.get("validation") or {}).get("broken_keys")
+    return dict(get_json(store, found["why"])["keys"]) if found else {}
 
 
 def _short(key: str, most: int = 24) -> str:

@@ -17,7 +17,8 @@ from airflow_mlops.config.models import Data, Fleet, Validate
 from airflow_mlops.exceptions import ValidationFailed
 from airflow_mlops.ml.expectations import build, run
 from airflow_mlops.ml.expectations_parts import run as run_parts
-from airflow_mlops.ml.fleet.broken import broken_keys, broken_of
+from airflow_mlops.ml.fleet.broken import broken_keys
+from airflow_mlops.ml.fleet.plan import broken_of
 from airflow_mlops.ml.frames import frames
 from airflow_mlops.ml.schema import family
 from airflow_mlops.ml.snapshot import Snapshot, write_snapshots

@@ -314,8 +314,31 @@ def test_only_the_keys_that_are_due_are_trained(
     record = registry.get(1, "r02").record
     (rain,) = (f for f in record["schema"]["features"] if f["name"] == "rain")
     assert rain["categories"] == ["much", "no", "some", "storm"]
+    rows(1, leave_out="r07").to_parquet(lake / "routes.parquet")
     with pytest.raises(AirflowFailException, match="none of the 1 keys to train has rows"):
-        fleet.partition("two", keys=["gone"])
+        fleet.partition("two", keys=["r07"])
+    with pytest.raises(AirflowFailException, match=r"1 of the 1 keys to train are neither(.|\n)*did you mean r03"):
+        fleet.partition("three", keys=["R03"])
+
+
+def test_a_key_that_never_had_a_model_is_trained_with_those_that_are_due(
+    fleet: Fleet, store: LocalStore, registry: Registry, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows(leave_out="r05").to_parquet(lake / "routes.parquet")
+    fleet.run("one")
+    rows(1).to_parquet(lake / "routes.parquet")
+    monkeypatch.setattr(PartitionOperator, "_due", lambda *_: ({"r02"}, False))
+    fleet.run("two")
+    assert registry.champion("r05") is not None
+    newest = read_newest(store, "routes")
+    assert newest is not None
+    # `flat` never had one either, and cannot be trained this time.
+    assert (newest["counts"]["failed"], newest["counts"]["not_due"]) == (1, KEYS - 1)
+    monkeypatch.setattr(PartitionOperator, "_due", lambda *_: ({"r02"}, True))
+    fleet.run("three")
+    newest = read_newest(store, "routes")
+    assert newest is not None
+    assert "failed" not in newest["counts"]
 
 
 @pytest.mark.parametrize("by", ["time", "group", "random"])
@@ -632,4 +655,4 @@ def test_new_data_that_comes_with_a_request_is_for_all_keys() -> None:
     scope: Any = SimpleNamespace(extra={"keys": "0" * 64})
     events = {Asset("routes.data"): [], Asset("routes.retrain"): []}
     context: Any = {"params": {}, "triggering_asset_events": events}
-    assert operator._due(scope, context) is None
+    assert operator._due(scope, context) == (None, False)
