@@ -89,11 +89,15 @@ def _alarm(name: str) -> Callable[[Known], _Found]:
         one = known.standing
         if name != "staleness" and not (one and one.is_fleet):
             return told(name, check.result).text, known.page
-        said = str(check.result.get("sentence"))
-        if one and (since := answered(one.keys_alarmed.get(name))):
-            # The keys that are named are the worst ones, which may be those that were trained.
-            said = f"{said.partition(': ')[0]}; {since}"
-        return said, known.page
+        said, link = str(check.result.get("sentence")), known.page
+        keys = one.keys_alarmed.get(name) if one else None
+        if keys and keys[0]:
+            link = f"{known.page}?section=models&alarmed=true"
+        if since := answered(keys):
+            # The keys that are named are the worst ones, which may be those that were trained. Of ages the rows' may
+            # be told behind them.
+            said = f"{said if name == 'staleness' else said.partition(': ')[0]}; {since}"
+        return said, link
 
     return found
 

@@ -274,6 +274,8 @@ def test_an_alarm_that_a_training_has_answered_is_none(site: Site, routes: Regis
         site.run("routes__train", f"night_{number}", at=NOW)
         if number == 3:
             said = "1 of its 2 keys has a new champion since"
+            link = get("fleet")["rows"][0]["attention"]["link"]
+            assert link.endswith("/plugin/mlops-pipeline?section=models&alarmed=true")
             # Of those that are named some may be answered.
             assert told() == (f"drift in 2 of 12 keys; {said}", f"{named}; {said}", "warning", "ok")
     assert told()[1:] == (f"{named}; all of its keys have a new champion since", "ok", "ok")
@@ -281,7 +283,9 @@ def test_an_alarm_that_a_training_has_answered_is_none(site: Site, routes: Regis
     # No training answers rows that come too late.
     check(site.store, "routes", "staleness", 5, "stale", alarms=alarms, stale=["model", "data"])
     site.run("routes__monitor", "m")
-    assert get("fleet")["rows"][0]["attention"]["code"] == "stale"
+    (row,) = get("fleet")["rows"]
+    assert row["attention"]["code"] == "stale"
+    assert row["attention"]["reason"] == "staleness is stale; all of its keys have a new champion since"
 
 
 def test_a_fleet_has_no_distribution_and_says_why(routes: Registry, client: Any) -> None:
