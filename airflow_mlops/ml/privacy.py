@@ -44,14 +44,19 @@ def masked(frame: pd.DataFrame, private: Collection[str]) -> pd.DataFrame:
 
 def reads(entry: Mapping[str, Mapping[str, Any]], private: Collection[str]) -> list[str]:
     """The private columns that one entry of ``validate.expectations`` reads, by its arguments or its row condition."""
+    return [name for name in columns_of(entry) if name in private]
+
+
+def columns_of(entry: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """All columns that one entry of ``validate.expectations`` names, in its arguments or its row condition."""
     (arguments,) = entry.values()
     found: list[str] = []
     for key in _COLUMN_KEYS:
         value = arguments.get(key)
-        found += [str(v) for v in (value if isinstance(value, list) else [value]) if v in private]
+        found += [str(v) for v in (value if isinstance(value, list) else [value]) if v is not None]
     condition = arguments.get("row_condition")
     if isinstance(condition, str):
-        found += [name for name in _names(condition) if name in private]
+        found += _names(condition)
     return list(dict.fromkeys(found))
 
 

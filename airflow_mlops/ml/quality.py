@@ -11,7 +11,7 @@ from airflow_mlops.config.models import Data, Validate
 from airflow_mlops.ml.data import Snapshot, write_snapshots
 from airflow_mlops.ml.features import FeatureSchema
 from airflow_mlops.ml.prediction import arrow_batches, capture_columns
-from airflow_mlops.ml.privacy import reads
+from airflow_mlops.ml.privacy import columns_of, reads
 from airflow_mlops.ml.validation import validate
 from airflow_mlops.registry.registry import Version
 from airflow_mlops.store import LocalStore
@@ -56,7 +56,7 @@ def those_that_can_be_checked(
     config: Validate, columns: Sequence[str], hidden: Sequence[str]
 ) -> tuple[list[dict[str, dict[str, Any]]], list[str]]:
     """The expectations whose columns were captured and are not private; and the private columns that others read."""
-    known = [e for e in config.expectations if (_column(e) is None or _column(e) in columns) and not reads(e, hidden)]
+    known = [e for e in config.expectations if {*columns_of(e)} <= {*columns} and not reads(e, hidden)]
     return known, sorted({c for e in config.expectations for c in reads(e, hidden)})
 
 
@@ -75,8 +75,3 @@ def captured_rows(
         sources=[{"kind": "capture", "capture": capture["capture"]}],
     )
     return snapshot
-
-
-def _column(expectation: dict[str, dict[str, Any]]) -> str | None:
-    column: str | None = next(iter(expectation.values())).get("column")
-    return column

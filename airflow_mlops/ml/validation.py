@@ -118,7 +118,7 @@ def validate(
     families = {n: family(t) for n, t in snapshot.columns.items()}
     entries, skipped = list(config.expectations), []
     if target_optional and data.target not in families:
-        waiting = [e for e in entries if data.target in _mentioned(e)]
+        waiting = [e for e in entries if mentions(e, data.target)]
         entries = [e for e in entries if e not in waiting]
         skipped = [next(iter(e)) for e in waiting]
     suite = gx.build(entries, families)
@@ -199,11 +199,10 @@ def _critical(check: Check) -> bool:
     return check.severity == "critical"
 
 
-def _mentioned(entry: dict[str, dict[str, Any]]) -> set[str]:
-    found: set[str] = set()
-    for value in next(iter(entry.values())).values():
-        found |= {v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)}
-    return found
+def mentions(entry: Mapping[str, Mapping[str, Any]], target: str | None) -> bool:
+    """Whether an expectation names the target anywhere: it waits for outcomes."""
+    values = next(iter(entry.values())).values()
+    return any(target in (value if isinstance(value, list) else [value]) for value in values)
 
 
 def _always(snapshot: Snapshot, store: Store, data: Data, target_optional: bool) -> list[Check]:

@@ -14,7 +14,7 @@ from airflow_mlops.ml.outputs import KEY, MODEL_KEY, VERSION, is_output
 from airflow_mlops.ml.prediction import capture_columns
 from airflow_mlops.ml.quality import captured_rows, those_that_can_be_checked
 from airflow_mlops.ml.schema import family
-from airflow_mlops.ml.validation import validate
+from airflow_mlops.ml.validation import mentions, validate
 from airflow_mlops.store import LocalStore, put_json
 from airflow_mlops.store.base import Store
 
@@ -35,6 +35,7 @@ def fleet_quality(
     """
     inputs = [c for c in capture_columns(store, dict(capture)) if not is_output(c) and c not in (MODEL_KEY, VERSION)]
     entries, unchecked = those_that_can_be_checked(config, inputs, data.private)
+    entries = [e for e in entries if not mentions(e, data.target)]
     checked = config.model_copy(update={"expectations": entries, "schema_": "off", "on_failure": "warn"})
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         scratch = LocalStore(folder)

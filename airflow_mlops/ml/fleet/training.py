@@ -247,7 +247,7 @@ def _fit(
         lambda line: None,
         settings.private,
     )
-    params = found[-1].get_params(deep=False)
+    params = found[-1].get_params()
     return found[-1], readable({name: params[name] for name in sorted(search.space)})
 
 

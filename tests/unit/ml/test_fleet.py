@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.ensemble import BaggingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.tree import DecisionTreeRegressor
 
 from airflow_mlops.config.models import Data, Evaluate, Search, Split
 from airflow_mlops.exceptions import DataError
@@ -145,6 +147,18 @@ def test_each_key_searches_on_its_own_training_rows() -> None:
         model = KindReader().load(done.kinds[str(kind_of(data))], data)
         assert model.alpha == own.best_params_["alpha"]
         assert np.allclose(model.coef_, own.best_estimator_.coef_, rtol=1e-12)
+
+
+def test_a_search_may_name_settings_of_a_part() -> None:
+    rng = np.random.default_rng(0)
+    inputs, y = rng.normal(size=(80, 2)), rng.normal(size=80)
+    search = Search(strategy="grid", space={"estimator__max_depth": [1, 2]}, cv=2)
+    bagged = BaggingRegressor(DecisionTreeRegressor(), n_estimators=2)
+    (row,) = train_chunk(
+        Settings(bagged, "regression", None, ("rmse",), Evaluate(), 7, search=search),
+        Chunk(0, {"a": slice(0, 80)}, inputs, y, y, np.arange(80) % 5 == 0),
+    ).rows
+    assert row["params"]["estimator__max_depth"] in (1, 2), row["reason"]
 
 
 def test_a_key_too_small_for_its_search_fails_alone() -> None:

@@ -49,6 +49,11 @@ def test_keys_whose_scored_rows_are_bad_are_named(
     assert b"Keys that fail" in store.get(layout.report("people__train", kept["quality"]["report"]))
 
     assert check(execute, HOURS)["verdict"] == "passed"
+    # What reads the target, or a column that was not captured, waits; in any order.
+    pair = {"expect_column_pair_values_a_to_be_greater_than_b": {"column_A": "late", "column_B": "hour"}}
+    names = {"expect_table_columns_to_match_set": {"column_set": ["late", "hour"], "exact_match": False}}
+    gone = {"expect_column_pair_values_to_be_equal": {"column_A": "hour", "column_B": "gone"}}
+    assert check(execute, NOT_NULL, pair, names, gone, HOURS)["failed_keys"] == 1
     hidden = check(execute, NOT_NULL, private=["rain"])
     assert hidden["verdict"] == "passed"
     assert hidden["sentence"].endswith("not checked, because private: rain")
