@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -90,28 +90,43 @@ class RegistryReads:
         return self.references([key]).get(key)
 
     def references(self, keys: Iterable[str | None] | None = None) -> dict[str | None, Version]:
-        """Return what :meth:`reference` does, by model key, of those that have a champion."""
+        """Return what :meth:`reference` does, by model key, of those that have a champion.
 
-        def look(state: State) -> dict[str | None, tuple[Version, bool]]:
+        Each commit is read once for all of them, as :meth:`get_many` does.
+        """
+
+        def look(state: State) -> dict[str | None, tuple[Version, Sequence[int]]]:
             found = {}
             for key in [*state.models] if keys is None else keys:
                 model = state.model(key)
                 if model.champion is not None:
                     row = state.row(model, model.champion)
-                    found[key] = self._view(state, model, row), "by" in row.more
+                    # Where a person has put it into service, no note says what losses are counted from.
+                    notes = () if "by" in row.more else row.more.get("notes", ())
+                    found[key] = self._view(state, model, row), notes
             return found
 
-        return {
-            key: champion if by_a_person else self._counted_from(champion)
-            for key, (champion, by_a_person) in self.log.view(look).items()
-        }
-
-    def _counted_from(self, champion: Version) -> Version:
-        noted = [note["next_reference"] for note in champion.notes.get("gates", ()) if note.get("next_reference")]
-        if not noted or noted[-1] == champion.number:
-            return champion
-        reference = self.get(noted[-1], champion.key)
-        return champion if reference.status == "retired" else reference
+        found = self.log.view(look)
+        by_commit: dict[int, list[str | None]] = defaultdict(list)
+        for key, (_, seqs) in found.items():
+            for seq in seqs:
+                by_commit[seq].append(key)
+        noted: dict[str | None, int] = {}
+        for seq, of_commit in sorted(by_commit.items()):
+            entry = self.log.read(seq)
+            for key in of_commit:
+                kind, note = _note(self.items.of(entry, key))
+                if kind == "gates" and note.get("next_reference"):
+                    noted[key] = note["next_reference"]
+        champions = {key: champion for key, (champion, _) in found.items()}
+        older = self.log.view(
+            lambda state: {
+                key: self._version(state, state.model(key), number)
+                for key, number in noted.items()
+                if number != champions[key].number
+            }
+        )
+        return champions | {key: version for key, version in older.items() if version.status != "retired"}
 
     def serving(self, key: str | None = None) -> tuple[Share, ...]:
         """Return which versions serve which part of the ids; empty before the first promotion.

@@ -63,8 +63,10 @@ def ask_champions(
         trusted_types=trusted_types,
         verifier=verifier,
     )
-    others = [v for key, v in references.items() if v.number != champions[key].number]
-    return ask(champions.values()), ask(others)
+    numbers = {str(key): version.number for key, version in champions.items()}
+    older = {str(key): v.number for key, v in references.items() if v.number != numbers[str(key)]}
+    # With their records, of which each commit is read once.
+    return ask(registry.get_many(numbers).values()), ask(registry.get_many(older).values())
 
 
 def _ask(
