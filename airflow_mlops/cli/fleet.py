@@ -41,9 +41,11 @@ def _newest(pipeline: str) -> tuple[Store, dict[str, Any]]:
 def status(args: Namespace) -> None:
     """``airflow mlops fleet status``."""
     store, found = _newest(args.pipeline)
-    from airflow_mlops.ml.fleet.result import spread
+    from airflow_mlops.ml.fleet.carried import table_of_all
+    from airflow_mlops.ml.fleet.result import sentence, spread
 
-    scores = spread(store, found["table"])
+    scores = spread(store, table_of_all(found))
+    states = found.get("states") or found["counts"]
     checks = {name: check for name in _CHECKS if (check := read_check(store, args.pipeline, name))}
     if args.output == "json":
         watched = {"checks": {name: check[name] | {"window": check["window"]} for name, check in checks.items()}}
@@ -55,9 +57,11 @@ def status(args: Namespace) -> None:
     print(f"run {found['run_id']} of {found['dag_id']}{about}")
     if found["tests"]:
         print(f"{found['tests']:,} keys were compared with their champion; p had to be at most {found['limit']:.2g}")
+    if table_of_all(found) != found["table"]:
+        print(f"all {sum(states.values()):,} keys, each by its last training: {sentence(states)}")
     for name, quantiles in scores.items():
         print(f"{name}: half of the keys between {quantiles[0]:.4g} and {quantiles[2]:.4g}, middle {quantiles[1]:.4g}")
-    if found["counts"].get("failed"):
+    if states.get("failed"):
         print(f"airflow mlops fleet failures {args.pipeline} has the reasons")
     for name, check in checks.items():
         print(f"{name}, {short(Window.from_dict(check['window']))}: {check[name]['sentence']}")
@@ -103,18 +107,25 @@ def drift(args: Namespace) -> None:
 @clear_errors
 def failures(args: Namespace) -> None:
     """``airflow mlops fleet failures``."""
+    from airflow_mlops.ml.fleet.carried import table_of_all
     from airflow_mlops.ml.fleet.result import read_table
 
     store, found = _newest(args.pipeline)
     wanted = args.status or ["failed", "rejected", "inconclusive"]
-    rows = read_table(store, found["table"], filters=[("status", "in", wanted)]).to_pylist()
+    rows = read_table(store, table_of_all(found), filters=[("status", "in", wanted)]).to_pylist()
     if args.output == "json":
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    print(f"{args.pipeline}: {len(rows):,} of {found['keys']:,} keys are {', '.join(wanted)}")
+    keys = sum((found.get("states") or {"": found["keys"]}).values())
+    print(f"{args.pipeline}: {len(rows):,} of {keys:,} keys are {', '.join(wanted)}")
     shown = rows[: args.limit] if args.limit else rows
     cells = [
-        (row["key"], row["status"], f"v{row['version']}" if row["version"] is not None else NONE, row["reason"])
+        (
+            row["key"],
+            row["status"],
+            f"v{row['version']}" if row["version"] is not None else NONE,
+            row["reason"] + (f" (in {row['decided_in']})" if row.get("decided_in") else ""),
+        )
         for row in shown
     ]
     if cells:
@@ -152,21 +163,20 @@ def show(args: Namespace) -> None:
     """``airflow mlops fleet show``."""
     from difflib import get_close_matches
 
-    from airflow_mlops.ml.fleet.result import read_table
+    from airflow_mlops.ml.fleet.carried import read_key, table_of_all
     from airflow_mlops.registry.registry import Registry
 
     store, found = _newest(args.pipeline)
-    rows = read_table(store, found["table"], filters=[("key", "=", args.key)]).to_pylist()
+    row = read_key(store, table_of_all(found), args.key)
     registry = Registry(store, args.pipeline)
     versions = registry.versions(args.key)
-    if not rows and not versions:
+    if row is None and not versions:
         keys = [*map(str, registry.keys())]
         near = get_close_matches(args.key, keys, 3)
         raise ConfigError(
             f"the fleet {args.pipeline!r} has no key {args.key!r}",
             hint=f"did you mean {' or '.join(near)}?" if near else f"it has {len(keys):,} keys with models",
         )
-    row = rows[0] if rows else None
     champion = registry.champion(args.key)
     if args.output == "json":
         body = {
@@ -186,7 +196,8 @@ def show(args: Namespace) -> None:
     print(f"{args.pipeline}[{args.key}]: {serves}")
     if row:
         said = row["reason"] if row["reason"].startswith(row["status"]) else f"{row['status']}: {row['reason']}"
-        print(f"newest training: {'promoted; ' if row['promoted'] else ''}{said}")
+        when = f"last training, {row['decided_in']}" if row["decided_in"] else "newest training"
+        print(f"{when}: {'promoted; ' if row['promoted'] else ''}{said}")
     if chosen := _searched(champion):
         print("its search chose " + ", ".join(f"{name}={value}" for name, value in chosen.items()))
     if told := _drift_of(store, args.pipeline, args.key):

@@ -261,6 +261,7 @@ class FleetGateOperator(GateOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Decide, keep table and report, and skip what must not follow."""
+        from airflow_mlops.ml.fleet.carried import carry_on, earlier
         from airflow_mlops.ml.fleet.plan import Plan
         from airflow_mlops.ml.fleet.report import fleet_report_html
         from airflow_mlops.ml.fleet.result import count, put_table, save_result, sentence
@@ -300,6 +301,10 @@ class FleetGateOperator(GateOperator):
         now = datetime.now(UTC)
         started = getattr(dag_run, "start_date", None) or now
         shared = get_json(store, plan.of)
+        carried = {}
+        if scope.promote:  # a rehearsal is no training that others are carried on from
+            before = earlier(store, self.pipeline, ti.dag_id, ti.run_id)
+            carried = carry_on(store, table, before, not_due=plan.not_due, absent=plan.absent)
         save_result(
             store,
             self.pipeline,
@@ -307,6 +312,7 @@ class FleetGateOperator(GateOperator):
             {
                 # Not the plan: it names the rows by key, which nobody needs once the models are there.
                 **{k: result[k] for k in ("sentence", "counts", "table", "report")},
+                **carried,
                 "dag_id": ti.dag_id,
                 "run_id": ti.run_id,
                 "started_at": started.isoformat(),

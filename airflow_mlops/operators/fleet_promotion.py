@@ -72,6 +72,7 @@ class FleetPromoteOperator(MLOpsOperator):
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Promote, retire, and write the final result."""
+        from airflow_mlops.ml.fleet.carried import renew
         from airflow_mlops.ml.fleet.result import count, put_table, read_rows, read_run, save_result, sentence
         from airflow_mlops.ml.fleet.verdict import Verdicts, promote_rows, retire_absent
 
@@ -105,6 +106,7 @@ class FleetPromoteOperator(MLOpsOperator):
             "sentence": told,
             "counts": counts,
             "table": table,
+            **renew(store, table, found.get("all_keys")),
             "promoted_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "cost": cost_up_to_here(context) | self.hook.price(),
         }

@@ -31,6 +31,8 @@ class FleetRun:
     :param about: ``{"owner", "description"}`` of the pipeline then.
     :param bundle: digest of the bundle that the champions were handed over as.
     :param cost: of the tasks up to the last decision.
+    :param all_keys: digest of the table with a row for each key that is known, those that were not due as their last
+        training left them; ``states``: how many of these came to what. ``None`` of a rehearsal, and in older stores.
     """
 
     dag_id: str
@@ -57,6 +59,13 @@ class FleetRun:
     about: dict[str, Any] | None = None
     bundle: str | None = None
     cost: dict[str, Any] | None = None
+    all_keys: str | None = None
+    states: dict[str, int] | None = None
+
+    @property
+    def carries(self) -> bool:
+        """Whether it says of keys what earlier trainings came to."""
+        return self.all_keys is not None and self.all_keys != self.table
 
     @property
     def promoted(self) -> int:

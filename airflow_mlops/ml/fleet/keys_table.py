@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from airflow_mlops.ml.fleet.alarms import Alarms
+from airflow_mlops.ml.fleet.carried import DECIDED_IN, NOT_DUE, states
 from airflow_mlops.ml.fleet.result import read_table
 from airflow_mlops.registry.overview import ModelSummary
 from airflow_mlops.store.base import Store
 
-NOT_DUE = "not_due"
 METRIC, CHAMPION = "metric:", "champion:"
 BINS = 30
 SORTS = ("key", "state", "version", "serving", "versions", "train_rows", "holdout_rows", "p_value", "alarms")
@@ -48,15 +48,18 @@ def key_table(
 ) -> pa.Table:
     """Return a row for each key, by key.
 
-    Columns are those of :func:`airflow_mlops.ml.fleet.result.put_table`, and ``state`` (``promoted``, else the status;
-    ``not_due`` of keys that the training left out), ``serving`` (the champion now), ``versions``, ``alarms`` in words.
+    Columns are those of :func:`airflow_mlops.ml.fleet.result.put_table`, ``decided_in``, and ``state``
+    (``promoted``, else the status; ``not_due`` of keys that the training left out), ``serving`` (the champion now),
+    ``versions``, ``alarms`` in words.
 
-    :param result: digest of a training's result.
+    :param result: digest of a training's result, or of what is known of all keys since.
     :param models: every model of the fleet as it is now; ``None``: the keys of the result alone, ``serving`` unknown.
     :param alarms: what the newest checks alarm about, by the check's name; one about a version that serves no more is
         answered.
     """
     table = read_table(store, result) if result else pa.table({name: pa.array([], kind) for name, kind in _LEAST})
+    if DECIDED_IN not in table.column_names:
+        table = table.append_column(DECIDED_IN, pa.nulls(len(table), pa.string()))
     known = {model.key: model for model in models or () if model.key is not None}
     keys = table["key"].to_pylist()
     there = set(keys)
@@ -112,7 +115,7 @@ def metrics_of(table: pa.Table) -> list[str]:
 
 def states_of(table: pa.Table) -> dict[str, int]:
     """How many keys are in each state."""
-    return {str(found["values"]): found["counts"] for found in pc.value_counts(table["state"]).to_pylist()}
+    return states(table)
 
 
 def alarms_of(table: pa.Table) -> int:

@@ -104,10 +104,13 @@ def _alarm(name: str) -> Callable[[Known], _Found]:
 
 def _keys_failed(known: Known) -> _Found:
     run = known.standing.fleet if known.standing else None
-    failed = run.counts.get("failed", 0) if run else 0
+    failed = ((run.states if run.carries else None) or run.counts).get("failed", 0) if run else 0
     if run is None or not failed:
         return None
-    return f"{failed:,} of {run.keys:,} keys failed in the last training", f"{known.page}?section=models&state=failed"
+    keys, when = run.keys, "the last training"
+    if run.carries and run.states:
+        keys, when = sum(run.states.values()), "their last training"
+    return f"{failed:,} of {keys:,} keys failed in {when}", f"{known.page}?section=models&state=failed"
 
 
 def _suppressed(known: Known) -> _Found:

@@ -53,8 +53,8 @@ def keys(
     from airflow_mlops.registry.overview import models
 
     run = _run(one, run_id)
-    digest = run.table if run else None
     now = run_id is None
+    digest = ((run.all_keys if now else None) or run.table) if run else None
     alarms = _alarms(one) if now else {}
     mark = (one.name, digest, one.records.seq if now else None, *alarms.items())
 
@@ -154,6 +154,7 @@ def _row(row: dict[str, Any], metrics: list[str]) -> KeyRow:
         **{name: row[name] for name in same},
         tone=tone_of(row["state"]),
         reason=row["reason"] or "",
+        decided_in=row["decided_in"],
         alarms=row["alarms"],
         p_value=row["p_value"],
         metrics=scores["metric"],

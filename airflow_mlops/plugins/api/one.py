@@ -45,8 +45,23 @@ class One:
             return self
         records = key_records(self.store, self.name, key)
         if not records.log:
-            raise HTTPException(404, f"The fleet {self.name} has no model of the key {key!r}.")
+            why = self._why_none(key)
+            raise HTTPException(
+                404, f"The fleet {self.name} has no model of the key {key!r}{f'; {why}' if why else '.'}"
+            )
         return replace(self, records=records)
+
+    def _why_none(self, key: str) -> str | None:
+        """What the last training of a key without a model came to."""
+        if not (trainings := self.records.trainings):
+            return None
+        # Parquet, and what reads it, come into the server with the first page of a fleet.
+        from airflow_mlops.ml.fleet.carried import read_key
+
+        row = read_key(self.store, trainings[-1].all_keys or trainings[-1].table, key)
+        if row is None:
+            return None
+        return f"{row['status'].replace('_', ' ')} in {row['decided_in'] or trainings[-1].run_id}: {row['reason']}"
 
     def version(self, number: int, key: str | None = None) -> Version:
         """A version with its record and notes.

@@ -23,6 +23,7 @@ function Scores({ row, name }) {
 const State = ({ row, words }) => html`<${React.Fragment}>
   <${Word} tone=${row.tone}>${words.get(row.state) ?? row.state}<//>
   <${Small} mt=${0.5} overflowWrap="anywhere">${row.reason}<//>
+  ${row.decided_in && html`<${Small} mt=${0.5} overflowWrap="anywhere">Last trained in ${row.decided_in}<//>`}
   ${row.alarms && html`<${Small} mt=${0.5} color="fg.warning" overflowWrap="anywhere">Alarm: ${row.alarms}<//>`}
 <//>`;
 

@@ -11,6 +11,7 @@ import pytest
 
 from airflow_mlops.cli.fleet import drift, failures, show, status
 from airflow_mlops.cli.fleet_definition import FLEET_STATUSES
+from airflow_mlops.ml.fleet.carried import carry_on, earlier
 from airflow_mlops.ml.fleet.drift import put_tests
 from airflow_mlops.ml.fleet.result import STATUSES, count, put_table, save_result, sentence
 from airflow_mlops.registry.checks import write_check
@@ -71,6 +72,29 @@ def test_show_tells_who_serves_a_key(capsys: pytest.CaptureFixture[str]) -> None
     assert "registry show 'routes[a]'" in said
     show(Namespace(pipeline="routes", key="c", output="text"))
     assert "routes[c]: * serves" in capsys.readouterr().out
+
+
+def test_a_training_of_some_keys_hides_no_other_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = LocalStore(tmp_path)
+    rows = [ROWS[0] | {"status": "rejected", "promoted": False, "metrics": {"r2": 0.1}}]
+    table, counts = put_table(store, rows), count(rows, not_due=2)
+    carried = carry_on(store, table, earlier(store, "routes", "t", "drift__2"), not_due=["b", "c"], absent=())
+    result = {
+        "sentence": sentence(counts), "counts": counts, "table": table, "dag_id": "t", "run_id": "drift__2",
+        "started_at": "2026-02-01T00:00:00+00:00", "window": None, "keys": 3, "tests": 0, "rehearsal": False,
+    }  # fmt: skip
+    save_result(store, "routes", "2" * 64, result | carried)
+    status(Namespace(pipeline="routes", output="text"))
+    said = capsys.readouterr().out
+    assert "routes: 1 rejected, 2 not due\n" in said
+    assert "all 3 keys, each by its last training: 1 rejected, 1 failed, 1 served by a parent\n" in said
+    assert "airflow mlops fleet failures routes has the reasons" in said
+    failures(Namespace(pipeline="routes", status=None, limit=None, output="table"))
+    said = capsys.readouterr().out
+    assert "2 of 3 keys are failed, rejected" in said
+    assert "the target is 1.0 in all rows (in manual__1)" in " ".join(said.split())
+    show(Namespace(pipeline="routes", key="b", output="text"))
+    assert "last training, manual__1: failed: the target is 1.0 in all rows" in capsys.readouterr().out
 
 
 def test_the_command_knows_every_status() -> None:

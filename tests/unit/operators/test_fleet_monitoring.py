@@ -19,7 +19,7 @@ from airflow_mlops.ml import outcome_join
 from airflow_mlops.ml.fleet import performance as performance_module
 from airflow_mlops.ml.fleet.alarms import read_alarms
 from airflow_mlops.ml.fleet.drift import read_tests
-from airflow_mlops.ml.fleet.result import read_newest, read_rows
+from airflow_mlops.ml.fleet.result import read_newest, read_rows, read_table
 from airflow_mlops.operators.data import SnapshotOperator
 from airflow_mlops.operators.fleet import PartitionOperator, TrainShardOperator
 from airflow_mlops.operators.fleet_monitoring import (
@@ -156,6 +156,20 @@ def test_only_the_keys_that_drift_are_trained_again(
     assert newest is not None
     assert {row["key"] for row in read_rows(store, newest["table"])} == {"r02", "r07"}
     assert newest["counts"]["not_due"] == 12  # ten, `flat` and `tiny`
+    # What is broken stays in sight, and what serves keeps its scores.
+    known = {row["key"]: row for row in read_table(store, newest["all_keys"]).to_pylist()}
+    assert (known["flat"]["status"], known["flat"]["decided_in"]) == ("failed", "one")
+    assert (known["r03"]["promoted"], known["r03"]["decided_in"]) == (True, "one")
+    assert known["r03"]["metric:r2"] > 0.5
+    assert known["r02"]["decided_in"] is None
+    assert known["r02"]["promoted"] == (numbers["r02"] == 2)
+    assert sum(newest["states"].values()) == len(known) == 17
+    first = dict(newest)
+    fleet.run("two", keys=["r02", "r07"])  # the same run, cleared
+    again = read_newest(store, "routes")
+    assert again is not None
+    assert again["carried_from"] == first["carried_from"]
+    assert {r["key"] for r in read_table(store, again["all_keys"]).to_pylist()} == set(known)
 
 
 def test_nothing_drifts(execute: Run, fleet: Watched, lake: Path) -> None:

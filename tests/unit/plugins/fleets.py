@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow_mlops.ml.fleet.carried import carry_on, earlier
 from airflow_mlops.ml.fleet.result import count, put_table, save_result, sentence
 from airflow_mlops.registry import Registry
 from airflow_mlops.store import LocalStore, put_json
@@ -83,8 +84,11 @@ def night(
     rows = [row | {"promoted": row["key"] in going} for row in rows]
     counts = count(rows, not_due=keys - len(rows))
     tests = sum("p_value" in row for row in rows)
+    table, not_due = put_table(store, rows), [key for key in every if due is not None and key not in due]
+    carried = carry_on(store, table, earlier(store, name, run["dag_id"], run_id), not_due=not_due, absent=())
     result = {
-        "sentence": sentence(counts), "counts": counts, "table": put_table(store, rows), "report": "e" * 64,
+        **(carried if not more.get("rehearsal") else {}),
+        "sentence": sentence(counts), "counts": counts, "table": table, "report": "e" * 64,
         **run, "started_at": (at - timedelta(minutes=5)).isoformat(), "window": window, "rows": 200 * keys,
         "absent": {}, "keys": keys, "tests": tests, "limit": 0.04 if tests else None, "rehearsal": False,
         "replay": None, "of": of,

@@ -172,14 +172,36 @@ def test_how_a_metric_is_spread(routes: Registry, get: Get) -> None:
     assert spread["low"] < spread["middle"] < spread["high"]
 
 
-def test_keys_that_were_not_due_are_there_too(site: Site, routes: Registry, get: Get) -> None:
+def test_keys_that_were_not_due_are_there_as_they_were_left(
+    site: Site, routes: Registry, get: Get, client: Any
+) -> None:
     night(site.store, 3, due=["r00004", "r00005"], at=NOW + timedelta(days=1))
+    page = get("pipelines/routes/keys")
+    states = {"promoted": 9, "failed": 1, "rejected": 1, "inconclusive": 1}
+    assert {s["state"]: s["keys"] for s in page["states"]} == states
+    rows = {row["key"]: row for row in page["rows"]}
+    row = rows["r00007"]
+    assert (row["state"], row["version"], row["serving"], row["decided_in"]) == ("promoted", 2, 2, "night_2")
+    assert row["metrics"] == {"r2": pytest.approx(0.5 + 0.4 * 7 / 97)}
+    assert (rows["r00005"]["version"], rows["r00005"]["decided_in"]) == (3, None)
+    assert (rows["r00000"]["state"], rows["r00000"]["decided_in"]) == ("failed", "night_2")
+    assert page["spreads"][0]["keys"] == 11
+    (line,) = get("fleet")["rows"]
+    assert (line["attention"]["code"], line["attention"]["reason"]) == (
+        "keys_failed", "1 of 12 keys failed in their last training")  # fmt: skip
+    answer = client.get("/mlops/api/pipelines/routes/timeline", params={"key": "r00000"}, headers=as_role("viewer"))
+    assert answer.json()["detail"].endswith("no model of the key 'r00000'; failed in night_2: failed: r2 0.500")
+    # Of one run, what it came to.
+    assert get("pipelines/routes/keys", run_id="night_3")["total"] == 2
+
+
+def test_a_store_from_before_has_its_keys_too(site: Site, routes: Registry, get: Get) -> None:
+    at = NOW + timedelta(days=1)
+    night(site.store, 3, due=["r00004", "r00005"], at=at, all_keys=None, states=None)
     page = get("pipelines/routes/keys")
     assert {s["state"]: s["keys"] for s in page["states"]} == {"promoted": 2, "not_due": 9}
     row = get("pipelines/routes/keys", search="r00007")["rows"][0]
-    assert (row["state"], row["version"], row["serving"], row["versions"]) == ("not_due", None, 2, 2)
-    # Of one run, what it came to.
-    assert get("pipelines/routes/keys", run_id="night_3")["total"] == 2
+    assert (row["state"], row["serving"], row["decided_in"]) == ("not_due", 2, None)
 
 
 def test_a_run_of_a_fleet_tells_what_it_decided(routes: Registry, get: Get) -> None:
@@ -270,7 +292,7 @@ def test_an_alarm_that_a_training_has_answered_is_none(site: Site, routes: Regis
 
     assert told() == ("r2 has fallen", named, "warning", "warning")
     for number, key in enumerate(reversed(keys), 3):
-        night(site.store, number, due=[key], at=NOW)
+        night(site.store, number, due=[key], at=NOW, states={"promoted": 12})  # no key is broken
         site.run("routes__train", f"night_{number}", at=NOW)
         if number == 3:
             said = "1 of its 2 keys has a new champion since"

@@ -10,7 +10,8 @@ class KeyRow(Model):
 
     ``{"key": "r00007", "state": "promoted", "tone": "ok", "reason": "passed: all 2 gates", "version": 2, "champion": 1,
     "serving": 2, "versions": 2, "served_by": null, "train_rows": 160, "holdout_rows": 40, "p_value": 0.01,
-    "metrics": {"r2": 0.81}, "champion_metrics": {"r2": 0.8}, "alarms": "drift: hour"}``
+    "metrics": {"r2": 0.81}, "champion_metrics": {"r2": 0.8}, "alarms": "drift: hour",
+    "decided_in": null}``
 
     :param state: what the training came to for it: ``promoted``, ``passed``, ``no_baseline``, ``inconclusive``,
         ``rejected``, ``failed``, ``fallback``, ``retired`` or ``not_due``.
@@ -18,12 +19,14 @@ class KeyRow(Model):
     :param serving: the champion now, and ``versions`` how many there are; ``None`` where the page is about one run.
     :param alarms: what the newest checks alarm about of the version that serves, in words.
     :param served_by: the key of the model that serves it, where it has none of its own.
+    :param decided_in: the run that decided about it, where that is an earlier one than the training that is told of.
     """
 
     key: str
     state: str
     tone: Tone
     reason: str
+    decided_in: str | None
     alarms: str | None
     version: int | None
     champion: int | None
