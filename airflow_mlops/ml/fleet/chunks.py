@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_mlops.exceptions import CorruptObject, ObjectNotFound
-from airflow_mlops.ml.fleet.training import Row, Trained
+from airflow_mlops.ml.fleet.result import Row
+from airflow_mlops.ml.fleet.training import Trained
 from airflow_mlops.store import layout
 from airflow_mlops.store.base import Store
 

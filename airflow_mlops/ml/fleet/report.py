@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from airflow_mlops.ml.fleet.result import count, sentence
-from airflow_mlops.ml.fleet.training import FAILED, Row
+from airflow_mlops.ml.fleet.result import Row, count, sentence
+from airflow_mlops.ml.fleet.training import FAILED
 from airflow_mlops.ml.html import render
 
 MOST_ROWS = 200

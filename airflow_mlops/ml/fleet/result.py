@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_mlops.exceptions import CorruptObject, DataError, ObjectNotFound
-from airflow_mlops.ml.fleet.training import Row
 from airflow_mlops.store import get_blob, layout, put_blob
 from airflow_mlops.store.base import Store
 from airflow_mlops.store.content import canonical_json
+
+Row = dict[str, Any]
+"""What became of one key in a training."""
 
 STATUSES = ("passed", "no_baseline", "inconclusive", "rejected", "failed", "fallback", "retired")
 """``failed``: this key's own error; ``fallback``: too few rows, a parent serves; ``retired``: no rows any more."""

@@ -28,7 +28,8 @@ from airflow_mlops.ml.fleet.partition import Log, bounds_of, read_shard
 from airflow_mlops.ml.fleet.plan import Plan
 from airflow_mlops.ml.fleet.prepare import matrix
 from airflow_mlops.ml.fleet.reference import REFERENCE, keep_reference
-from airflow_mlops.ml.fleet.training import Chunk, Row, Settings, Trained, labels, train_chunk
+from airflow_mlops.ml.fleet.result import Row
+from airflow_mlops.ml.fleet.training import Chunk, Settings, Trained, labels, train_chunk
 from airflow_mlops.ml.preprocessing import categorical_positions
 from airflow_mlops.ml.splitting import Splitter
 from airflow_mlops.ml.wear import Wear

@@ -22,6 +22,7 @@ from airflow_mlops.exceptions import DataError, EvaluationError, MLOpsError, Tar
 from airflow_mlops.ml.estimators import readable
 from airflow_mlops.ml.evaluation import Reference
 from airflow_mlops.ml.fleet.judging import Judge, predictions_of
+from airflow_mlops.ml.fleet.result import Row
 from airflow_mlops.ml.holdout import predict
 from airflow_mlops.ml.metrics import Predictions, Task
 from airflow_mlops.ml.privacy import told
@@ -95,9 +96,6 @@ class Chunk:
     champions: Mapping[str, Asked] = field(default_factory=dict)
     references: Mapping[str, Asked] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
-
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

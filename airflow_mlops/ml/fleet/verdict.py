@@ -18,8 +18,9 @@ from airflow_mlops.config.models import Evaluate, Gate
 from airflow_mlops.exceptions import PromotionConflict, TrainingError
 from airflow_mlops.ml.drift import critical_p
 from airflow_mlops.ml.fleet.plan import Plan
+from airflow_mlops.ml.fleet.result import Row
 from airflow_mlops.ml.fleet.shard import read_result
-from airflow_mlops.ml.fleet.training import FAILED, Row
+from airflow_mlops.ml.fleet.training import FAILED
 from airflow_mlops.ml.gates import follow_up
 from airflow_mlops.ml.wear import Wear, stricter
 from airflow_mlops.registry.entry import op_id

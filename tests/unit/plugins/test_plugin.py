@@ -35,3 +35,14 @@ def test_airflow_takes_the_class_for_a_plugin() -> None:
 
     assert is_valid_plugin(MLOpsPlugin)
     assert MLOpsPlugin.name == "mlops"
+
+
+def test_the_keys_of_a_fleet_bring_no_model_library_into_the_server() -> None:
+    """The first page of a fleet would wait two seconds for it."""
+    code = (
+        "import json, sys\n"
+        "import airflow_mlops.ml.fleet.alarms, airflow_mlops.ml.fleet.keys_table, airflow_mlops.ml.fleet.result\n"
+        "print(json.dumps([m for m in ('pandas', 'sklearn', 'scipy', 'skops', 'pyarrow') if m in sys.modules]))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(out) == ["pyarrow"]
