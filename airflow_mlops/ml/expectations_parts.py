@@ -156,6 +156,16 @@ def failing_rows(expectations: Sequence[Expectation], read: Frames) -> dict[int,
     return {number: np.concatenate(rows) for number, rows in found.items()}
 
 
+def by_rows(expectation: Expectation) -> bool:
+    """Whether it looks at each row by itself, so that what it says of some rows depends on no others."""
+    return expectation.name in _ROWS
+
+
+def asks_what_repeats(expectation: Expectation) -> bool:
+    """Whether it asks that values, or combinations of them, are there once."""
+    return expectation.name in (_UNIQUE, _COMPOUND)
+
+
 def _at_once(expectations: Sequence[Expectation], read: Frames) -> pd.DataFrame:
     """All rows of the columns that are looked at; one where none is, as rows may be counted."""
     names = list(read.snapshot.columns)

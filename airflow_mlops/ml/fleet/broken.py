@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from airflow_mlops.config.models import Fleet
 from airflow_mlops.ml import expectations_parts as gx_parts
-from airflow_mlops.ml.expectations import Check, Expectation, without_zones
+from airflow_mlops.ml.expectations import Check, Expectation, build, without_zones
 from airflow_mlops.ml.fleet.keys import key_of
 from airflow_mlops.ml.fleet.partition import present
 from airflow_mlops.ml.frames import Frames, frames
+from airflow_mlops.ml.schema import family
 from airflow_mlops.ml.snapshot import Snapshot
 from airflow_mlops.ml.target import unusable
 from airflow_mlops.store.base import Store
@@ -77,7 +78,9 @@ def broken_keys(
     reasons: dict[int, list[str]] = {}
     unplaced = []
     with frames(snapshot, store) as read:
-        found = gx_parts.failing_rows([e for check, e in seen if e is not None and check.row_level], read)
+        placed = [e for _, e in seen if e is not None and gx_parts.by_rows(e)]
+        repeats = [e for _, e in seen if e is not None and gx_parts.asks_what_repeats(e)]
+        found = gx_parts.failing_rows([*placed, *(_within_keys(e, snapshot, fleet) for e in repeats)], read)
         for check, expectation in seen:
             if expectation is None:
                 places = _unlabelled(snapshot, store, check.column)
@@ -106,6 +109,21 @@ def broken_keys(
         len(names),
         len(keyless),
     )
+
+
+def _within_keys(expectation: Expectation, snapshot: Snapshot, fleet: Fleet) -> Expectation:
+    """What asks that something is there once, asked of each key: once among its rows."""
+    given = dict(expectation.arguments)
+    alone = "column" in given
+    columns = [given.pop("column")] if alone else given.pop("column_list")
+    if alone:
+        given["ignore_row_if"] = "any_value_is_missing"
+    given["column_list"] = list(dict.fromkeys([*columns, *fleet.columns]))
+    families = {name: family(kind) for name, kind in snapshot.columns.items()}
+    (asked,) = build([{"expect_compound_columns_to_be_unique": given}], families)
+    # Its own would count from 1.
+    asked.built.meta["number"] = expectation.number
+    return replace(asked, number=expectation.number)
 
 
 def _joined(told: Sequence[str]) -> str:

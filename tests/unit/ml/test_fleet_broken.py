@@ -28,6 +28,8 @@ from airflow_mlops.store import LocalStore
 FLEET = Fleet(key="route", min_rows=2)
 DATA = Data(source="x.parquet", target="late", id="id", min_rows=2)
 SUITE: list[dict[str, dict[str, Any]]] = [
+    {"expect_column_values_to_be_unique": {"column": "a"}},
+    {"expect_compound_columns_to_be_unique": {"column_list": ["a", "b"], "ignore_row_if": "any_value_is_missing"}},
     {"expect_column_values_to_not_be_null": {"column": "a", "mostly": 0.7}},
     {"expect_column_values_to_be_null": {"column": "a", "mostly": 0.2}},
     {"expect_column_values_to_be_between": {"column": "a", "min_value": 0, "max_value": 2}},
@@ -128,6 +130,17 @@ def test_what_no_key_is_at_fault_for_stops_all(tmp_path: Path) -> None:
     assert not found.broken
     with pytest.raises(ValidationFailed, match="not only single keys are at fault"):
         found.check()
+
+
+def test_an_order_is_that_of_all_rows(tmp_path: Path) -> None:
+    frame = frame_of_routes().sample(frac=1, random_state=0)
+    found = checked(frame, tmp_path, {"expect_column_values_to_be_increasing": {"column": "id"}})
+    with pytest.raises(ValidationFailed, match="not only single keys are at fault"):
+        found.check()
+    again = {"expect_column_values_to_be_unique": {"column": "day"}}
+    found = checked(frame.assign(day=frame["id"] % 40), tmp_path, again, schema="off")
+    found.check()  # each key has each day once
+    assert not found.broken
 
 
 def test_rows_without_a_key_are_set_aside(tmp_path: Path) -> None:
