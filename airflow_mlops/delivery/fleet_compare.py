@@ -110,7 +110,8 @@ def _fewer(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str
     both = [key for key in after if not is_parent(key) and "metrics" in after[key] and "metrics" in before.get(key, {})]
     went = {key: (before[key]["status"] in GOES_ON, after[key]["status"] in GOES_ON) for key in both}
     lost = [key for key, (then, now) in went.items() if then and not now and after[key]["status"] == "rejected"]
-    won = sum(now and not then for then, now in went.values())
+    # Neither counts those that no limit decided about.
+    won = sum(now and before[key]["status"] == "rejected" for key, (_, now) in went.items())
     if not lost:
         return []
     changed = len(lost) + won

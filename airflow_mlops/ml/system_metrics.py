@@ -134,7 +134,7 @@ def of_fleet(runs: Sequence[FleetRun]) -> list[dict[str, float]]:
     return [
         {name: float(run.cost[name]) for name in ("wall_seconds", "cpu_seconds", "peak_mb")}
         for run in runs
-        if run.cost and not run.rehearsal and not run.counts.get("not_due")
+        if run.cost and not run.rehearsal and run.whole
     ]
 
 

@@ -319,6 +319,7 @@ class FleetGateOperator(GateOperator):
                 "window": scope.window.to_dict() if scope.window else None,
                 "rows": self.shards[0]["rows"],
                 "absent": plan.absent,
+                "partial": plan.partial,
                 "keys": len(found.rows) + len(plan.not_due),
                 "tests": found.tests,
                 "limit": found.limit,

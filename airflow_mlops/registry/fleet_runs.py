@@ -31,6 +31,8 @@ class FleetRun:
     :param about: ``{"owner", "description"}`` of the pipeline then.
     :param bundle: digest of the bundle that the champions were handed over as.
     :param cost: of the tasks up to the last decision.
+    :param partial: whether it was asked for some keys only.
+    :param partial: whether it was asked for some keys only.
     :param all_keys: digest of the table with a row for each key that is known, those that were not due as their last
         training left them; ``states``: how many of these came to what. ``None`` of a rehearsal, and in older stores.
     """
@@ -66,6 +68,13 @@ class FleetRun:
     def carries(self) -> bool:
         """Whether it says of keys what earlier trainings came to."""
         return self.all_keys is not None and self.all_keys != self.table
+
+    partial: bool | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all keys were to be trained."""
+        return not (self.counts.get("not_due") if self.partial is None else self.partial)
 
     @property
     def promoted(self) -> int:

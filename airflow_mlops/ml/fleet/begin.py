@@ -133,6 +133,7 @@ def begin_fleet(
         tuple(sorted({*counts.keys, *set_aside} - wanted - set(broken))),
         broken,
         _wear(store, registry.pipeline, snapshot.fingerprint, of, settings, compared=bool(champions)),
+        partial=due is not None,
     ).save(store)
     log("%s models to train in %d shards", f"{plan.keys:,}", len(shards))
     return plan

@@ -33,6 +33,7 @@ class Plan:
     :param absent: keys that have a model and no row in this run: in how many runs in a row, this one included.
     :param not_due: keys with rows that need no training now.
     :param broken: keys whose rows validation set aside, and why.
+    :param partial: whether it was asked for some keys only.
     :param wear: the run's place among the decisions on its holdout, :class:`airflow_mlops.ml.wear.Wear` as a dict;
         ``None`` without gates.
     """
@@ -45,6 +46,7 @@ class Plan:
     not_due: tuple[str, ...]
     broken: dict[str, str]
     wear: dict[str, Any] | None
+    partial: bool = False
     digest: str = ""
 
     @property
@@ -78,6 +80,7 @@ class Plan:
             tuple(body["not_due"]),
             body.get("broken", {}),  # a run may be under way while the package is exchanged
             body["wear"],
+            body.get("partial", bool(body["not_due"])),
             digest,
         )
 

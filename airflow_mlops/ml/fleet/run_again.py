@@ -155,7 +155,7 @@ def rerun_fleet(
         work = OverlayStore(LocalStore(Path(scratch)), store)
         trust = Trust(allowed_imports, trusted_types, verifier or Verifier())
         again = _Again(work, registry, version, trust, log)
-        found = again.run(versions, divided, whole=not training.counts.get("not_due"), processes=processes)
+        found = again.run(versions, divided, whole=training.whole, processes=processes)
     others = tuple(sorted(again.others, key=lambda model: model.key))
     same = len(versions) - len(others) if found is None else 0
     why, hint = found or (None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 
 from airflow_mlops.config.settings import Settings
 from airflow_mlops.delivery import report, stages
+from airflow_mlops.delivery.fleet_compare import _fewer
 from airflow_mlops.delivery.record import Asked, Check
 from airflow_mlops.delivery.report import as_json, junit, markdown
 from airflow_mlops.delivery.stages import STAGES, check
@@ -205,3 +207,13 @@ def test_lint_does_not_speak_of_a_rollout_that_a_fleet_does_not_have(
 ) -> None:
     monkeypatch.setattr(stages, "STAGES", {"lint": STAGES["lint"]})
     assert told(checked(fleet()), "lint") == "1 pipeline, 6 Python files"
+
+
+def test_keys_that_no_limit_decided_about_do_not_make_up_for_lost_ones() -> None:
+    def side(*statuses: str) -> dict[str, Any]:
+        return {f"k{i}": {"key": f"k{i}", "status": s, "reason": s, "metrics": {}} for i, s in enumerate(statuses)}
+
+    lost = (side(*["passed"] * 6, *["inconclusive"] * 6), side(*["rejected"] * 6, *["passed"] * 6))
+    assert [found["verdict"] for found in _fewer(*lost)] == ["rejected"]
+    both = (side(*["passed"] * 6, *["rejected"] * 6), side(*["rejected"] * 6, *["passed"] * 6))
+    assert [found["verdict"] for found in _fewer(*both)] == ["passed"]
