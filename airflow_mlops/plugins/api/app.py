@@ -202,7 +202,7 @@ def create_api(reader: StoreReader | None = None) -> FastAPI:
         request: Request, user: GetUserDep, pipeline: str, a: Numbered = "latest", b: Numbered = "champion",
         key: str | None = None,
     ) -> Response:  # fmt: skip
-        return about(request, user, pipeline, lambda one: comparison(one.of_key(key), a, b, key))
+        return about(request, user, pipeline, lambda one: comparison(one.of_key(key), a, b, key, one.records.runs))
 
     @get("/pipelines/{pipeline}/performance")
     def show_performance(request: Request, user: GetUserDep, pipeline: str) -> Response:

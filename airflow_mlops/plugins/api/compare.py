@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
+from airflow_mlops.config.catalogue import catalogue
 from airflow_mlops.ml.standing import window_of
 from airflow_mlops.plugins.api.live import run_link
 from airflow_mlops.plugins.api.models import (
@@ -26,6 +27,9 @@ from airflow_mlops.registry.compare import differences
 from airflow_mlops.registry.provenance import bare
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.registry.version import Version
+
+if TYPE_CHECKING:
+    from airflow_mlops.registry.fleet_runs import FleetRun
 
 MOST = 500
 ALIASES = ("champion", "challenger", "latest")
@@ -63,17 +67,19 @@ def versions(one: One, key: str | None = None) -> Versions:
     return Versions(key=key, versions=rows)
 
 
-def comparison(one: One, a: str, b: str, key: str | None = None) -> Comparison:
+def comparison(one: One, a: str, b: str, key: str | None = None, runs: Sequence[FleetRun] = ()) -> Comparison:
     """Two versions side by side.
 
     :param a: a number, or ``champion``, ``challenger`` or ``latest``; ``b`` too.
+    :param runs: the trainings of a fleet, whose tables have what a key's versions were compared with.
     :raises HTTPException: 404: there is no such version.
     """
     one_side, other = one.version(number_of(one, a, key), key), one.version(number_of(one, b, key), key)
-    metrics, note = _metrics(one_side, other)
+    mine, theirs = (_evaluation(one, version, runs) for version in (one_side, other))
+    metrics, note = _metrics(one_side.number, other.number, mine, theirs)
     return Comparison(
-        a=_side(one_side),
-        b=_side(other),
+        a=_side(one_side, mine),
+        b=_side(other, theirs),
         note=note,
         metrics=metrics,
         slices=_slices(one_side, other),
@@ -101,7 +107,40 @@ def _last(version: Version, kind: str) -> dict[str, Any]:
     return notes[-1] if notes else {}
 
 
-def _side(version: Version) -> Side:
+def _evaluation(one: One, version: Version, runs: Sequence[FleetRun]) -> dict[str, Any]:
+    """What was measured of a version, as the note ``evaluation`` has it; of a fleet it is told from the records.
+
+    A fleet leaves no such note beside each of its models: its own scores are in the version's record, and those of the
+    champion that it was compared with in the table of its training.
+    """
+    if (note := _last(version, "evaluation")) or version.key is None or not version.record.get("metrics"):
+        return note
+    of = version.record.get("run") or {}
+    run = next((r for r in reversed(runs) if (r.dag_id, r.run_id) == (of.get("dag_id"), of.get("run_id"))), None)
+    row = None
+    if run is not None:
+        # Parquet, and what reads it, come into the server with the first page of a fleet.
+        from airflow_mlops.ml.fleet.carried import read_key
+
+        row = read_key(one.store, run.table, version.key)
+    if row is None or row["version"] != version.number:
+        row = {}
+    known = catalogue()["metrics"]
+    measured = {
+        name: {
+            "candidate": value,
+            "champion": row.get(f"champion:{name}"),
+            "lower_is_better": name in known and known[name]["lower_is_better"],
+        }
+        for name, value in version.record["metrics"].items()
+    }
+    # Where the champion could not be asked, nothing was compared with it.
+    compared = any(metric["champion"] is not None for metric in measured.values())
+    rows = (version.record.get("rows") or {}).get("holdout", 0)
+    return {"metrics": measured, "rows": rows, "champion": row["champion"] if compared else None}
+
+
+def _side(version: Version, evaluation: dict[str, Any]) -> Side:
     gates = _last(version, "gates")
     return Side(
         version=version.number,
@@ -110,23 +149,22 @@ def _side(version: Version) -> Side:
         verdict=gates.get("verdict"),
         sentence=str(gates.get("sentence") or ""),
         gates=gate_lines(gates),
-        against=_last(version, "evaluation").get("champion"),
+        against=evaluation.get("champion"),
     )
 
 
 # --- metrics and slices ------------------------------------------------------------------------------
 
 
-def _metrics(a: Version, b: Version) -> tuple[list[MetricPair], str]:
+def _metrics(a: int, b: int, mine: dict[str, Any], theirs: dict[str, Any]) -> tuple[list[MetricPair], str]:
     """Metrics of both, from one holdout where there is one; and how far they can be compared."""
-    mine, theirs = _last(a, "evaluation"), _last(b, "evaluation")
     if not mine and not theirs:
         return [], "neither version was evaluated here"
-    if mine.get("champion") == b.number:
-        note = f"both were measured on the same {mine.get('rows', 0):,} holdout rows, when v{a.number} was judged"
+    if mine.get("champion") == b:
+        note = f"both were measured on the same {mine.get('rows', 0):,} holdout rows, when v{a} was judged"
         return [*_pairs(mine, "candidate", mine, "champion", same=True)], note
-    if theirs.get("champion") == a.number:
-        note = f"both were measured on the same {theirs.get('rows', 0):,} holdout rows, when v{b.number} was judged"
+    if theirs.get("champion") == a:
+        note = f"both were measured on the same {theirs.get('rows', 0):,} holdout rows, when v{b} was judged"
         return [*_pairs(theirs, "champion", theirs, "candidate", same=True)], note
     if mine and theirs and mine.get("holdout") and mine.get("holdout") == theirs.get("holdout"):
         note = f"both were measured on the same {mine.get('rows', 0):,} holdout rows"

@@ -135,11 +135,28 @@ def test_versions_and_comparison_of_one_key(routes: Registry, get: Get) -> None:
     assert found[0]["link"] == "dags/routes__train/runs/night_2"
     both = get("pipelines/routes/compare", key="r00007", a="1", b="champion")
     assert (both["a"]["version"], both["b"]["version"]) == (1, 2)
+    # v2 was compared with v1 by its gates: both scores are of the same rows.
+    assert both["note"] == "both were measured on the same 40 holdout rows, when v2 was judged"
+    (metric,) = both["metrics"]
+    r2 = 0.5 + 0.4 * 7 / 97
+    assert (metric["name"], metric["a"]["value"], metric["b"]["value"], metric["same_rows"]) == (
+        "r2", pytest.approx(r2 - 0.01), pytest.approx(r2), True)  # fmt: skip
+    assert (both["a"]["against"], both["b"]["against"]) == (None, 1)
+    assert (both["b"]["verdict"], both["b"]["sentence"]) == ("passed", f"passed: r2 {r2:.3f}")
+    assert "metrics" not in {f["group"] for f in both["facts"]}
     graph = get("pipelines/routes/lineage", key="r00007", version="champion")
     assert graph["version"] == 2
     titles = {n["title"] for n in graph["nodes"]}
     assert {"routes[r00007] v2", "night_2", "Gates: passed", "Promoted"} <= titles
     assert [r["name"] for r in get("pipelines/routes/reports", key="r00007")["reports"]] == ["Gate report"] * 2
+
+
+def test_versions_of_a_key_that_were_not_compared_have_their_own_scores(site: Site, routes: Registry, get: Get) -> None:
+    night(site.store, 3, at=NOW + timedelta(days=1))
+    both = get("pipelines/routes/compare", key="r00007", a="1", b="3")
+    assert both["note"].startswith("each was measured on the holdout of its own training")
+    assert (both["metrics"][0]["a"]["value"], both["metrics"][0]["same_rows"]) == (
+        pytest.approx(0.5 + 0.4 * 7 / 97), False)  # fmt: skip
 
 
 def test_keys_are_searched_filtered_sorted_and_paged(routes: Registry, get: Get) -> None:
