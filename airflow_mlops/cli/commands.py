@@ -107,19 +107,27 @@ def pipeline_status(args: Namespace) -> None:
     """``airflow mlops status PIPELINE``."""
     from airflow_mlops.cli import tables
     from airflow_mlops.hooks.mlops import MLOpsHook
+    from airflow_mlops.ml.fleet.result import read_newest
     from airflow_mlops.registry.checks import read_checks
+    from airflow_mlops.registry.overview import models
 
     hook = MLOpsHook()
-    registry = hook.registry(args.pipeline)
-    versions, champion = registry.versions(), registry.champion()
-    checks = read_checks(hook.store(), args.pipeline)
-    if not versions and not checks:
+    registry, found = hook.registry(args.pipeline), models(hook.store(), args.pipeline)
+    checks, newest = read_checks(hook.store(), args.pipeline), read_newest(hook.store(), args.pipeline)
+    if not found and not checks:
         raise ConfigError(
             f"there is nothing about {args.pipeline!r} in {hook.store_uri}",
             hint="check the name and [mlops] store, or run its __train DAG first",
         )
-    served = f"champion v{champion.number}, promoted {champion.promoted_at}" if champion else "no champion"
-    print(f"{args.pipeline}: {len(versions)} versions, {served}")
+    if newest is not None or any(model.key is not None for model in found):
+        many, serve = sum(model.versions for model in found), sum(model.champion is not None for model in found)
+        print(f"{args.pipeline}: {many:,} versions of {len(found):,} models, {serve:,} of them with a champion")
+        if newest is not None:
+            print(f"newest training: {newest['sentence']}; airflow mlops fleet status tells more")
+    else:
+        versions, champion = registry.versions(), registry.champion()
+        served = f"champion v{champion.number}, promoted {champion.promoted_at}" if champion else "no champion"
+        print(f"{args.pipeline}: {len(versions)} versions, {served}")
     if checks:
         print(tables.render([tables.row(c) for c in checks], width=_width()))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from airflow_mlops.cli.commands import pipeline_status
 from airflow_mlops.cli.fleet import drift, failures, show, status
 from airflow_mlops.cli.fleet_definition import FLEET_STATUSES
 from airflow_mlops.ml.fleet.carried import carry_on, earlier
@@ -72,6 +73,23 @@ def test_show_tells_who_serves_a_key(capsys: pytest.CaptureFixture[str]) -> None
     assert "registry show 'routes[a]'" in said
     show(Namespace(pipeline="routes", key="c", output="text"))
     assert "routes[c]: * serves" in capsys.readouterr().out
+
+
+def test_the_status_of_any_pipeline_counts_what_a_fleet_serves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(LocalStore(tmp_path), "routes")
+    for number, key in enumerate(("a", "b", "b"), 3):
+        registry.register({"model": {"digest": "0" * 64}}, op_id=str(number), key=key)
+    pipeline_status(Namespace(pipeline="routes"))
+    assert capsys.readouterr().out.splitlines() == [
+        "routes: 4 versions of 2 models, 1 of them with a champion",
+        "newest training: 1 promoted, 1 failed, 1 served by a parent; airflow mlops fleet status tells more",
+    ]
+    registry = Registry(LocalStore(tmp_path), "churn")
+    registry.register({"model": {"digest": "0" * 64}}, op_id="1")
+    pipeline_status(Namespace(pipeline="churn"))
+    assert capsys.readouterr().out == "churn: 1 versions, no champion\n"
 
 
 def test_a_training_of_some_keys_hides_no_other_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
