@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -17,13 +16,13 @@ from airflow_mlops.ml.candidate import featured
 from airflow_mlops.ml.estimators import build_estimator
 from airflow_mlops.ml.features import FeatureSchema, recorded_code
 from airflow_mlops.ml.fleet.keys import ALL, is_parent
-from airflow_mlops.ml.fleet.partition import PARENT_ROWS, Counts, frame_of, key_columns, keyed, present
+from airflow_mlops.ml.fleet.partition import Counts, frame_of, key_columns, keyed, parent_share, present, row_draws
 from airflow_mlops.ml.fleet.prepare import matrix
 from airflow_mlops.ml.fleet.shard import search_of
 from airflow_mlops.ml.fleet.training import FAILED, Chunk, Settings, labels, train_chunk
 from airflow_mlops.ml.preprocessing import categorical_positions
 from airflow_mlops.ml.snapshot import Snapshot
-from airflow_mlops.ml.splitting import Splitter, draws
+from airflow_mlops.ml.splitting import Splitter
 from airflow_mlops.registry.artifacts import fetch_model
 from airflow_mlops.registry.signing import Verifier
 from airflow_mlops.registry.version import Version
@@ -104,15 +103,14 @@ def _rows_of(store: Store, record: dict[str, Any], key: str) -> pd.DataFrame:
     columns, share, rows = present(snapshot.columns, key_columns(fleet)), 1.0, 0
     if is_parent(key):
         counts = Counts(store, snapshot, fleet)
-        many = sum(counts.keys.values()) if key == ALL else counts.groups[key]
-        share = min(1.0, PARENT_ROWS / max(many, 1))
+        share = parent_share(sum(counts.keys.values()) if key == ALL else counts.groups[key])
     parts: list[pa.RecordBatch] = []
     for batch in snapshot.batches(store):
         keys, groups = keyed(batch.select(columns), fleet)
         if not is_parent(key):
             chosen = keys == key
         else:
-            chosen = draws(pd.Series(np.arange(rows, rows + batch.num_rows)), record["seed"]) < share
+            chosen = row_draws(rows, batch.num_rows, record["seed"]) < share
             chosen &= (groups == key) if key != ALL and groups is not None else True
         parts.append(batch.filter(pa.array(chosen)))
         rows += batch.num_rows

@@ -63,6 +63,19 @@ def divide(counts: Mapping[str, int], shards: int) -> list[list[str]]:
     return [s for s in stretches if s]
 
 
+def parent_share(rows: int) -> float:
+    """Which part of its ``rows`` a parent's model learns from and is judged on."""
+    return min(1.0, PARENT_ROWS / max(rows, 1))
+
+
+def row_draws(first: int, count: int, seed: int) -> np.ndarray:
+    """One draw in [0, 1) for each of ``count`` rows of a snapshot from its row ``first`` on: which ones a sample takes.
+
+    Of another seed than the split's: ids that are row numbers would be drawn alike.
+    """
+    return draws(pd.Series(np.arange(first, first + count)), f"{seed} rows")
+
+
 class Counts:
     """Rows by key, and by the group of each key."""
 
@@ -136,7 +149,7 @@ def write_shards(
     :param among: of these alone, shape (rows of the snapshot,); default: of all rows.
     """
     sizes = {ALL: sum(counts.keys.values()), **counts.groups}
-    kept = {key: min(1.0, PARENT_ROWS / sizes[key]) for key in parents}
+    kept = {key: parent_share(sizes[key]) for key in parents}
     of_parents = [sorted(parents)] if parents else []
     divided = [*of_parents, *stretches]
     drawn_from = {key: (len(divided), place) for place, key in enumerate(sorted(counts.keys))} if sample else {}
@@ -149,8 +162,7 @@ def write_shards(
                 keys, groups = keyed(batch.select(columns), fleet)
                 spool.add(batch, *_placed(keys, places))
                 if kept or sample:
-                    # Of another seed than the split's: ids that are row numbers would be drawn alike.
-                    drawn = draws(pd.Series(np.arange(rows, rows + batch.num_rows)), f"{seed} rows")
+                    drawn = row_draws(rows, batch.num_rows, seed)
                     some = drawn < sample / sizes[ALL]
                     some &= True if among is None else among[rows : rows + batch.num_rows]
                     if some.any():

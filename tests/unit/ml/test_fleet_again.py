@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from airflow_mlops.ml.fleet import partition
 from airflow_mlops.ml.fleet.result import put_table
 from airflow_mlops.ml.fleet.run_again import rerun_fleet
 from airflow_mlops.ml.rerun import Rerun, rerun
@@ -31,8 +33,16 @@ fleet: {key: route, parent: line, shard_size: 2}
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def sampled() -> Iterator[None]:
+    """The parents of all rows and of line A learn from a sample of their rows, as those of a large fleet do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partition, "PARENT_ROWS", 200)
+        yield
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStore, Registry]:
+def made(tmp_path_factory: pytest.TempPathFactory, sampled: None) -> tuple[LocalStore, Registry]:
     """Three keys, two groups and the model of all rows, made by a local run; the rows are in no order."""
     root = tmp_path_factory.mktemp("fleet")
     rng = np.random.default_rng(3)
@@ -58,6 +68,8 @@ def test_a_model_is_made_again_byte_for_byte(made: tuple[LocalStore, Registry], 
     result = rerun(store, registry.get(1, key))
     assert answers(result) == dict.fromkeys(("data", "config", "code", "env", "metrics", "model"), "same")
     assert result.verified
+    rows = sum(registry.get(1, key).record["rows"].values())
+    assert rows == 150 if key == "b" else 150 < rows < 250
     assert set(result.metrics) == {"roc_auc", "log_loss"}
     # What the key's own search chose, over what all have in common.
     params = registry.get(1, key).record["params"]
