@@ -98,7 +98,9 @@ def test_versions_are_registered_and_later_ones_compared_with_champions(
     assert again.counts["not_due"] == 7
     assert {key: store.get(key) for key in store.list("")} == before
 
-    with pytest.raises(TrainingError, match="none of the 1 keys to train has rows"):
+    with pytest.raises(
+        TrainingError, match="1 of the 1 keys to train are neither in the data nor have a model: nowhere"
+    ):
         pipeline().run_fleet(keys=["nowhere"], say=lambda line: None)
 
 
