@@ -16,6 +16,8 @@ from airflow_mlops.registry.checks import read_check
 from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_mlops.registry.version import Version
     from airflow_mlops.store.base import Store
 
@@ -158,6 +160,30 @@ def _searched(champion: Version | None) -> dict[str, Any]:
     return {name: record["params"][name] for name in search.get("space", ()) if name in record.get("params", {})}
 
 
+_MOST_LEFT = 10
+"""So many of the newest former champions are asked whether they were rolled back: each keeps that in a commit."""
+
+
+def _rolled_back(versions: Sequence[Version]) -> dict[int, dict[str, Any]]:
+    """What was said when versions were rolled back, by their number; one that serves again is left out."""
+    former = [v for v in versions if v.promoted_at and v.status != "champion"][-_MOST_LEFT:]
+    return {v.number: notes[-1] for v in former if (notes := v.notes.get("rollback"))}
+
+
+def _why_left(note: dict[str, Any]) -> str:
+    return f"rolled back: {note['reason']}" + (f", by {note['by']}" if note["by"] else "")
+
+
+def _outcome(row: dict[str, Any], serving: int | None) -> str:
+    """What the last training of a key came to, and whether that still serves."""
+    said = str(row["reason"] if row["reason"].startswith(row["status"]) else f"{row['status']}: {row['reason']}")
+    when = f"last training, {row['decided_in']}" if row["decided_in"] else "newest training"
+    if not row["promoted"]:
+        return f"{when}: {said}"
+    still = "" if row["version"] == serving else f" v{row['version']}, which serves no more"
+    return f"{when}: promoted{still}; {said}"
+
+
 @clear_errors
 def show(args: Namespace) -> None:
     """``airflow mlops fleet show``."""
@@ -177,7 +203,7 @@ def show(args: Namespace) -> None:
             f"the fleet {args.pipeline!r} has no key {args.key!r}",
             hint=f"did you mean {' or '.join(near)}?" if near else f"it has {len(keys):,} keys with models",
         )
-    champion = registry.champion(args.key)
+    champion, left = registry.champion(args.key), _rolled_back(versions)
     if args.output == "json":
         body = {
             "key": args.key,
@@ -186,6 +212,7 @@ def show(args: Namespace) -> None:
             "newest": row,
             "versions": [
                 {"version": v.number, "status": v.status, "registered_at": v.registered_at, "metrics": v.metrics}
+                | ({"rolled_back": left[v.number]} if v.number in left else {})
                 for v in versions
             ],
         }
@@ -195,16 +222,15 @@ def show(args: Namespace) -> None:
     serves = f"v{champion.number} serves" if champion else f"{parent or 'a parent'} serves"
     print(f"{args.pipeline}[{args.key}]: {serves}")
     if row:
-        said = row["reason"] if row["reason"].startswith(row["status"]) else f"{row['status']}: {row['reason']}"
-        when = f"last training, {row['decided_in']}" if row["decided_in"] else "newest training"
-        print(f"{when}: {'promoted; ' if row['promoted'] else ''}{said}")
+        print(_outcome(row, champion.number if champion else None))
     if chosen := _searched(champion):
         print("its search chose " + ", ".join(f"{name}={value}" for name, value in chosen.items()))
     if told := _drift_of(store, args.pipeline, args.key):
         print(told)
     for version in reversed(versions):
         scores = ", ".join(f"{name} {value:.4g}" for name, value in version.metrics.items())
-        print(f"  v{version.number} {version.status}, {version.registered_at[:16]}: {scores}")
+        why = f"; {_why_left(left[version.number])}" if version.number in left else ""
+        print(f"  v{version.number} {version.status}, {version.registered_at[:16]}: {scores}{why}")
     if champion:
         print(f"airflow mlops registry show {shlex.quote(f'{args.pipeline}[{args.key}]')} tells all of it")
 

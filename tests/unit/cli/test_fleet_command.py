@@ -14,7 +14,7 @@ from airflow_mlops.cli.fleet import drift, failures, show, status
 from airflow_mlops.cli.fleet_definition import FLEET_STATUSES
 from airflow_mlops.ml.fleet.carried import carry_on, earlier
 from airflow_mlops.ml.fleet.drift import put_tests
-from airflow_mlops.ml.fleet.result import STATUSES, count, put_table, save_result, sentence
+from airflow_mlops.ml.fleet.result import STATUSES, count, put_table, read_newest, save_result, sentence
 from airflow_mlops.registry.checks import write_check
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.store import LocalStore
@@ -113,6 +113,31 @@ def test_a_training_of_some_keys_hides_no_other_key(tmp_path: Path, capsys: pyte
     assert "the target is 1.0 in all rows (in manual__1)" in " ".join(said.split())
     show(Namespace(pipeline="routes", key="b", output="text"))
     assert "last training, manual__1: failed: the target is 1.0 in all rows" in capsys.readouterr().out
+
+
+def test_show_tells_what_was_rolled_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = LocalStore(tmp_path)
+    registry = Registry(store, "routes")
+    registry.register({"model": {"digest": "1" * 64}, "metrics": {"r2": 0.6}}, op_id="3", key="a")
+    registry.promote(2, expected=1, op_id="4", reason="better", key="a")
+    found = read_newest(store, "routes")
+    assert found is not None
+    save_result(store, "routes", "0" * 64, found | {"table": put_table(store, [ROWS[0] | {"version": 2}])})
+    show(Namespace(pipeline="routes", key="a", output="text"))
+    assert "newest training: promoted; passed: good\n" in capsys.readouterr().out
+    registry.rollback(expected=2, op_id="5", reason="worse on Mondays", by="anna", key="a")
+    show(Namespace(pipeline="routes", key="a", output="text"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["routes[a]: v1 serves", "newest training: promoted v2, which serves no more; passed: good"]
+    assert lines[-3].endswith(": r2 0.6; rolled back: worse on Mondays, by anna")
+    assert lines[-2].endswith(": r2 0.5")
+    show(Namespace(pipeline="routes", key="a", output="json"))
+    first, second = json.loads(capsys.readouterr().out)["versions"]
+    assert "rolled_back" not in first
+    assert second["rolled_back"]["reason"] == "worse on Mondays"
+    registry.promote(2, expected=1, op_id="6", reason="not worse after all", key="a")
+    show(Namespace(pipeline="routes", key="a", output="text"))
+    assert "rolled back" not in capsys.readouterr().out
 
 
 def test_the_command_knows_every_status() -> None:
