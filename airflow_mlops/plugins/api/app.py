@@ -158,7 +158,7 @@ def create_api(reader: StoreReader | None = None) -> FastAPI:
             request,
             user,
             pipeline,
-            lambda one: timeline(one.of_key(key), kinds=kinds, limit=limit, offset=offset),
+            lambda one: timeline(one.story_of_key(key), kinds=kinds, limit=limit, offset=offset),
         )
 
     @get("/pipelines/{pipeline}/keys")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from starlette.exceptions import HTTPException
 
 from airflow_mlops.plugins.api.live import Live, live_pipelines
+from airflow_mlops.registry.key_asked import checks_of_key, ledger_of_key
 from airflow_mlops.registry.key_story import key_records
 from airflow_mlops.registry.registry import Registry
 
@@ -50,6 +51,18 @@ class One:
                 404, f"The fleet {self.name} has no model of the key {key!r}{f'; {why}' if why else '.'}"
             )
         return replace(self, records=records)
+
+    def story_of_key(self, key: str | None) -> One:
+        """Like :meth:`of_key`, with the alarms about the model, and what asked for its training.
+
+        :raises HTTPException: 404: the fleet has no such model.
+        """
+        mine = self.of_key(key)
+        if key is None or mine is self:
+            return mine
+        checks = checks_of_key(self.store, self.records.checks, key)
+        ledger = ledger_of_key(self.store, self.records.ledger, key)
+        return replace(mine, records=replace(mine.records, checks=checks, ledger=ledger))
 
     def _why_none(self, key: str) -> str | None:
         """What the last training of a key without a model came to."""

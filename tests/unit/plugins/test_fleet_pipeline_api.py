@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from airflow_mlops.config.models import Retrain
 from airflow_mlops.ml.fleet.alarms import put_alarms
+from airflow_mlops.ml.retrain import Ledger
+from airflow_mlops.ml.retrain_state import Checked
 from airflow_mlops.ml.standing import standing
 from airflow_mlops.registry import Registry
 from airflow_mlops.registry.evidence import assess
@@ -119,6 +122,33 @@ def test_the_timeline_of_one_key(routes: Registry, get: Get) -> None:
     assert events[0]["title"] == "routes[r00005] v1 became champion again: v2 was rolled back"
     # It is told on the page of all keys, too: somebody did it by hand.
     assert get("pipelines/routes/timeline")["events"][0]["key"] == "r00005"
+
+
+def test_the_timeline_of_one_key_has_its_alarms_and_what_they_asked_for(site: Site, routes: Registry, get: Get) -> None:
+    drifted = put_alarms(site.store, {"r00004": (2, ["hour", "rain"]), "r00005": (2, ["rain"])})
+    check(site.store, "routes", "drift", 5, "drift", "m1", alarms=drifted, sentence="drift in 2 of 12 keys")
+    check(site.store, "routes", "drift", 6, "drift", alarms=put_alarms(site.store, {"r00005": (2, ["rain"])}))
+    check(site.store, "routes", "drift", 7, "no_drift", alarms=None)
+    worse = put_alarms(site.store, {"r00004": (2, [])})
+    check(site.store, "routes", "performance", 5, "drop", alarms=worse)
+    ledger, config = Ledger(site.store, "routes"), Retrain()
+    asked = {"drift": Checked(drifted, NOW, (drifted,)), "performance": Checked(worse, NOW, (worse,))}
+    ledger.request([*asked], evidence="e", at=NOW, config=config, op_id="q", checks=asked,
+                   keys={"drift": drifted, "performance": worse})  # fmt: skip
+    events = {e["what"]: e for e in get("pipelines/routes/timeline", key="r00004", kind="check,retrain")["events"]}
+    assert {what: e["title"] for what, e in events.items()} == {
+        "drift": "drift: hour, rain",
+        "performance": "performance drop",
+        "request": "a training because of drift and performance was granted",
+    }
+    assert (events["drift"]["version"], events["drift"]["tone"]) == (2, "warning")
+    assert events["drift"]["sentence"] == "of all keys: drift in 2 of 12 keys"
+    other = get("pipelines/routes/timeline", key="r00005", kind="check,retrain")["events"]
+    assert [e["title"] for e in other if e["what"] == "drift"] == ["drift: rain"] * 2
+    assert [e["title"] for e in other if e["what"] == "request"] == ["a training because of drift was granted"]
+    assert get("pipelines/routes/timeline", key="r00007", kind="check,retrain")["events"] == []
+    # The page of all keys tells them as before.
+    assert len(get("pipelines/routes/timeline", kind="check,retrain")["events"]) == 5
 
 
 @pytest.mark.parametrize("path", ["timeline", "versions", "compare", "lineage", "reports"])
