@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from airflow_mlops.ml.fleet.keys import is_parent
 from airflow_mlops.ml.fleet.result import read_newest, read_table
 from airflow_mlops.store import put_blob
 from airflow_mlops.store.base import Store
@@ -52,7 +53,8 @@ def carry_on(
 ) -> dict[str, Any]:
     """Put the rows of the other keys beside those of a run.
 
-    Those of retired keys are left behind, and after a training of all keys those without a row and without a model.
+    Those of retired keys are left behind, and after a training of all keys those without a row and without a model;
+    parents stay.
 
     :param table: digest of the run's own rows.
     :param before: :func:`earlier`.
@@ -69,7 +71,9 @@ def carry_on(
         rest = rest.drop_columns([DECIDED_IN]) if DECIDED_IN in rest.column_names else rest
         rest = rest.append_column(DECIDED_IN, decided).filter(pc.not_equal(rest["status"], "retired"))
         if not not_due:
-            rest = rest.filter(pc.is_in(rest["key"], pa.array([*absent], pa.string())))
+            # A parent goes on serving where it was not trained: keys were named, or its group has too few rows by now.
+            stays = [key in absent or is_parent(key) for key in rest["key"].to_pylist()]
+            rest = rest.filter(pa.array(stays, pa.bool_()))
     new = sorted({*not_due}.difference(own["key"].to_pylist(), rest["key"].to_pylist()))
     if new:
         known_by_name = {"key": new, "status": [NOT_DUE] * len(new), "reason": [_NEVER] * len(new)}

@@ -13,7 +13,8 @@ function Intervals({ a, b }) {
   const ends = [a, b].flatMap((s) => (s ? [s.value, s.low, s.high] : [])).filter((v) => v !== null);
   const from = Math.min(...ends);
   const width = Math.max(...ends) - from;
-  if (!(a && b) || width <= 0) return null;
+  // Two points alone would be at the ends, however near.
+  if (!(a && b) || width <= 0 || (a.low === null && b.low === null)) return null;
   const x = (v) => 3 + (94 * (v - from)) / width;
   const line = (s, y, colour) => html`<${C.Box} as="g" color=${colour}>
     <line x1=${x(s.low ?? s.value)} x2=${x(s.high ?? s.value)} y1=${y} y2=${y} stroke="currentColor" strokeWidth="2.5" opacity="0.5" />
@@ -53,7 +54,7 @@ function Metrics({ data }) {
       )}
     <//>
     ${apart && html`<${Small} mt=${2}>* not measured on the same rows: only roughly comparable.<//>`}
-    <${Small} mt=${1}>In the intervals v${a} is drawn above, v${b} below. Where they meet, only the gates can tell: they compare row by row.<//>
+    ${data.metrics.some((m) => (m.a ?? m.b).low !== null) && html`<${Small} mt=${1}>In the intervals v${a} is drawn above, v${b} below. Where they meet, only the gates can tell: they compare row by row.<//>`}
   <//>`;
 }
 

@@ -87,6 +87,18 @@ def test_a_training_of_all_keys_forgets_who_is_gone(store: LocalStore) -> None:
     assert set(runs.known(runs("three", [row("a")], ("d",)))) == {"a", "d"}
 
 
+def test_a_parent_that_was_not_trained_stays(store: LocalStore) -> None:
+    runs = Runs(store)
+    runs("one", [row("a"), row("*"), row("G/*"), row("H/*", "retired")])
+    # All keys by name, so that none is not due; then all, and the group has too few rows by now.
+    assert runs.known(runs("two", [row("a")])) == {
+        "a": ("passed", None),
+        "*": ("passed", "one"),
+        "G/*": ("passed", "one"),
+    }
+    assert runs.known(runs("three", [row("a"), row("*")]))["G/*"] == ("passed", "one")
+
+
 def test_what_was_promoted_takes_the_place_of_what_had_passed(store: LocalStore) -> None:
     runs = Runs(store)
     runs("one", [row("a"), row("b", "failed")])
