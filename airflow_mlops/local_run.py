@@ -13,6 +13,7 @@ from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
     from airflow_mlops.ml.cost import Meter
+    from airflow_mlops.ml.expectations_sql import Database
     from airflow_mlops.ml.experiment_records import ExperimentRecords
     from airflow_mlops.ml.experiment_trials import Runner
     from airflow_mlops.ml.files import Files
@@ -50,6 +51,7 @@ class LocalRun:
     window: Window | None = None
     sample: int | None = None
     sql: Sql | None = None
+    database: Database | None = None
     register: bool = False
     allowed_imports: Sequence[str] = ()
     trusted_types: Sequence[str] = ()

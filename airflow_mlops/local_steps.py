@@ -106,14 +106,17 @@ def _validate(run: LocalRun) -> list[str]:
     champion = run.champion()
     seen = trained_classes(champion.record) if champion else None
     snapshot = Snapshot.load(run.store, run.snapshot)
-    result = validate(snapshot, run.store, run.config.validate_, run.data, seen=seen, fleet=run.config.fleet)
+    result = validate(
+        snapshot, run.store, run.config.validate_, run.data, seen=seen, fleet=run.config.fleet, database=run.database
+    )
     run.keep("Validation report", result.html)
     try:
         result.check()
     except ValidationFailed as e:
         raise ValidationFailed(e.message, hint=f"{e.hint}; reports= or --reports DIR keeps the report") from e
     run.snapshot = {**result.snapshot.to_ref(), "validation": result.evidence}
-    return [result.sentence, *([result.labels.sentence] if result.labels else [])]
+    asked = [result.asked.sentence] if result.asked else []
+    return [*asked, result.sentence, *([result.labels.sentence] if result.labels else [])]
 
 
 def fit(run: LocalRun) -> list[str]:

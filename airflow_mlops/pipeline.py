@@ -26,6 +26,7 @@ from airflow_mlops.window import Window
 
 if TYPE_CHECKING:
     from airflow_mlops.local_run import LocalRun
+    from airflow_mlops.ml.expectations_sql import Database
     from airflow_mlops.ml.files import Files
     from airflow_mlops.ml.reading import Sql
     from airflow_mlops.registry.signing import Signer, Verifier
@@ -92,6 +93,7 @@ class Pipeline:
         say: Say = print,
         data_root: str | os.PathLike[str] | None = None,
         sql: Sql | None = None,
+        database: Database | None = None,
         trusted_types: Sequence[str] = (),
         allow_commands: bool = False,
         reports: str | os.PathLike[str] | None = None,
@@ -112,6 +114,7 @@ class Pipeline:
         :param say: takes what is printed, line by line.
         :param data_root: instead of the pipeline's.
         :param sql: ``(conn_id, query)`` → Arrow tables, for ``data.sql``.
+        :param database: ``conn_id`` → SQLAlchemy engine, for ``validate.engine: sql``.
         :param trusted_types: types beyond the built-in ones that a model may hold.
         :param allow_commands: whether ``train.command`` may run.
         :param reports: folder to which each report is written as soon as it is made.
@@ -133,8 +136,8 @@ class Pipeline:
         with ExitStack() as stack:
             run, made = self._local(
                 "train", stack, say, sample=sample, start=start, end=end, store=store, register=register,
-                data_root=data_root, sql=sql, trusted_types=trusted_types, allow_commands=allow_commands,
-                reports=reports, files=files, signer=signer, verifier=verifier,
+                data_root=data_root, sql=sql, database=database, trusted_types=trusted_types,
+                allow_commands=allow_commands, reports=reports, files=files, signer=signer, verifier=verifier,
             )  # fmt: skip
             steps = tuple(_walk(run, say))
             return _result(run, made, steps, say, stack.pop_all().close)
@@ -151,6 +154,7 @@ class Pipeline:
         say: Say = print,
         data_root: str | os.PathLike[str] | None = None,
         sql: Sql | None = None,
+        database: Database | None = None,
         trusted_types: Sequence[str] = (),
         reports: str | os.PathLike[str] | None = None,
         files: Files | None = None,
@@ -176,8 +180,8 @@ class Pipeline:
         with ExitStack() as stack:
             run, made = self._local(
                 "train", stack, say, sample=sample, start=start, end=end, store=store, register=register,
-                data_root=data_root, sql=sql, trusted_types=trusted_types, reports=reports, files=files,
-                signer=signer, verifier=verifier,
+                data_root=data_root, sql=sql, database=database, trusted_types=trusted_types, reports=reports,
+                files=files, signer=signer, verifier=verifier,
             )  # fmt: skip
             run.keys = frozenset(keys) if keys is not None else None
             steps = tuple(_walk(run, say))
@@ -197,6 +201,7 @@ class Pipeline:
         say: Say = print,
         data_root: str | os.PathLike[str] | None = None,
         sql: Sql | None = None,
+        database: Database | None = None,
         trusted_types: Sequence[str] = (),
         reports: str | os.PathLike[str] | None = None,
         files: Files | None = None,
@@ -231,8 +236,8 @@ class Pipeline:
         with ExitStack() as stack:
             run, made = other._local(
                 "experiment", stack, say, sample=sample, start=start, end=end, store=store, register=register,
-                data_root=data_root, sql=sql, trusted_types=trusted_types, reports=reports, files=files,
-                signer=signer, verifier=verifier,
+                data_root=data_root, sql=sql, database=database, trusted_types=trusted_types, reports=reports,
+                files=files, signer=signer, verifier=verifier,
             )  # fmt: skip
             steps = tuple(_walk(run, say))
             if not self.config.has_model:
@@ -267,6 +272,7 @@ class Pipeline:
         register: bool,
         data_root: str | os.PathLike[str] | None,
         sql: Sql | None,
+        database: Database | None,
         trusted_types: Sequence[str],
         reports: str | os.PathLike[str] | None,
         files: Files | None,
@@ -293,6 +299,7 @@ class Pipeline:
             window=window_of(start, end, self.config.dag.timezone),
             sample=sample,
             sql=sql,
+            database=database,
             register=register,
             allowed_imports=self._allowed_imports,
             trusted_types=tuple(trusted_types),

@@ -88,13 +88,19 @@ def _reading(request: dict[str, Any], config: PipelineConfig) -> dict[str, Any]:
         files = MLOpsHook().files(config.data.source, root)
         files.root = root
     window = {"start": request["start"], "end": request["end"]}
-    return {"files": files, "sql": _sql, "sample": request["sample"], **window}
+    return {"files": files, "sql": _sql, "database": _database, "sample": request["sample"], **window}
 
 
 def _sql(conn_id: str, query: str) -> Any:
     from airflow_mlops.hooks.mlops import MLOpsHook
 
     return MLOpsHook().sql(conn_id, query)
+
+
+def _database(conn_id: str) -> Any:
+    from airflow_mlops.hooks.mlops import MLOpsHook
+
+    return MLOpsHook().database(conn_id)
 
 
 def _train(request: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def pipeline_here(args: Namespace) -> Iterator[tuple[Pipeline, dict[str, Any]]]:
                 "register": args.register,
                 "say": partial(print, file=out, flush=True),
                 "sql": hook.sql,
+                "database": hook.database,
                 "trusted_types": hook.trusted_types,
                 "signer": hook.signer(),
                 "verifier": hook.verifier(),

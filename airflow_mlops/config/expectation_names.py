@@ -8,13 +8,15 @@ from typing import Any
 
 from airflow_mlops.config.catalogue import Expectation, accepts, short, shown, words
 from airflow_mlops.config.findings import Findings, Path, is_number
+from airflow_mlops.config.sql_expectations import ONLY_IN_SQL, why_not
 
 _ANY_EXPECTATION = frozenset({"description", "meta", "notes", "severity"})
 
 
-def check_expectations(found: Findings, entries: Any) -> None:
+def check_expectations(found: Findings, validate: dict[Any, Any]) -> None:
     """Note unknown expectations and arguments of ``validate.expectations``, and values they cannot take."""
-    known = found.known["expectations"]
+    known, entries = found.known["expectations"], validate.get("expectations")
+    in_sql = validate.get("engine") == "sql"
     for i, entry in enumerate(entries if isinstance(entries, list) else ()):
         if not isinstance(entry, dict) or len(entry) != 1:
             continue
@@ -22,6 +24,11 @@ def check_expectations(found: Findings, entries: Any) -> None:
         path = ("validate", "expectations", i, name)
         if not isinstance(name, str):
             continue
+        if in_sql and (why := why_not(name, arguments if isinstance(arguments, dict) else {})):
+            found.add(path, "engine", f"`{name}` with `engine: sql`: {why[0]}", why[1], "great-expectations", key=True)
+        elif not in_sql and name in ONLY_IN_SQL:
+            message = f"pandas cannot compute `{name}`"
+            found.add(path, "engine", message, "take it away, or set `engine: sql`", "great-expectations", key=True)
         if name in known:
             if isinstance(arguments, dict):
                 _arguments(found, path, known[name], arguments)

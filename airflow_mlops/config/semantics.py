@@ -26,7 +26,7 @@ def check(source: Source) -> None:
         found = Findings(source)
         judged = _Model(found, data)
         judged.check()
-        check_expectations(found, inner(data, "validate").get("expectations"))
+        check_expectations(found, inner(data, "validate"))
         _skew(found, data)
         _rollout(found, data)
 

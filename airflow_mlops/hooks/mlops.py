@@ -17,6 +17,7 @@ from airflow_mlops.hooks.options import option, options, switch, switch_or_none
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from sqlalchemy import Engine
 
     from airflow_mlops.ml.files import Files
     from airflow_mlops.registry.mlflow_client import Target
@@ -316,21 +317,7 @@ class MLOpsHook(BaseHook):
 
         from airflow_mlops.ml.reading import may_pass
 
-        try:
-            connected = self.get_connection(conn_id)
-        except AirflowNotFoundException as e:
-            raise ConfigError(
-                f"the connection {conn_id!r} does not exist", hint="create it in Airflow, or correct data.sql.conn_id"
-            ) from e
-        try:
-            hook = connected.get_hook()
-        except (AirflowException, ImportError) as e:
-            raise ConfigError(
-                f"connection {conn_id!r} of type {connected.conn_type!r} cannot be used: {e}",
-                hint="install Airflow's provider for that type where tasks run: apache-airflow-providers-…",
-            ) from e
-        if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
-            raise ConfigError(f"connection {conn_id!r} is not a database", hint="data.sql needs a SQL connection")
+        hook = self._database_hook(conn_id)
         try:
             connection = hook.get_conn()
         except Exception as e:  # drivers have no common base class for "cannot connect"
@@ -351,3 +338,53 @@ class MLOpsHook(BaseHook):
                 ) from e
         finally:
             connection.close()
+
+    def database(self, conn_id: str) -> Engine:
+        """Open the database of an Airflow connection for SQLAlchemy; it connects when it is asked something.
+
+        :raises ConfigError: there is no such connection, it is not a database, or its provider is not installed, or
+            knows nothing of SQLAlchemy.
+        """
+        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+        from sqlalchemy.pool import NullPool
+
+        hook = self._database_hook(conn_id)
+        try:
+            # Errors of a query would else quote the values in it.
+            engine: Engine = hook.get_sqlalchemy_engine(engine_kwargs={"poolclass": NullPool, "hide_parameters": True})
+        except (
+            AirflowException,
+            ArgumentError,
+            AttributeError,
+            ImportError,
+            NoSuchModuleError,
+            NotImplementedError,
+        ) as e:
+            raise ConfigError(
+                f"connection {conn_id!r} cannot be opened with SQLAlchemy, which validate.engine: sql needs: "
+                f"{type(e).__name__}: {e}",
+                hint="install the dialect of SQLAlchemy for that database, or set validate.engine to pandas",
+            ) from e
+        return engine
+
+    def _database_hook(self, conn_id: str) -> Any:
+        """The hook of a connection to a database.
+
+        :raises ConfigError: as :meth:`sql` says.
+        """
+        try:
+            connected = self.get_connection(conn_id)
+        except AirflowNotFoundException as e:
+            raise ConfigError(
+                f"the connection {conn_id!r} does not exist", hint="create it in Airflow, or correct data.sql.conn_id"
+            ) from e
+        try:
+            hook = connected.get_hook()
+        except (AirflowException, ImportError) as e:
+            raise ConfigError(
+                f"connection {conn_id!r} of type {connected.conn_type!r} cannot be used: {e}",
+                hint="install Airflow's provider for that type where tasks run: apache-airflow-providers-…",
+            ) from e
+        if not hasattr(hook, "get_conn") or not hasattr(hook, "get_records"):
+            raise ConfigError(f"connection {conn_id!r} is not a database", hint="data.sql needs a SQL connection")
+        return hook

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from airflow_mlops.exceptions import ExpectationError
-from airflow_mlops.ml.privacy import PRIVATE, reads, without_values
+from airflow_mlops.ml.privacy import IDS, PRIVATE, reads, without_values
 
 # Read when Great Expectations is imported: no call home from a task.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -50,6 +50,7 @@ _CONDITION_NODES = (
 class Check:
     """The outcome of one expectation; counts are in rows, percents in 0…100, examples at most five texts.
 
+    ``rows`` count from 1 in the snapshot; of a database's rows there are ``ids`` instead, by ``data.id``.
     ``private``: it reads a private column, so that there are no examples, and nothing observed.
     """
 
@@ -61,6 +62,7 @@ class Check:
     unexpected_percent: float | None = None
     examples: tuple[str, ...] = ()
     rows: tuple[int, ...] = ()
+    ids: tuple[str, ...] = ()
     observed: str = ""
     severity: str = "critical"
     row_level: bool = False
@@ -290,6 +292,17 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def statistics(successes: Sequence[bool]) -> dict[str, Any]:
+    """Great Expectations' own counts of a suite's results."""
+    good = sum(successes)
+    return {
+        "evaluated_expectations": len(successes),
+        "successful_expectations": good,
+        "unsuccessful_expectations": len(successes) - good,
+        "success_percent": good / len(successes) * 100 if successes else None,
+    }
+
+
 def crash_of(info: object) -> str | None:
     """The message of a crash: ``exception_info`` is either one record or a dict of records by metric."""
     if not isinstance(info, dict):
@@ -331,6 +344,7 @@ def _check(expectation: Expectation, raw: Mapping[str, Any]) -> Check:
         unexpected_percent=percent if isinstance(percent, (int, float)) else None,
         examples=tuple(_text(v) for v in _distinct(result.get("partial_unexpected_list") or [])[:MAX_EXAMPLES]),
         rows=tuple(int(i) + 1 for i in (result.get("partial_unexpected_index_list") or [])[:MAX_EXAMPLES]),
+        ids=tuple(_text(i) for i in (result.get(IDS) or [])[:MAX_EXAMPLES]),
         observed="" if observed is None else _text(observed),
         severity=str(raw["expectation_config"].get("severity") or "critical"),
         row_level=isinstance(expectation.built, _ROW_LEVEL),

@@ -33,6 +33,7 @@ from airflow_mlops.ml.expectations import (
     checked,
     crash_of,
     evaluate,
+    statistics,
     unexpected_rows,
     without_zones,
 )
@@ -118,16 +119,10 @@ def run(
     if names:
         found |= _numbered(evaluate(names, pd.DataFrame(np.nan, [0], list(read.snapshot.columns)), "SUMMARY"))
     results = [found[e.number] for e in expectations]
-    good = sum(r.success for r in results)
     raw = as_json(evaluate([], pd.DataFrame(), "SUMMARY"))
     raw["results"] = [as_json(r) for r in results]
-    raw["success"] = good == len(results)
-    raw["statistics"] = {
-        "evaluated_expectations": len(results),
-        "successful_expectations": good,
-        "unsuccessful_expectations": len(results) - good,
-        "success_percent": good / len(results) * 100 if results else None,
-    }
+    raw["success"] = all(r.success for r in results)
+    raw["statistics"] = statistics([r.success for r in results])
     return checked(expectations, raw, private)
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.ml.expectations import Check
 from airflow_mlops.ml.html import render
 from airflow_mlops.ml.label_quality import MOST_CLASSES, LabelQuality
+
+if TYPE_CHECKING:
+    from airflow_mlops.ml.expectations_sql import Asked
 
 _MOST_KEYS = 100
 _BODY = """
 <p class="{{ "ok" if success else "bad" }}">{{ sentence }}</p>
 <p class="dim">{{ statistics.rows | short }} rows
 {%- if window %} · window {{ window }}{% endif %} · snapshot <code>{{ snapshot[:12] }}</code></p>
+{% if asked %}<p class="dim">The expectations were evaluated in the database of <code>{{ asked.conn_id }}</code>
+({{ asked.dialect }}), on {{ asked.rows | short }} rows
+{%- if not asked.one_state %}; rows that were written meanwhile may be in some answers and not in others{% endif %}.</p>
+{% endif %}
 <div class="scroll"><table>
 <tr><th></th><th>Expectation</th><th>Column</th><th class="n">Unexpected</th><th class="n">%</th>
 <th>Examples or observed</th><th>Rows</th></tr>
@@ -26,7 +33,7 @@ _BODY = """
 <td class="n">{{ c.unexpected_percent | short }}</td>
 <td>{% for e in c.examples %}<code>{{ e }}</code> {% endfor %}{{ c.observed }}
 {%- if c.private %}<span class="dim">private</span>{% endif %}</td>
-<td class="dim">{{ c.rows | join(", ") }}</td></tr>
+<td class="dim">{{ c.rows | join(", ") }}{% for i in c.ids %}<code>{{ i }}</code> {% endfor %}</td></tr>
 {% endfor %}
 </table></div>
 {% if broken %}<h2>Keys that fail</h2><p>Each by its own rows, as if it had a pipeline alone.</p>
@@ -55,7 +62,9 @@ rows {{ labels.conflicts.example | join(" and ") }} for example
 (<code>{{ labels.conflicts.labels | join("</code>, <code>" | safe) }}</code>). Any model gets at least
 {{ labels.conflicts.floor | short }} of these {{ labels.conflicts.rows | short }} rows wrong.</p>{% endif %}
 {% endif %}
-<p class="dim">Rows count from 1 in the snapshot. Examples are a few of the values, not all.</p>
+<p class="dim">Rows count from 1 in the snapshot
+{%- if asked %}; in the database they are told by their <code>data.id</code>{% endif %}.
+Examples are a few of the values, not all.</p>
 """
 
 
@@ -71,6 +80,7 @@ def expectations_html(
     statistics: dict[str, Any],
     labels: LabelQuality | None = None,
     broken: Mapping[str, str] | None = None,
+    asked: Asked | None = None,
 ) -> str:
     """A self-contained page with a row per check; values from the data are escaped.
 
@@ -87,6 +97,7 @@ def expectations_html(
         skipped=skipped,
         statistics=statistics,
         labels=labels,
+        asked=asked,
         most=MOST_CLASSES,
         broken=[*(broken or {}).items()][:_MOST_KEYS],
         more_broken=max(len(broken or {}) - _MOST_KEYS, 0),

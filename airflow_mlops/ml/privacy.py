@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 
 PRIVATE = "private"
+IDS = "unexpected_ids"
+"""What ``data.id``, which is never private, calls rows that fail in a database; in a result of an expectation."""
 _COUNTS = (
     "element_count", "missing_count", "missing_percent", "unexpected_count", "unexpected_percent",
     "unexpected_percent_nonmissing", "unexpected_percent_total", "partial_unexpected_index_list",
@@ -73,7 +75,7 @@ def without_values(result: dict[str, Any]) -> dict[str, Any]:
     config = {k: given[k] for k in ("type", "severity") if k in given}
     config["kwargs"] = {k: v for k, v in given.get("kwargs", {}).items() if k in _SAFE_ARGUMENTS}
     config["meta"] = {"number": given["meta"]["number"]}
-    counts = {k: v for k, v in result["result"].items() if k in _COUNTS and _numeric(v)}
+    counts = {k: v for k, v in result["result"].items() if k == IDS or (k in _COUNTS and _numeric(v))}
     return {"success": result["success"], "expectation_config": config, "result": counts, PRIVATE: True}
 
 

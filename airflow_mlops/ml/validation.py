@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from airflow_mlops.config.models import Data, Fleet, Validate
-from airflow_mlops.exceptions import ValidationFailed
+from airflow_mlops.config.sql_expectations import ONLY_IN_SQL
+from airflow_mlops.exceptions import DataError, ValidationFailed
 from airflow_mlops.ml import expectations as gx
 from airflow_mlops.ml import expectations_parts as gx_parts
-from airflow_mlops.ml.expectations import Check
+from airflow_mlops.ml.expectations import Check, Expectation
 from airflow_mlops.ml.expectations_report import expectations_html
 from airflow_mlops.ml.fleet.broken import Broken, broken_keys, rows_without_key
-from airflow_mlops.ml.frames import frames
+from airflow_mlops.ml.frames import Frames, frames
 from airflow_mlops.ml.label_quality import LabelQuality, label_checks, label_quality
 from airflow_mlops.ml.schema import SchemaDiff, compare_schema, family, lock_schema, locked_schema
 from airflow_mlops.ml.snapshot import Snapshot, write_snapshots
 from airflow_mlops.ml.target import TargetCheck, unusable
 from airflow_mlops.store import put_json
 from airflow_mlops.store.base import Store
+
+if TYPE_CHECKING:
+    from airflow_mlops.ml.expectations_sql import Asked, Database
 
 __all__ = [
     "Check",
@@ -46,6 +51,7 @@ class ValidationResult:
     here (without quarantined rows). ``quarantined``: the rows set aside, or None. ``json``: digest of the blob with
     Great Expectations' own result. ``html``: a page for people. ``labels``: None where outcomes are not known yet.
     ``broken``: why, by key of a fleet whose rows were set aside; ``broken_digest``: of the blob that holds it.
+    ``asked``: the database that evaluated the expectations, None where it was this process.
     """
 
     success: bool
@@ -60,11 +66,14 @@ class ValidationResult:
     labels: LabelQuality | None = None
     broken: Mapping[str, str] = field(default_factory=dict)
     broken_digest: str | None = None
+    asked: Asked | None = None
 
     @property
     def evidence(self) -> dict[str, Any]:
         """What the run keeps of it, as plain JSON."""
         kept: dict[str, Any] = {"sentence": self.sentence, "result": self.json, **self.statistics}
+        if self.asked is not None:
+            kept["database"] = asdict(self.asked)
         if self.labels is not None:
             kept["labels"] = self.labels.to_dict()
         if self.quarantined is not None:
@@ -96,6 +105,7 @@ def validate(
     target_optional: bool = False,
     seen: Sequence[Mapping[str, Any]] | None = None,
     fleet: Fleet | None = None,
+    database: Database | None = None,
 ) -> ValidationResult:
     """Check the snapshot; evidence is returned (and its JSON stored) whether it passes or not.
 
@@ -107,16 +117,26 @@ def validate(
     With ``fleet``, what would block because of some rows blocks the keys of these rows instead, each judged by its own
     rows; the rows of such a key are set aside, all of them, and the other keys go on.
 
+    With ``engine: sql`` the database that the snapshot was read from evaluates the expectations, see
+    :mod:`~airflow_mlops.ml.expectations_sql`; rows to quarantine are then looked for in the snapshot, and must be as
+    many there. Rows that are not the database's own, of a file that a person asked for, a sample, or what was captured,
+    are looked at here, and the sentence says so.
+
     :param target_optional: rows without known outcome: the target may be absent, expectations on it wait, and the
         schema is compared but not locked.
     :param seen: rows by class that the champion was trained on, ``[{"class", "rows"}]``; the labels are compared with
         them, see :func:`~airflow_mlops.ml.label_quality.label_quality`.
+    :param database: opens the database of a connection, for ``engine: sql``.
     :raises SchemaSkew: columns or types differ from the lock. :raises ExpectationError: an expectation is wrong.
     """
     if config.schema_ == "infer":
         compare_schema(snapshot, store, data, target_optional=target_optional).check()
     families = {n: family(t) for n, t in snapshot.columns.items()}
     entries, skipped = list(config.expectations), []
+    # A database knows nothing of files, of what was captured, and of a sample.
+    elsewhere = snapshot.source.get("kind") != "sql" or "sample" in snapshot.source
+    left_out = [n for e in entries for n in e if n in ONLY_IN_SQL] if config.engine == "sql" and elsewhere else []
+    entries = [e for e in entries if next(iter(e)) not in left_out]
     if target_optional and data.target not in families:
         waiting = [e for e in entries if mentions(e, data.target)]
         entries = [e for e in entries if e not in waiting]
@@ -134,13 +154,19 @@ def validate(
     raw: dict[str, Any] = {"results": []}
     aside: dict[int, np.ndarray[Any, Any]] = {}
     found: list[Check] = []
+    asked: Asked | None = None
     if suite and snapshot.rows:
-        with frames(snapshot, store) as read:
-            found, raw = gx_parts.run(suite, read, data.private)
+        if config.engine == "sql" and not elsewhere:
+            found, raw, against, asked = _in_database(suite, snapshot, data, database)
+            checks += against
+        with ExitStack() as stack:
+            if asked is None or config.on_failure == "quarantine":
+                read = stack.enter_context(frames(snapshot, store))
+            if asked is None:
+                found, raw = gx_parts.run(suite, read, data.private)
             checks += found
             if config.on_failure == "quarantine":
-                bad = [e for e, c in zip(suite, found, strict=True) if not c.success and c.row_level and _critical(c)]
-                aside = gx_parts.failing_rows(bad, read) if bad else {}
+                aside = _failing_rows(suite, found, read)
     failing = [c for c in checks if not c.success and _critical(c)]
     placed = [c for e, c in zip(suite, found, strict=False) if e.number in aside]
     broken = Broken()
@@ -164,6 +190,8 @@ def validate(
     elif blocked and (fleet is not None or config.on_failure == "quarantine"):
         what = "single keys" if fleet is not None and config.on_failure == "block" else "single rows"
         note = f"; not only {what} are at fault, so nothing was set aside"
+        if asked is not None:
+            note = note.replace(", so", ", or not the same ones in the snapshot, so")
     elif len(positions):
         left = snapshot.rows - len(positions)
         if left < least:
@@ -172,6 +200,10 @@ def validate(
         else:
             good, quarantined = _set_aside(snapshot, store, positions, data, target_optional)
             note = f"; {broken.sentence or f'{len(positions)} rows quarantined'}, {left} go on"
+    if config.engine == "sql" and elsewhere:
+        note += "; evaluated here, not in a database, as these rows are not its own"
+    if left_out:
+        note += f"; left out, as only a database computes it: {', '.join(left_out)}"
     sentence = _sentence(checks, note)
     success = not failing and not broken.keys
     statistics = {
@@ -187,12 +219,39 @@ def validate(
     html = expectations_html(
         snapshot.pipeline, snapshot.digest, str(snapshot.window) if snapshot.window else None, success=success,
         sentence=sentence, checks=checks, skipped=skipped, statistics=statistics, labels=labels, broken=broken.keys,
+        asked=asked,
     )  # fmt: skip
     return ValidationResult(
         success, blocked, sentence, tuple(checks), statistics, good, quarantined, digest, html, labels,
         {} if blocked else broken.keys,
         put_json(store, {"kind": "broken keys", "keys": broken.keys}) if broken.keys and not blocked else None,
+        asked,
     )  # fmt: skip
+
+
+def _failing_rows(
+    suite: Sequence[Expectation], found: Sequence[Check], read: Frames
+) -> dict[int, np.ndarray[Any, Any]]:
+    """Positions of the rows to quarantine, by expectation: those that are as many in the snapshot as were found."""
+    pairs = zip(suite, found, strict=True)
+    bad = {e.number: (e, c) for e, c in pairs if not c.success and c.row_level and _critical(c)}
+    aside = gx_parts.failing_rows([e for e, _ in bad.values()], read) if bad else {}
+    # Rows that came, went or changed since the snapshot was taken are in the database alone.
+    return {n: rows for n, rows in aside.items() if len(rows) == bad[n][1].unexpected_count}
+
+
+def _in_database(
+    suite: Sequence[Expectation], snapshot: Snapshot, data: Data, database: Database | None
+) -> tuple[list[Check], dict[str, Any], list[Check], Asked]:
+    if database is None:
+        raise DataError(
+            f"validate.engine: sql asks the database of {snapshot.source['conn_id']!r}, and there is no way to it here",
+            hint="use `airflow mlops run`, or pass database=, a function conn_id -> SQLAlchemy engine",
+        )
+    # Only here: SQLAlchemy is not needed for data that are files.
+    from airflow_mlops.ml.expectations_sql import run
+
+    return run(suite, snapshot, data, database)
 
 
 def _critical(check: Check) -> bool:

@@ -52,12 +52,16 @@ class ValidateOperator(MLOpsOperator):
         champion = self.hook.registry(self.pipeline).champion()
         seen = trained_classes(champion.record) if champion else None
         snapshot = Snapshot.load(store, self.snapshot)
-        result = validate(snapshot, store, self.validate, self.data, seen=seen, fleet=self.fleet)
+        result = validate(
+            snapshot, store, self.validate, self.data, seen=seen, fleet=self.fleet, database=self.hook.database
+        )
         report = self.keep_report(context, "Validation report", result.html)
         for check in result.failed:
             self.log.warning("%s", check.sentence)
         for key, why in [*result.broken.items()][:10]:
             self.log.warning("%s is set aside, %s", key, why)
+        if result.asked is not None:
+            self.log.info("Validation: %s", result.asked.sentence)
         self.log.info("Validation: %s", result.sentence)
         if result.labels is not None:
             self.log.info("Validation: %s", result.labels.sentence)

@@ -112,6 +112,11 @@ class Validate(Model):
         description="infer: the first good run locks columns and types; later differences stop the run.",
     )
     expectations: list[Expectation] = Field(default_factory=list, description="Each: {expect_…: {its arguments}}.")
+    engine: Literal["pandas", "sql"] = Field(
+        "pandas",
+        description="What computes the expectations. pandas: the task, on the snapshot; sql: the database of "
+        "`data.sql`, on the same query.",
+    )
     labels: LabelLimits = Field(default_factory=LabelLimits, description="Limits of what is counted of the labels.")
     on_failure: Literal["block", "warn", "quarantine"] = Field(
         "block",

@@ -123,6 +123,9 @@ class PipelineConfig(Model):
                 "`evaluate.block` cannot be a duration with `split.by: group`: its groups are the blocks": blocked
                 and self.data.split.by == "group",
                 **private,
+                "`validate.engine: sql` asks the database of `data.sql`, and the data comes from elsewhere": (
+                    self.validate_.engine == "sql" and self.data.sql is None
+                ),
                 "`experiment` tries its variants in tasks here, and `train.sagemaker` trains elsewhere: give one of "
                 "them": self.experiment is not None and self.train.sagemaker is not None,
                 "`deploy.batch.sagemaker` predicts with one version; give `deploy.rollout: [full]`": (
@@ -210,6 +213,9 @@ class PipelineConfig(Model):
                 ),
                 "`fleet` takes no `train.window`; use `data.window`": self.train.window is not None,
                 "`fleet` takes no `experiment`": self.experiment is not None,
+                "`validate.engine: sql` is for one model; of a fleet each key is judged by its rows in the snapshot": (
+                    self.validate_.engine == "sql"
+                ),
                 "`validate.labels.max_rate_change` compares with one champion, and a fleet has one for each key": (
                     self.validate_.labels.max_rate_change is not None
                 ),

@@ -108,3 +108,19 @@ def test_regular_expressions():
     assert (issue.code, issue.path.split(".")[-2:]) == ("regex", ["regex_list", "1"])
     for pattern in ("[[a]", "(" * 150 + ")" * 150):  # a warning of Python's, and a deep one
         found("expect_column_values_to_match_regex", f"column: a, regex: '{pattern}'")
+
+
+@pytest.mark.parametrize(
+    ("engine", "entry", "message"),
+    [
+        ("sql", "expect_column_values_to_be_increasing: {column: a}", "rows of a database have no order"),
+        ("sql", "expect_multicolumn_sum_to_equal: {column_list: [a, b], sum_total: 1}", "compares no missing values"),
+        ("pandas", 'expect_column_values_to_match_like_pattern: {column: a, like_pattern: "%x"}', "pandas cannot"),
+    ],
+)
+def test_what_an_engine_cannot_compute(engine, entry, message):
+    source = parse(f"validate:\n  engine: {engine}\n  expectations:\n    - {entry}\n", "p.yaml")
+    check(source)
+    (issue,) = source.issues
+    assert message in issue.message
+    assert (issue.line, issue.code) == (4, "engine")

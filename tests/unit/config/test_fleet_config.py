@@ -47,6 +47,10 @@ def test_every_level_trains_a_fleet_in_shards(level: int) -> None:
     [
         ({"train": {"callable": "my.code:fit"}}, "trains an `estimator`"),
         ({"monitor": {"skew": {}}}, "has no `monitor.skew`"),
+        (
+            {"validate": {"engine": "sql"}, "data": {"sql": {"conn_id": "w", "query": "SELECT 1"}, "target": "late"}},
+            "`validate.engine: sql` is for one model",
+        ),
         ({"monitor": {"performance": {"estimate": True}}}, "has no `monitor.performance.estimate`"),
         ({"monitor": {"drift": {"engine": "evidently"}}}, "thousands would alarm by chance"),
         ({"monitor": {"drift": {"multivariate": True}}}, "`monitor.drift.multivariate` is for one model"),
