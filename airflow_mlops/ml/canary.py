@@ -54,7 +54,7 @@ def served_by_tried(ids: pa.Array | pa.ChunkedArray, key: str, share: float) -> 
     if isinstance(ids, pa.ChunkedArray):
         ids = ids.combine_chunks()
     served = np.zeros(len(ids), dtype=bool)
-    # Without the gaps: through pandas an integer with gaps becomes a float, and its hash another one.
+    # Without the gaps: through pandas an integer with gaps becomes a float, which does not hold its last digits.
     known = ids.is_valid().to_numpy(zero_copy_only=False)
     served[known] = draws(ids.drop_null().to_pandas(), key) < share
     return served

@@ -25,9 +25,10 @@ def split_mask(frame: pd.DataFrame, data: Data, seed: int) -> Mask:
     """Return a boolean array, True where the row of ``frame`` belongs to the holdout.
 
     ``random``: a keyed hash of ``data.id`` below ``test``. Without an id the whole row is hashed, so equal rows fall
-    on one side. A row stays on its side when others come or go, which keeps a champion's training rows out of later
-    holdouts. ``time``: the latest rows; equal times stay together. ``group``: a keyed hash of the group; at least one
-    group is held out and at least one is not.
+    on one side. The values of a row decide alone, not the types that its columns get by other rows. A row stays on its
+    side when others come or go, which keeps a champion's training rows out of later holdouts. ``time``: the latest
+    rows; equal times stay together. ``group``: a keyed hash of the group; at least one group is held out and at least
+    one is not.
 
     :raises DataError: for a missing column, null ids, times or groups, or a split that leaves one side empty.
     """
@@ -75,7 +76,7 @@ class Splitter:
             self._values = _draws(batches, [name], seed)
         else:
             key = None if data.id is None else [_complete(batches, columns, data.id, "data.id")]
-            self._values = _draws(batches, key, seed)
+            self._values = _draws(batches, key, seed, gappy=data.id is None)
 
     def mask(self, rows: slice | np.ndarray) -> Mask:
         """Return a boolean array, True where a row of the part ``rows`` belongs to its holdout.
@@ -144,46 +145,61 @@ def draws(source: pd.Series | pd.DataFrame, seed: int | str) -> np.ndarray[Any, 
     return _draws(lambda names: [frame], None, seed)
 
 
-def _draws(batches: Batches, names: list[str] | None, seed: int | str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _draws(
+    batches: Batches, names: list[str] | None, seed: int | str, *, gappy: bool = False
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """:param gappy: as :func:`_hash`."""
     key = hashlib.sha256(f"airflow-mlops split {seed}".encode()).digest()
-    whole = _whole(batches, names)
     drawn = []
     for batch in batches(names):
         mixed = np.full(len(batch), int.from_bytes(key[:8], "little"), dtype=np.uint64)
         for position in range(batch.shape[1]):
-            mixed = scramble(mixed ^ _hash(batch.iloc[:, position], key.hex()[:16], whole[position]))
+            mixed = scramble(mixed ^ _hash(batch.iloc[:, position], key.hex()[:16], gappy))
         drawn.append((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53)
     return np.concatenate(drawn)
 
 
-def _whole(batches: Batches, names: list[str] | None) -> list[bool]:
-    """By position, whether a column of floats holds whole numbers in every row: then it is hashed as integers.
+def _hash(column: pd.Series, key: str, gappy: bool) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """A hash of each value that the others have no part in: with a gap among them, pandas gives a column another type.
 
-    Ids that passed through a float column (one null in another window) keep their side.
+    So an integer and the equal whole float have one hash, and a boolean has one among booleans and among objects.
+
+    :param gappy: the column may have gaps where the same rows are read with others. Integers that a float does not
+        hold are then hashed as the nearest one that it does.
     """
-    whole: list[bool] = []
-    for batch in batches(names):
-        floats = [pd.api.types.is_float_dtype(kind) for kind in batch.dtypes]
-        whole = whole or floats
-        if not any(whole):
-            break
-        for position, so_far in enumerate(whole):
-            if so_far:
-                numbers = batch.iloc[:, position].to_numpy(dtype=np.float64, na_value=np.nan)
-                each = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (np.abs(numbers) < 2.0**53)
-                whole[position] = bool(each.all())
-    return whole
-
-
-def _hash(column: pd.Series, key: str, whole: bool) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    if whole:
-        column = pd.Series(column.to_numpy(dtype=np.float64).astype(np.int64))
-    if pd.api.types.is_integer_dtype(column.dtype) and not column.isna().any():
-        return scramble(column.to_numpy().astype(np.int64, copy=False).view(np.uint64))
-    if pd.api.types.is_numeric_dtype(column.dtype) or column.dtype.kind in "mM":
+    kind = column.dtype.kind
+    if kind in "iuf":
+        return _hash_numbers(column, gappy)
+    if kind in "cmM":
         return scramble(pd.util.hash_array(column.to_numpy()))
+    if kind == "b" and not column.isna().any():
+        return scramble(pd.util.hash_array(column.to_numpy(dtype=bool)))
     text = column.astype(object)
-    return pd.util.hash_array(text.where(text.isna(), text.astype(str)).fillna("").to_numpy(object), hash_key=key)
+    values = text.where(text.isna(), text.astype(str)).fillna("").to_numpy(object)
+    hashes = pd.util.hash_array(values, hash_key=key)
+    if isinstance(column.dtype, pd.StringDtype) or pd.api.types.infer_dtype(text, skipna=True) != "boolean":
+        return hashes
+    there = text.notna().to_numpy()
+    hashes[there] = scramble(pd.util.hash_array(text.to_numpy(object)[there].astype(bool)))
+    return hashes
+
+
+def _hash_numbers(column: pd.Series, gappy: bool) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Whole ones below 2**53 as integers, the others as floats; without gaps, integers are exact however large."""
+    if column.dtype.kind != "f" and not column.isna().any():
+        integers = column.to_numpy()
+        if not gappy or integers.dtype.itemsize < 8:
+            return scramble(integers.astype(np.int64, copy=False).view(np.uint64))
+    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    with np.errstate(invalid="ignore"):
+        whole = (numbers == np.floor(numbers)) & (np.abs(numbers) < 2.0**53)
+    if whole.all():
+        return scramble(numbers.astype(np.int64).view(np.uint64))
+    # A column of floats that are not of 64 bits has them in every part of the rows.
+    floats = column.to_numpy() if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f" else numbers
+    hashes = scramble(pd.util.hash_array(floats))
+    hashes[whole] = scramble(numbers[whole].astype(np.int64).view(np.uint64))
+    return hashes
 
 
 def scramble(x: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:

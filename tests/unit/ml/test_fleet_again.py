@@ -79,6 +79,25 @@ def test_a_model_is_made_again_byte_for_byte(made: tuple[LocalStore, Registry], 
     assert [*store.list("")] == before
 
 
+def test_a_key_without_gaps_is_made_again_where_another_has_one(tmp_path: Path) -> None:
+    """Without ``data.id`` the whole row is drawn; read alone, the numbers of a key are integers."""
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"route": np.repeat(["a", "b"], 150), "hour": rng.normal(size=300)})
+    frame["stops"] = pd.array(rng.integers(0, 9, 300), dtype="Int64")
+    frame.loc[299, "stops"] = None
+    frame["late"] = (frame["hour"] + rng.normal(size=300) > 0.3).astype(int)
+    frame.to_parquet(tmp_path / "trips.parquet")
+    (tmp_path / "routes.yaml").write_text(FLEET.replace(", id: trip", "").replace(", parent: line", ""))
+    store = LocalStore(tmp_path / "store")
+    registry = Registry(store, "routes")
+    Pipeline.from_yaml(tmp_path / "routes.yaml", data_root=tmp_path).run_fleet(
+        store=store, register=True, say=lambda line: None
+    )
+    for key in ("a", "b", "*"):
+        result = rerun(store, registry.get(1, key))
+        assert (key, result.answer("model"), result.answer("metrics")) == (key, "same", "same")
+
+
 def test_what_is_not_as_recorded_is_told(made: tuple[LocalStore, Registry]) -> None:
     store, registry = made
     version = registry.get(1, "b")
