@@ -45,6 +45,13 @@ def _named(config: PipelineConfig) -> Iterator[tuple[Path, str]]:
     if config.features is None:  # feature code may make a column that is then left out
         for i, name in enumerate(data.exclude):
             yield ("data", "exclude", i), name
+    if (fleet := config.fleet) is not None:
+        if isinstance(fleet.key, str):
+            yield ("fleet", "key"), fleet.key
+        else:
+            yield from ((("fleet", "key", i), name) for i, name in enumerate(fleet.key))
+        if fleet.parent is not None:
+            yield ("fleet", "parent"), fleet.parent
     for i, gate in enumerate(config.evaluate.gates):
         for key in ("slices", "by"):
             for j, name in enumerate(getattr(gate, key)):

@@ -100,7 +100,7 @@ def train_key_again(
 def _rows_of(store: Store, record: dict[str, Any], key: str) -> pd.DataFrame:
     """The rows that the key's model was made from, in the order of the snapshot; of a parent its even sample."""
     snapshot, fleet = Snapshot.load(store, record["snapshot"]), Fleet.model_validate(record["config"]["fleet"])
-    columns, share, rows = present(snapshot.columns, key_columns(fleet)), 1.0, 0
+    columns, share, rows = present(snapshot.columns, key_columns(fleet), fleet), 1.0, 0
     if is_parent(key):
         counts = Counts(store, snapshot, fleet)
         share = parent_share(sum(counts.keys.values()) if key == ALL else counts.groups[key])

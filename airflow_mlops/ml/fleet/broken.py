@@ -133,7 +133,7 @@ def _joined(told: Sequence[str]) -> str:
 
 def rows_without_key(snapshot: Snapshot, store: Store, fleet: Fleet) -> np.ndarray:
     """Places of the rows without a value in a column of the key, ascending."""
-    columns = present(snapshot.columns, fleet.columns)
+    columns = present(snapshot.columns, fleet.columns, fleet)
     masks = [~_has_key(batch.to_pandas()) for batch in snapshot.batches(store, columns)]
     return np.flatnonzero(np.concatenate(masks)) if masks else np.array([], np.int64)
 
@@ -148,7 +148,7 @@ def _codes(snapshot: Snapshot, store: Store, fleet: Fleet) -> tuple[np.ndarray, 
     known: dict[str, int] = {}
     codes = np.full(snapshot.rows, -1, dtype=np.int64)
     first = 0
-    for batch in snapshot.batches(store, present(snapshot.columns, fleet.columns)):
+    for batch in snapshot.batches(store, present(snapshot.columns, fleet.columns, fleet)):
         frame = batch.to_pandas()
         has = _has_key(frame)
         if has.any():

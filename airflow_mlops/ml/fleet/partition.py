@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ class Counts:
         self.keys: Counter[str] = Counter()
         self.groups: Counter[str] = Counter()
         self.group_of: dict[str, str] = {}
-        for batch in snapshot.batches(store, present(snapshot.columns, key_columns(fleet))):
+        for batch in snapshot.batches(store, present(snapshot.columns, key_columns(fleet), fleet)):
             keys, groups = keyed(batch, fleet)
             self.keys.update(_counted(keys))
             if groups is not None:
@@ -103,15 +104,17 @@ def _counted(values: np.ndarray) -> dict[str, int]:
     return dict(zip(found.tolist(), np.bincount(codes, minlength=len(found)).tolist(), strict=True))
 
 
-def present(columns: Collection[str], wanted: Sequence[str]) -> list[str]:
-    """Return ``wanted``.
+def present(columns: Collection[str], wanted: Sequence[str], fleet: Fleet) -> list[str]:
+    """Return ``wanted``: columns of the key, the parent's, or the row's id.
 
     :raises DataError: the data does not have all of them.
     """
-    if missing := [c for c in wanted if c not in columns]:
+    if missing := next((c for c in wanted if c not in columns), None):
+        where = "fleet.key" if missing in fleet.columns else "fleet.parent" if missing == fleet.parent else "data.id"
+        near = get_close_matches(missing, list(columns), 1)
         raise DataError(
-            f"fleet names the column {missing[0]!r}, which the data does not have",
-            hint="the columns are: " + ", ".join(columns),
+            f"{where} names the column {missing!r}, which the data does not have",
+            hint=f"did you mean {near[0]!r}?" if near else "the columns are: " + ", ".join(columns),
         )
     return list(wanted)
 
@@ -157,7 +160,7 @@ def write_shards(
     with tempfile.TemporaryDirectory(prefix="mlops-fleet-") as folder:
         rows = 0
         with Spool(Path(folder), len(divided) + bool(sample)) as spool:
-            columns = present(snapshot.columns, key_columns(fleet))
+            columns = present(snapshot.columns, key_columns(fleet), fleet)
             for batch in snapshot.batches(store):
                 keys, groups = keyed(batch.select(columns), fleet)
                 spool.add(batch, *_placed(keys, places))
@@ -192,7 +195,7 @@ def training_rows(store: Store, snapshot: Snapshot, fleet: Fleet, counts: Counts
     """
     numbers = {key: number for number, key in enumerate(sorted(counts.keys))}
     found = []
-    for batch in snapshot.batches(store, present(snapshot.columns, key_columns(fleet))):
+    for batch in snapshot.batches(store, present(snapshot.columns, key_columns(fleet), fleet)):
         codes, values = pd.factorize(keyed(batch, fleet)[0])
         found.append(np.array([numbers[value] for value in values], dtype=np.int32)[codes])
     code = np.concatenate(found)

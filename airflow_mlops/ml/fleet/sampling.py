@@ -79,7 +79,7 @@ class SampledKeys(SourceBatches):
     ) -> None:
         vars(self).update(vars(batches))
         self.rows, self.seed, self._fleet, self._wanted = rows, seed, fleet, wanted
-        self._columns = present(batches.schema.names, key_columns(fleet))
+        self._columns = present(batches.schema.names, key_columns(fleet), fleet)
         self.source = {**batches.source, "sample": {"rows": rows, "seed": seed, "of": "keys"}}
         self.chosen: dict[str, int] = {}
         self.keys = 0

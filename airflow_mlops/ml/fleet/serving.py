@@ -167,9 +167,9 @@ class _Read:
     _CODE = "airflow_mlops.code"
 
     def __init__(self, folder: Path, batches: SourceBatches, fleet: Fleet, id_column: str | None) -> None:
-        columns = present(batches.schema.names, key_columns(fleet))
+        columns = present(batches.schema.names, key_columns(fleet), fleet)
         if id_column is not None:
-            present(batches.schema.names, [id_column])
+            present(batches.schema.names, [id_column], fleet)
         self._path = folder / "read.arrow"
         self._codes: dict[str, int] = {}
         self.groups: list[str] = []

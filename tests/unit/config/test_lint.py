@@ -302,6 +302,20 @@ validate:
         assert issue.text[issue.column - 1 :].startswith(wrong)
         assert (issue.suggestion or "").startswith("did you mean `")
 
+    @pytest.mark.parametrize(
+        ("fleet", "path"),
+        [
+            ("{key: regoin}", "fleet.key"),
+            ("{key: [customer, regoin]}", "fleet.key.1"),
+            ("{key: customer, parent: regoin}", "fleet.parent"),
+        ],
+    )
+    def test_those_of_a_fleet(self, fleet: str, path: str) -> None:
+        write(churn=MANUAL + f"fleet: {fleet}\n")
+        (issue,) = found(columns=[*self.COLUMNS])
+        assert (issue.path, issue.message) == (path, "the data has no column `regoin`")
+        assert issue.suggestion == "did you mean `region`?"
+
     def test_known_columns_are_no_issue(self) -> None:
         write(churn=self.FULL)
         assert found(columns=[*self.COLUMNS]) == found() == []

@@ -14,11 +14,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.tree import DecisionTreeRegressor
 
-from airflow_mlops.config.models import Data, Evaluate, Search, Split
+from airflow_mlops.config.models import Data, Evaluate, Fleet, Search, Split
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.ml.fleet.chunks import chunk_size
 from airflow_mlops.ml.fleet.keys import group_key, is_parent, key_of, values_of
-from airflow_mlops.ml.fleet.partition import divide, shard_count
+from airflow_mlops.ml.fleet.partition import divide, present, shard_count
 from airflow_mlops.ml.fleet.result import sentence
 from airflow_mlops.ml.fleet.training import Asked, Chunk, Settings, labels, train_chunk
 from airflow_mlops.ml.fleet.verdict import judge
@@ -46,6 +46,14 @@ def test_keys_are_text_and_gaps_are_told() -> None:
         key_of(frame, ["t"])
     with pytest.raises(DataError, match="names the column 'x'"):
         key_of(frame, ["x"])
+
+
+@pytest.mark.parametrize(("missing", "where"), [("route", "fleet.key"), ("line", "fleet.parent"), ("trip", "data.id")])
+def test_what_names_a_column_that_is_missing_is_told(missing: str, where: str) -> None:
+    fleet = Fleet(key="route", parent="line")
+    with pytest.raises(DataError, match=f"{where} names the column '{missing}'") as e:
+        present([f"{missing}_id", "y"], [missing], fleet)
+    assert e.value.hint == f"did you mean '{missing}_id'?"
 
 
 @given(
