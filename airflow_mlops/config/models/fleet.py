@@ -47,4 +47,6 @@ class Fleet(Model):
     def _each_once(self) -> Fleet:
         if len(set(self.columns)) < len(self.columns):
             raise ValueError("`key` names a column twice")
+        if self.columns == [self.parent]:
+            raise ValueError("`parent` is the key itself: each key would be trained twice; name groups of keys, or none")
         return self

@@ -60,6 +60,8 @@ def test_every_level_trains_a_fleet_in_shards(level: int) -> None:
         ({"validate": {"labels": {"max_rate_change": 0.2}}}, "a fleet has one for each key"),
         ({"fleet": {"key": "id"}}, "which is `data.id`"),
         ({"fleet": {"key": ["route", "route"]}}, "names a column twice"),
+        ({"fleet": {"key": "route", "parent": "route"}}, "`parent` is the key itself: each key would be trained twice"),
+        ({"fleet": {"key": ["route"], "parent": "route"}}, "`parent` is the key itself"),
         ({"data": FILE["data"] | {"private": ["route"]}}, "keys are shown"),
     ],
 )
