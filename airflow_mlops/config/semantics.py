@@ -29,6 +29,7 @@ def check(source: Source) -> None:
         check_expectations(found, inner(data, "validate"))
         _skew(found, data)
         _rollout(found, data)
+        _fleet(found, data)
 
 
 class _Model:
@@ -276,6 +277,18 @@ def _rollout(found: Findings, data: dict[Any, Any]) -> None:
         advice = "set it, start `__predict` for each window by other means, or write `deploy: {rollout: [full]}`"
         where: Path = ("deploy", "rollout") if isinstance(steps, list) else ("level",)
         found.add(where, "rollout", message, advice, key=True, severity="warning")
+
+
+def _fleet(found: Findings, data: dict[Any, Any]) -> None:
+    retrain = inner(data, "retrain")
+    when = retrain.get("when")
+    if not inner(data, "fleet") or retrain.get("schedule") or not isinstance(when, list) or not when:
+        return
+    if "new_data" not in when:
+        # These train the keys that alarmed. A key without a model of its own has no alarm: nothing is compared with it.
+        message = "only alarms start trainings, and a new key has none: it gets a model when other keys alarm, not before"
+        advice = "add `schedule`, such as \"@monthly\", or `new_data` to `when`"
+        found.add(("retrain", "when"), "fleet", message, advice, key=True, severity="warning")
 
 
 def _level(data: dict[Any, Any]) -> int | None:

@@ -279,6 +279,16 @@ def test_what_a_rollout_never_asks_and_what_it_is_judged_by_is_a_warning():
     assert not found(f"{LABELS}deploy: {{rollout: [full]}}")
 
 
+def test_a_fleet_that_trains_on_alarms_alone_lets_new_keys_wait():
+    issue = one("fleet: {key: route}\nretrain: {when: [drift, performance]}")
+    assert (issue.code, issue.severity, issue.path) == ("fleet", "warning", "retrain.when")
+    assert "a new key has none" in issue.message
+    assert not found("fleet: {key: route}\nretrain: {when: [drift], schedule: '@monthly'}")
+    assert not found("fleet: {key: route}\nretrain: {when: [drift, new_data]}")
+    assert not found("fleet: {key: route}\nretrain: {schedule: '@monthly'}")
+    assert not found("retrain: {when: [drift]}")
+
+
 @pytest.mark.parametrize(
     ("text", "path"),
     [
