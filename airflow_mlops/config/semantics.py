@@ -286,8 +286,10 @@ def _fleet(found: Findings, data: dict[Any, Any]) -> None:
         return
     if "new_data" not in when:
         # These train the keys that alarmed. A key without a model of its own has no alarm: nothing is compared with it.
-        message = "only alarms start trainings, and a new key has none: it gets a model when other keys alarm, not before"
-        advice = "add `schedule`, such as \"@monthly\", or `new_data` to `when`"
+        message = (
+            "only alarms start trainings, and a new key has none: it gets a model when other keys alarm, not before"
+        )
+        advice = 'add `schedule`, such as "@monthly", or `new_data` to `when`'
         found.add(("retrain", "when"), "fleet", message, advice, key=True, severity="warning")
 
 

@@ -199,12 +199,12 @@ def validate(
             note = f"; without the rows at fault {left} are left, and {least} are needed"
         else:
             good, quarantined = _set_aside(snapshot, store, positions, data, target_optional)
-            note = f"; {broken.sentence or f'{len(positions)} rows quarantined'}, {left} go on"
+            note = f"; {broken.sentence or f'{len(positions):,} rows quarantined'}, {left:,} go on"
     if config.engine == "sql" and elsewhere:
         note += "; evaluated here, not in a database, as these rows are not its own"
     if left_out:
         note += f"; left out, as only a database computes it: {', '.join(left_out)}"
-    sentence = _sentence(checks, note)
+    sentence = _sentence(checks, note, of_keys=bool(broken.keys))
     success = not failing and not broken.keys
     statistics = {
         "evaluated": len(checks),
@@ -302,10 +302,10 @@ def _keyed(fleet: Fleet, keyless: np.ndarray[Any, Any], rows: int) -> Check:
     )
 
 
-def _sentence(checks: list[Check], note: str) -> str:
+def _sentence(checks: list[Check], note: str, *, of_keys: bool) -> str:
     failed = [c for c in checks if not c.success]
     if not failed:
-        return f"all {len(checks)} checks passed{note}"
+        return f"all {len(checks)} checks passed{' on all rows together' if of_keys else ''}{note}"
     shown = "; ".join(c.sentence for c in failed[:3]) + (f"; and {len(failed) - 3} more" if len(failed) > 3 else "")
     return f"{len(failed)} of {len(checks)} checks failed: {shown}{note}"
 

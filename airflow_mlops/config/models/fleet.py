@@ -48,5 +48,7 @@ class Fleet(Model):
         if len(set(self.columns)) < len(self.columns):
             raise ValueError("`key` names a column twice")
         if self.columns == [self.parent]:
-            raise ValueError("`parent` is the key itself: each key would be trained twice; name groups of keys, or none")
+            raise ValueError(
+                "`parent` is the key itself: each key would be trained twice; name groups of keys, or none"
+            )
         return self

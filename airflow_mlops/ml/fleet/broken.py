@@ -21,6 +21,8 @@ from airflow_mlops.store.base import Store
 
 _COUNTS_NULLS = {"expect_column_values_to_be_null", "expect_column_values_to_not_be_null"}
 _MOST_REASONS = 3
+BY = "validation: "
+"""What a reason begins with: in a table of results it stands among those of training and gates."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,14 @@ class Broken:
 
     @property
     def sentence(self) -> str:
-        """``3 of 350 keys set aside (M14, M15, M2) with 1,204 rows``; empty where all are fit."""
+        """``by its own rows 1 of 59 keys fails and is set aside (R04) with 82 rows``; empty where all are fit."""
         parts = []
         if self.keys:
             named = ", ".join([*self.keys][:_MOST_REASONS]) + (", …" if len(self.keys) > _MOST_REASONS else "")
             rows = len(self.rows) - self.keyless
-            parts.append(f"{len(self.keys):,} of {self.of:,} keys set aside ({named}) with {rows:,} rows")
+            own, fail = ("its", "fails and is") if len(self.keys) == 1 else ("their", "fail and are")
+            count = f"{len(self.keys):,} of {self.of:,} keys {fail} set aside"
+            parts.append(f"by {own} own rows {count} ({named}) with {rows:,} rows")
         if self.keyless:
             parts.append(f"{self.keyless:,} rows without a key set aside")
         return ", ".join(parts)
@@ -128,7 +132,7 @@ def _within_keys(expectation: Expectation, snapshot: Snapshot, fleet: Fleet) -> 
 
 def _joined(told: Sequence[str]) -> str:
     more = f"; and {len(told) - _MOST_REASONS} more" if len(told) > _MOST_REASONS else ""
-    return "validation: " + "; ".join(told[:_MOST_REASONS]) + more
+    return BY + "; ".join(told[:_MOST_REASONS]) + more
 
 
 def rows_without_key(snapshot: Snapshot, store: Store, fleet: Fleet) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 from airflow_mlops.config.models import Data, Fleet, Validate
 from airflow_mlops.ml import expectations as gx
 from airflow_mlops.ml.expectations_report import expectations_html
-from airflow_mlops.ml.fleet.broken import broken_keys
+from airflow_mlops.ml.fleet.broken import BY, broken_keys
 from airflow_mlops.ml.outputs import KEY, MODEL_KEY, VERSION, is_output
 from airflow_mlops.ml.prediction import capture_columns
 from airflow_mlops.ml.quality import captured_rows, those_that_can_be_checked
@@ -47,9 +47,11 @@ def fleet_quality(
         broken = broken_keys(snapshot, scratch, Fleet(key=KEY), pairs)
     told = result.sentence
     if broken.keys:
-        named = "; ".join(f"{key}: {why}" for key, why in [*broken.keys.items()][:_NAMED])
+        named = "; ".join(f"{key}: {why.removeprefix(BY)}" for key, why in [*broken.keys.items()][:_NAMED])
         more = f"; and {len(broken.keys) - _NAMED:,} more" if len(broken.keys) > _NAMED else ""
-        told = f"{len(broken.keys):,} of {broken.of:,} keys fail: {named}{more}. {told}"
+        together = f": {told}" if result.failed else f" pass all {len(result.checks):,} checks"
+        fail = "fails" if len(broken.keys) == 1 else "fail"
+        told = f"{len(broken.keys):,} of {broken.of:,} keys {fail}: {named}{more}; all rows together{together}"
     if unchecked:
         told += f"; not checked, because private: {', '.join(unchecked)}"
     page = expectations_html(

@@ -104,6 +104,16 @@ def checked(frame: pd.DataFrame, folder: Path, *expectations: dict[str, Any], **
     return validate(snapshot, store, made, DATA, fleet=FLEET)
 
 
+def test_what_all_rows_pass_and_a_key_does_not_is_no_contradiction(tmp_path: Path) -> None:
+    frame = frame_of_routes()
+    frame.loc[3:5, "hour"] = np.nan
+    found = checked(frame, tmp_path, {"expect_column_values_to_not_be_null": {"column": "hour", "mostly": 0.95}})
+    assert found.sentence.startswith(
+        "all 4 checks passed on all rows together; by its own rows 1 of 3 keys fails and is "
+    )
+    assert found.sentence.endswith("set aside (m) with 40 rows, 80 go on")
+
+
 def test_a_bad_key_is_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
     frame = frame_of_routes()
     frame.loc[3:5, "hour"] = np.nan  # 3 of 120 rows: all rows together are good enough
@@ -117,7 +127,9 @@ def test_a_bad_key_is_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
     assert found.snapshot.rows == 40
     assert found.quarantined is not None
     assert found.quarantined.rows == 80
-    assert found.sentence.endswith("2 of 3 keys set aside (m, o) with 80 rows, 40 go on")
+    assert found.sentence.endswith(
+        "; by their own rows 2 of 3 keys fail and are set aside (m, o) with 80 rows, 40 go on"
+    )
     store = LocalStore(tmp_path)
     assert broken_of(store, {**found.snapshot.to_ref(), "validation": found.evidence}) == found.broken
     assert "Keys that fail" in found.html
@@ -153,7 +165,7 @@ def test_rows_without_a_key_are_set_aside(tmp_path: Path) -> None:
     assert [*found.broken] == ["n"]
     assert found.snapshot.rows == 120 - 40 - 2
     assert "rows have a key on route: 2 unexpected (1.67 %)" in found.sentence
-    assert found.sentence.endswith("keys set aside (n) with 40 rows, 2 rows without a key set aside, 78 go on")
+    assert found.sentence.endswith("fails and is set aside (n) with 40 rows, 2 rows without a key set aside, 78 go on")
     alone = checked(frame.fillna({"hour": 0.0}), tmp_path, entry)
     alone.check()
     assert not alone.broken

@@ -43,7 +43,10 @@ def test_keys_whose_scored_rows_are_bad_are_named(
     assert get_json(store, found["why"])["keys"] == {
         "r03": "validation: 40 of 220 rows fail expect_column_values_to_not_be_null on rain"
     }
-    assert found["sentence"].startswith("1 of 14 keys fail: r03: validation: 40 of 220 rows fail expect_column_values")
+    assert found["sentence"].startswith(
+        "1 of 14 keys fails: r03: 40 of 220 rows fail expect_column_values_to_not_be_null"
+    )
+    assert "; all rows together pass all 3 checks" in found["sentence"]
     kept = read_check(store, "routes", "quality")
     assert kept is not None
     assert b"Keys that fail" in store.get(layout.report("people__train", kept["quality"]["report"]))
