@@ -133,6 +133,7 @@ def _write(
     contents |= _models(store, versions, trainings, folder, verifier, look)
     fleet = newest.record["config"]["fleet"]
     columns = [fleet["key"]] if isinstance(fleet["key"], str) else list(fleet["key"])
+    id_column = newest.record["config"]["data"].get("id")
     environment = newest.record["model"]["environment"] | {"requirements": requirements_of(newest.record, [*foreign])}
     sample = _sample(store, newest, columns, fleet["parent"], versions, allowed_imports)
     contents |= {SAMPLE: sample} if sample else {}
@@ -141,7 +142,7 @@ def _write(
     contents |= {
         "predict.py": FLEET_SCRIPT.read_bytes(),
         "one_model.py": trusting(sorted(types)),
-        "fleet.json": json_bytes({"pipeline": pipeline, "key": columns, "parent": fleet["parent"]}),
+        "fleet.json": json_bytes({"pipeline": pipeline, "key": columns, "parent": fleet["parent"], "id": id_column}),
         "environment.json": json_bytes(environment),
         "requirements.txt": "".join(f"{n}=={v}\n" for n, v in environment["requirements"].items()).encode(),
         "README.md": _readme(pipeline, versions, columns, fleet["parent"], command, newest, about).encode(),
@@ -205,7 +206,8 @@ def _sample(
     if rows.empty:
         return None
     made = schema.check(featured(rows, data, recorded_code(record), allowed_imports))
-    named = [c for c in dict.fromkeys([*columns, *([parent] if parent else [])]) if c not in made.columns]
+    known = data.id if data.id not in data.private else None
+    named = [c for c in dict.fromkeys([known, *columns, parent]) if c is not None and c not in made.columns]
     shown = rows[named].join(masked(made, schema.private))
     return shown.to_csv(index=False, lineterminator="\n").encode()
 

@@ -53,6 +53,10 @@ class Fleet:
         """Columns that say which model serves a row."""
         return [*self.about["key"], *([self.about["parent"]] if self.about["parent"] else [])]
 
+    def told(self) -> list[str]:
+        """Columns that say which row of the input a prediction is of: its id, and those that say which model serves."""
+        return [*([self.about["id"]] if self.about["id"] else []), *self.columns()]
+
     def served_by(self, frame: Any) -> list[str | None]:
         """The key of the model that serves each row: its own, else its group's, else that of all rows."""
         names = [c for c in self.about["key"] if c not in frame.columns]
@@ -78,7 +82,7 @@ def encoded(value: Any) -> str:
 
 
 def predict(fleet: Fleet, frame: Any, kept: list[str]) -> Any:
-    """Return a row for each row of ``frame``: ``kept``, ``model_key``, ``model_version`` and what the model says."""
+    """Return a row for each row of ``frame``: ``kept``, which row it is, who served it, predictions."""
     import numpy as np
     import pandas as pd
 
@@ -100,7 +104,7 @@ def predict(fleet: Fleet, frame: Any, kept: list[str]) -> Any:
         raise Problem("no model of this bundle serves a row of the input")
     made = pd.concat(parts).reindex(frame.index)
     made["model_version"] = made["model_version"].astype("Int64")
-    columns = list(dict.fromkeys([*kept, *(c for c in fleet.columns() if c in frame.columns)]))
+    columns = list(dict.fromkeys([*kept, *(c for c in fleet.told() if c in frame.columns)]))
     return pd.concat([frame[columns], made], axis=1)
 
 
@@ -121,8 +125,8 @@ def run(arguments: list[str] | None = None) -> None:
     one_model.warn_of_other_versions()
     fleet = Fleet(options.trust)
     schemas = [fleet.schema(number) for number in sorted({row["training"] for row in fleet.rows.values()})]
-    # What makes a key is text, as the categories are: 007 is not 7.
-    texts = [{"name": name, "kind": "category"} for name in fleet.columns()]
+    # The id and what makes a key are text, as the categories are: 007 is not 7.
+    texts = [{"name": name, "kind": "category"} for name in fleet.told()]
     frame = one_model.read(options.input, {"features": [*(f for s in schemas for f in s["features"]), *texts]})
     unknown = [c for c in options.keep if c not in frame.columns]
     if unknown:

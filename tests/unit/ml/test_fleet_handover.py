@@ -101,9 +101,10 @@ def test_each_row_is_predicted_by_the_model_of_its_key(
     new = pd.DataFrame({"stop": ["007", "8"], "route": "new", "trip": [-1, -2], "hour": [1.0, -1.0], "rain": "no"})
     asked = pd.concat([asked, new], ignore_index=True)
     asked.to_csv(folder / "in.csv", index=False)
-    done = predict(folder, "in.csv", "--keep", "trip")
+    done = predict(folder, "in.csv")
     assert done.returncode == 0, done.stderr
     said = pd.read_csv(folder / "predictions.csv", dtype={"stop": str, "route": str})
+    assert list(said.columns[:3]) == ["trip", "stop", "route"]  # its id tells which row of the input this is of
     assert list(said["trip"]) == list(asked["trip"])
     by = dict(zip(said["trip"], said["model_key"], strict=True))
     assert {by[t] for t in asked["trip"][asked["route"] == "a/b"]} == {"007/a%2Fb"}
