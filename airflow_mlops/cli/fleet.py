@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from argparse import Namespace
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,12 @@ def drift(args: Namespace) -> None:
         print(grid(("key", "version", "column", "change", "p", "rows"), cells, width=max(width, 80)))
 
 
+def _is_one(row: dict[str, Any], wanted: Collection[str]) -> bool:
+    """Whether a key is one of those that are asked for, by its status or by what a sentence counts it as."""
+    promoted, not_due = bool(row["promoted"]), bool(row.get("decided_in"))
+    return row["status"] in wanted or (promoted and "promoted" in wanted) or (not_due and "not due" in wanted)
+
+
 @clear_errors
 def failures(args: Namespace) -> None:
     """``airflow mlops fleet failures``."""
@@ -114,7 +121,7 @@ def failures(args: Namespace) -> None:
 
     store, found = _newest(args.pipeline)
     wanted = args.status or ["failed", "rejected", "inconclusive"]
-    rows = read_table(store, table_of_all(found), filters=[("status", "in", wanted)]).to_pylist()
+    rows = [row for row in read_table(store, table_of_all(found)).to_pylist() if _is_one(row, wanted)]
     if args.output == "json":
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return

@@ -5,6 +5,8 @@ from __future__ import annotations
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
 
 FLEET_STATUSES = ("passed", "no_baseline", "inconclusive", "rejected", "failed", "fallback", "retired")
+PRINTED = ("promoted", "not due")
+"""What a sentence counts too, and no row has as its status."""
 _TABLE_OR_JSON = Arg(("--output",), choices=("table", "json"), default="table", help="(default: table)")
 _TEXT_OR_JSON = Arg(("--output",), choices=("text", "json"), default="text", help="(default: text)")
 _PIPELINE = Arg(("pipeline",), help="Name of the pipeline, as in its file")
@@ -34,7 +36,7 @@ FLEET = GroupCommand(
             Arg(
                 ("--status",),
                 action="append",
-                choices=FLEET_STATUSES,
+                choices=(*FLEET_STATUSES, *PRINTED),
                 default=None,
                 help="Keys of this status instead; can be given several times",
             ),

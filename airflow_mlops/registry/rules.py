@@ -135,7 +135,8 @@ class Rules:
         """Say that the champion is not the one a promotion was decided against."""
         return PromotionConflict(
             f"{self._unexpected(key, champion, expected)}: re-evaluate",
-            hint="evaluate again, against the present champion",
+            hint="evaluate again, against the present champion; a person who has decided gives it as --expected"
+            + (f" {champion}" if champion is not None else " none"),
         )
 
     def _unexpected(self, key: str | None, champion: int | None, expected: int | None) -> str:

@@ -11,10 +11,10 @@ import pytest
 
 from airflow_mlops.cli.commands import pipeline_status
 from airflow_mlops.cli.fleet import drift, failures, show, status
-from airflow_mlops.cli.fleet_definition import FLEET_STATUSES
+from airflow_mlops.cli.fleet_definition import FLEET_STATUSES, PRINTED
 from airflow_mlops.ml.fleet.carried import carry_on, earlier
 from airflow_mlops.ml.fleet.drift import put_tests
-from airflow_mlops.ml.fleet.result import STATUSES, count, put_table, read_newest, save_result, sentence
+from airflow_mlops.ml.fleet.result import STATUSES, WORDS, count, put_table, read_newest, save_result, sentence
 from airflow_mlops.registry.checks import write_check
 from airflow_mlops.registry.registry import Registry
 from airflow_mlops.store import LocalStore
@@ -62,6 +62,8 @@ def test_failures_have_their_reasons(capsys: pytest.CaptureFixture[str]) -> None
     assert "the target is 1.0 in all rows" in said
     failures(Namespace(pipeline="routes", status=["fallback"], limit=None, output="json"))
     assert [row["key"] for row in json.loads(capsys.readouterr().out)] == ["c"]
+    failures(Namespace(pipeline="routes", status=["promoted"], limit=None, output="json"))
+    assert [row["key"] for row in json.loads(capsys.readouterr().out)] == ["a"]
 
 
 def test_show_tells_who_serves_a_key(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,6 +112,8 @@ def test_a_training_of_some_keys_hides_no_other_key(tmp_path: Path, capsys: pyte
     failures(Namespace(pipeline="routes", status=None, limit=None, output="table"))
     said = capsys.readouterr().out
     assert "2 of 3 keys are failed, rejected" in said
+    failures(Namespace(pipeline="routes", status=["not due"], limit=None, output="json"))
+    assert [row["key"] for row in json.loads(capsys.readouterr().out)] == ["b", "c"]
     assert "the target is 1.0 in all rows (in manual__1)" in " ".join(said.split())
     show(Namespace(pipeline="routes", key="b", output="text"))
     assert "last training, manual__1: failed: the target is 1.0 in all rows" in capsys.readouterr().out
@@ -142,6 +146,7 @@ def test_show_tells_what_was_rolled_back(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_command_knows_every_status() -> None:
     assert FLEET_STATUSES == STATUSES
+    assert {*FLEET_STATUSES, *PRINTED, "not_due"} == {*WORDS, "not due"}
 
 
 def test_what_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:

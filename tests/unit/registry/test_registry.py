@@ -79,6 +79,7 @@ def test_a_stale_promotion_is_refused(registry: Registry) -> None:
     with pytest.raises(PromotionConflict, match=r"^churn@champion is v1, expected v2: re-evaluate\n") as e:
         registry.promote(3, expected=2, op_id="p3", reason="x")
     assert "evaluate again" in e.value.hint
+    assert e.value.hint.endswith("gives it as --expected 1")
     with pytest.raises(PromotionConflict, match="churn@champion is v1, expected none"):
         registry.promote(3, expected=None, op_id="p3", reason="x")
     assert registry.champion().number == 1
