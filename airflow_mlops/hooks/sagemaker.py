@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_mlops.exceptions import ConfigError
@@ -171,10 +171,20 @@ class TransformJobs(Jobs):
         :param model: CreateModel; the name of a role becomes its ARN. :param request: CreateTransformJob.
         :raises PredictionError: a request is refused. :raises PredictionUnavailable: there is no room now.
         """
+        from botocore.exceptions import ClientError
+
         self.delete_model(model["ModelName"])
         with self._creating(request["TransformJobName"], {"Model": model, "Transform": request}) as prepared:
             self.hook.create_model(prepared["Model"])
-            self.hook.create_transform_job(prepared["Transform"], wait_for_completion=False)
+            try:
+                self.hook.create_transform_job(prepared["Transform"], wait_for_completion=False)
+            except ClientError as e:
+                # Refused for certain; after an error of SageMaker's own there may be a job that needs its model.
+                refused = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500
+                if refused and e.response["Error"]["Code"] != _EXISTS:
+                    with suppress(ClientError):  # what it was refused for is what matters
+                        self._client.delete_model(ModelName=model["ModelName"])
+                raise
 
     def give_up(self, name: str) -> None:
         """Stop a job that nobody waits for any more, and delete its model."""

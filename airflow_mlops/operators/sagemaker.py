@@ -137,7 +137,7 @@ class SageMakerTrainOperator(JobOperator, TrainOperator):
         """
         with self._errors():
             scope, meter = run_scope(context, self.history), start_meter(context)
-            event = self._waited(event)
+            event = self._waited(context, event)
             job = str(event["job"])
             if (registered := self._registered(event["operation"])) is not None:
                 return registered

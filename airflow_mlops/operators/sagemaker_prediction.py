@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import ConfigError, CorruptObject, PredictionError, PredictionUnavailable
+from airflow_mlops.exceptions import ConfigError, CorruptObject, ObjectNotFound, PredictionError, PredictionUnavailable
 from airflow_mlops.jobs import ENDED, TRANSFORM, job_stem
 from airflow_mlops.operators.base import RunScope, run_scope
 from airflow_mlops.operators.cost import cost_so_far, push_cost, start_meter, summed
@@ -104,6 +104,8 @@ class SageMakerPredictOperator(JobOperator, BatchPredictOperator):
             if plan is not None or status == "InProgress":
                 self.log.info("The SageMaker job %s of an earlier try is %s, and of no use now", name, status)
                 self._discard(jobs, name, stop=status == "InProgress")
+            elif status in ENDED:
+                self._clean(name)  # what was left where taking it away was broken off
             number += 1
         return name, None, None
 
@@ -192,7 +194,7 @@ class SageMakerPredictOperator(JobOperator, BatchPredictOperator):
 
         with self._errors():
             scope, meter = run_scope(context, self.history), start_meter(context)
-            name = str(self._waited(event)["job"])
+            name = str(self._waited(context, event)["job"])
             job, plan = self._jobs.find(name), Plan.load(self.hook.store(), self.pipeline, name)
             if job is None or plan is None:
                 what = "SageMaker does not know the job" if job is None else "the rows are gone of the SageMaker job"
@@ -209,6 +211,8 @@ class SageMakerPredictOperator(JobOperator, BatchPredictOperator):
         from airflow_mlops.store import layout
 
         name, store = TRANSFORM.name_of(job), self.hook.store()
+        if TRANSFORM.status(job) in ENDED:
+            self._jobs.delete_model(name)  # whatever becomes of the answers: nothing asks it any more
         try:
             check_predicted(job, longest(self._asked, self._timeout))
             # The version that predicted, whichever is champion by now.
@@ -216,10 +220,14 @@ class SageMakerPredictOperator(JobOperator, BatchPredictOperator):
             outputs = f"{layout.job_prefix(self.pipeline, name)}output/"
             frozen = Frozen(store, version, name, plan, outputs=outputs, data=self.data)
             result = self._score(scope, context, version, frozen=frozen)
-        except (PredictionError, CorruptObject):
+        except (PredictionError, CorruptObject, ObjectNotFound) as e:
             # Another try predicts anew; of one that goes on, nothing is taken away.
             if TRANSFORM.status(job) in ENDED:
                 self._discard(self._jobs, name)
+            if isinstance(e, ObjectNotFound):
+                raise PredictionUnavailable(
+                    f"some of the rows are gone of the SageMaker job {name}: {e}", hint="the next try predicts anew"
+                ) from e
             raise
         facts = job_facts(job, self._asked, self.hook.currency) | {"packages": frozen.packages}
         self._tell_job(facts)

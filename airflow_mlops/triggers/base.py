@@ -62,6 +62,10 @@ class PollingTrigger(BaseEventTrigger):
     def is_news(self, found: dict[str, Any]) -> bool:
         """Whether ``found`` is what this trigger waits for."""
 
+    def of_error(self) -> dict[str, Any]:
+        """What an event that tells of an error says beside it."""
+        return {}
+
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments to build an equal trigger from."""
         cls = type(self)
@@ -88,7 +92,8 @@ class PollingTrigger(BaseEventTrigger):
                 failures += 1
                 wait = min(self.poll_interval * 2**failures, max(LONGEST_WAIT, self.poll_interval))
                 if self.once and (not error.retryable or failures >= self.max_failures):
-                    yield TriggerEvent({"status": "error", "error": type(error).__name__, "message": str(error)})
+                    said = {"status": "error", "error": type(error).__name__, "message": str(error)}
+                    yield TriggerEvent({**said, **self.of_error()})
                     return
                 self.log.warning("look %d failed, again in %.0f s: %s", failures, wait, error)
                 await asyncio.sleep(wait)

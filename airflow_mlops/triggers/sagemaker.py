@@ -48,10 +48,23 @@ class JobTrigger(PollingTrigger):
     def _jobs(self) -> Jobs:
         return self.open()
 
+    def of_error(self) -> dict[str, Any]:
+        """Return ``job``: it may run on."""
+        return {"job": self.job}
+
     def look(self) -> dict[str, Any] | None:
         """Ask SageMaker how the job stands."""
-        found = self._jobs.find(self.job)
-        return self.told(found) if found else None
+        return self.told(self.found())
+
+    def found(self) -> dict[str, Any]:
+        """What SageMaker tells of the job.
+
+        :raises TrainingUnavailable, PredictionUnavailable: it does not know the job, maybe not yet.
+        """
+        job = self._jobs.find(self.job)
+        if job is None:
+            raise self.kind.unavailable(f"SageMaker does not know the job {self.job}", hint="the next look asks again")
+        return job
 
     def told(self, job: dict[str, Any]) -> dict[str, Any]:
         """What of a job that was described goes into the event."""
@@ -108,9 +121,7 @@ class TransformJobTrigger(JobTrigger):
 
     def look(self) -> dict[str, Any] | None:
         """Ask SageMaker how the job stands, and stop one that is late."""
-        found = self._jobs.find(self.job)
-        if found is None:
-            return None
+        found = self.found()
         took = (datetime.now(UTC) - found["CreationTime"]).total_seconds()
         status = self.kind.status(found)
         if status == "InProgress":

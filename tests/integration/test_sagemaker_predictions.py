@@ -19,7 +19,7 @@ from airflow_mlops.hooks.sagemaker import TransformJobs
 from airflow_mlops.operators.prediction import BatchPredictOperator
 from airflow_mlops.registry.checks import read_check
 from airflow_mlops.registry.registry import Registry
-from airflow_mlops.store import S3Store
+from airflow_mlops.store import S3Store, layout
 from tests.integration.sagemaker_containers import predict_there
 from tests.integration.sagemaker_predicting import DATA, JOB, ROLE, WINDOW, context, left, operator, resume, run, submit
 from tests.unit.ml.transform_job import run_job
@@ -197,6 +197,63 @@ def test_an_output_that_cannot_be_written_costs_no_second_job(
     assert left(s3_store) == []
 
 
+def test_a_death_while_clearing_away_stops_no_later_try(
+    sagemaker, connect, train, s3_store, tmp_path, monkeypatch
+) -> None:
+    connect(sagemaker.url)
+    train()
+    task = operator()
+    waiting = submit(task)
+    (first,) = sagemaker.transforms
+    run(s3_store, sagemaker, first, tmp_path / "model")
+    delete, gone = S3Store.delete, []
+
+    def dies(self: S3Store, key: str) -> None:
+        if gone:
+            raise StoreError("the worker is gone")
+        gone.append(key)
+        delete(self, key)
+
+    monkeypatch.setattr(S3Store, "delete", dies)
+    with pytest.raises(Exception, match="the worker is gone"):
+        resume(task, waiting)
+    monkeypatch.setattr(S3Store, "delete", delete)
+    assert gone == [layout.job_plan("people", first)]
+    assert sagemaker.models == {}
+    # What is left of it is taken away, and the rows are predicted anew.
+    waiting = submit(task)
+    second = first[:-1] + "2"
+    assert {key.split("/")[3] for key in left(s3_store)} == {second}
+    # Rows that are gone, whoever took them away, are no dead end.
+    run(s3_store, sagemaker, second, tmp_path / "model2")
+    s3_store.delete(layout.job_part("people", second, "rows", 0))
+    with pytest.raises(PredictionUnavailable, match="some of the rows are gone"):
+        resume(task, waiting)
+    assert left(s3_store) == []
+
+
+def test_a_wait_that_broke_off_leaves_no_job_behind(sagemaker, connect, train) -> None:
+    connect(sagemaker.url)
+    train()
+    task = operator()
+    waiting = submit(task)
+    (name,) = sagemaker.transforms
+    event = {"status": "error", "error": "PredictionUnavailable", "message": "no network", **waiting.trigger.of_error()}
+    here = context(task)
+    here["ti"].try_number, here["ti"].max_tries = 1, 2
+    with pytest.raises(PredictionUnavailable, match="broke off: no network"):
+        task.execute_complete(here, event)
+    assert sagemaker.transforms[name]["TransformJobStatus"] == "InProgress"
+    here["ti"].try_number = 3
+    with pytest.raises(PredictionUnavailable, match="broke off: no network"):
+        task.execute_complete(here, event)
+    assert sagemaker.transforms[name]["TransformJobStatus"] == "Stopping"
+    assert sagemaker.models == {}
+    waiting.trigger.job = "people-unknown-1"
+    with pytest.raises(PredictionUnavailable, match="SageMaker does not know the job people-unknown-1"):
+        waiting.trigger.look()
+
+
 def test_a_job_that_takes_too_long_is_stopped(sagemaker, connect, train, s3_store) -> None:
     connect(sagemaker.url)
     train()
@@ -264,7 +321,7 @@ def test_refused_requests(sagemaker, connect, train) -> None:
     sagemaker.refuse, sagemaker.refuses = (400, "ThrottlingException", "Rate exceeded"), "CreateTransformJob"
     with pytest.raises(PredictionUnavailable, match="Rate exceeded"):
         task.execute(context(task))
-    assert (len(sagemaker.models), sagemaker.transforms, sagemaker.refuse) == (1, {}, None)
+    assert (len(sagemaker.models), sagemaker.transforms, sagemaker.refuse) == (0, {}, None)
     for request, said in (({"Tagz": []}, '"Tagz"'), ({"MaxConcurrentTransforms": "many"}, "'many'")):
         wrong = operator(request=request)
         with pytest.raises(AirflowFailException, match=rf"(?s){said}.*deploy.batch.sagemaker"):
