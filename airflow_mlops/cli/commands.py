@@ -81,7 +81,8 @@ def backfill(args: Namespace) -> None:
         has_champion=lambda: bool(registry.champions()),
         say=lambda text: print(f"  {text}", flush=True),
     )
-    print(f"{config.pipeline}: {len(todo)} windows, {todo[0].start} … {todo[-1].end}, replay {replay.name}", flush=True)
+    many = "1 window" if len(todo) == 1 else f"{len(todo)} windows"
+    print(f"{config.pipeline}: {many}, {todo[0].start} … {todo[-1].end}, replay {replay.name}", flush=True)
     if not args.promote:
         print("  without --promote: candidates are trained and judged, none is promoted", flush=True)
     store, keys = hook.store(), {window.key for window in todo}

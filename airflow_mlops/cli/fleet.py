@@ -205,7 +205,10 @@ def show(args: Namespace) -> None:
     versions = registry.versions(args.key)
     if row is None and not versions:
         keys = [*map(str, registry.keys())]
-        near = get_close_matches(args.key, keys, 3)
+        # People type R1O for R10, and m14 for M14.
+        plain = {key.lower().replace("o", "0"): key for key in keys}
+        meant = plain.get(args.key.lower().replace("o", "0"))
+        near = [meant] if meant else get_close_matches(args.key, keys, 3)
         raise ConfigError(
             f"the fleet {args.pipeline!r} has no key {args.key!r}",
             hint=f"did you mean {' or '.join(near)}?" if near else f"it has {len(keys):,} keys with models",

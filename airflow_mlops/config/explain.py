@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from airflow_mlops.config.findings import is_number
 from airflow_mlops.config.keys import all_keys, description_of, fields_of, model_at
 from airflow_mlops.config.models import PipelineConfig
 from airflow_mlops.config.yaml_source import Source
@@ -208,6 +209,8 @@ def _unknown_key(root: type[BaseModel], path: Path) -> tuple[str, str | None]:
 
 def _value(source: Source, path: Path, details: list[ErrorDetails]) -> tuple[str, str | None]:
     detail, value = details[0], source.resolve(path)[1]
+    if is_number(value):  # of `auto` or a number, what the number lacks
+        detail = next((d for d in details if d["type"] in _LIMITS), detail)
     kind, context = detail["type"], detail.get("ctx", {})
     name = _dots(path)
     if kind == "value_error":

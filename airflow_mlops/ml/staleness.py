@@ -109,8 +109,11 @@ def staleness(
 
 
 def told(age: timedelta) -> str:
-    """``12 days``, or hours below two days."""
+    """``12 days``, hours below two days, minutes below two hours."""
     hours = age.total_seconds() / 3600
+    if abs(hours) < 2:
+        minutes = round(hours * 60)
+        return "less than a minute" if not minutes else f"{minutes} minute{'s' * (minutes != 1)}"
     return f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.0f} hours"
 
 

@@ -48,7 +48,7 @@ def asks_for_retrain(config: PipelineConfig) -> bool:
 LEVEL: tuple[DagSpec, ...] = (
     DagSpec(
         "train",
-        "Train on schedule, new data, drift or a performance drop; promote what passes the gates.",
+        "Train when `retrain` says so; promote what passes the gates.",
         (
             Step("retrain.claim"),
             Step("data.snapshot", ("retrain.claim",)),

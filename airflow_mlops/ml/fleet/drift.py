@@ -169,7 +169,7 @@ def _everywhere(tests: pd.DataFrame, everywhere: _Everywhere, keys: Sequence[str
 
 
 def _told(tests: pd.DataFrame, everywhere: Sequence[str], compared: int, few: int) -> tuple[str, str]:
-    tail = f"; {few:,} keys have too few rows" if few else ""
+    tail = f"; {few:,} key{' has' if few == 1 else 's have'} too few rows" if few else ""
     if not compared:
         return "not_enough_data", f"not enough data: no key has rows enough{tail}"
     alarms = tests[tests["alarm"]]

@@ -208,8 +208,8 @@ def _result(
         log("%s v%d: %s %.4g against %.4g at training, p %.2g", one.key, one.version, metric.name, one.value,
             one.baseline, one.p_value)  # fmt: skip
     parts = [_sentence(metric, judged, worse, drifted), counted]
-    parts += [f"{len(pending):,} keys wait for labels"] if pending else []
-    parts += [f"{len(few):,} keys have too few rows"] if few else []
+    parts += [f"{len(pending):,} key{' waits' if len(pending) == 1 else 's wait'} for labels"] if pending else []
+    parts += [f"{len(few):,} key{' has' if len(few) == 1 else 's have'} too few rows"] if few else []
     parts += [f"{unmeasured:,} keys were trained without {metric.name}"] if unmeasured else []
     if single := sum(one.single for one in judged):
         parts.append(f"rows count as independent in {single:,} keys, whose blocks are fewer than {MIN_BLOCKS}")

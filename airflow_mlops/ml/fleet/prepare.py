@@ -7,6 +7,7 @@ of a key: a key of 50 rows then knows every category, and a night's 16,000 model
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,15 @@ def model_data(data: Data, fleet: Fleet) -> Data:
     known = {data.target, data.id, data.timestamp, *data.exclude}
     more = [c for c in key_columns(fleet) if c not in known]
     return data.model_copy(update={"exclude": [*data.exclude, *more]})
+
+
+def _why(name: str, why: str, data: Data, fleet: Fleet) -> str:
+    """Why a column is no feature: of a key, that, where the file does not exclude it itself."""
+    if name in {data.target, data.id, data.timestamp, data.split.column, *data.exclude}:
+        return why
+    if name in fleet.columns:
+        return "makes the key (fleet.key)"
+    return "names the group of the key (fleet.parent)" if name == fleet.parent else why
 
 
 def sample_rows(
@@ -91,6 +101,7 @@ def prepare(
     if train.estimator is None:
         raise TrainingError("a fleet trains an estimator", hint="name one in train.estimator")
     schema = infer_schema(sample, model_data(data, fleet), source_columns=columns)
+    schema = replace(schema, excluded=tuple((name, _why(name, why, data, fleet)) for name, why in schema.excluded))
     estimator = build_estimator(train.estimator, train.params, allowed, train.seed)
     if positions := categorical_positions(schema, estimator):
         estimator.set_params(categorical_features=positions)

@@ -149,10 +149,15 @@ def test_the_command_knows_every_status() -> None:
     assert {*FLEET_STATUSES, *PRINTED, "not_due"} == {*WORDS, "not due"}
 
 
-def test_what_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         show(Namespace(pipeline="routes", key="aa", output="text"))
     assert "did you mean a?" in capsys.readouterr().err
+    for number, key in enumerate(("R10", "R1", "R51"), 7):
+        Registry(LocalStore(tmp_path), "routes").register({"model": {"digest": "0" * 64}}, op_id=str(number), key=key)
+    with pytest.raises(SystemExit):
+        show(Namespace(pipeline="routes", key="r1O", output="text"))
+    assert "did you mean R10?" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         status(Namespace(pipeline="churn", output="text"))
     assert "no fleet of the name 'churn'" in capsys.readouterr().err

@@ -57,6 +57,7 @@ def places(issues: list[Issue]) -> list[tuple[str, int, str]]:
 # about it and of what to do.
 MISTAKES = {
     "unknown key at depth": ("at_least", "at_leest", 5, "unknown key `at_leest`", "did you mean `at_least`?"),
+    "no shard size": ("level: 1", "level: 1\nfleet: {key: a, shard_size: 0}", 3, "be at least 1, and is 0", None),
     "wrong type": ("target: churned", "target: churned, min_rows: many", 3, "must be a whole number", None),
     "missing key": (", target: churned", "", 3, "`target` is missing in `data`", "add `target:`"),
     "duplicate key": ("level: 1", "level: 1\nlevel: 0", 3, "already on line 2", "keep one of the two"),

@@ -14,11 +14,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.tree import DecisionTreeRegressor
 
-from airflow_mlops.config.models import Data, Evaluate, Fleet, Search, Split
+from airflow_mlops.config.models import Data, Evaluate, Fleet, Search, Split, Train
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.ml.fleet.chunks import chunk_size
 from airflow_mlops.ml.fleet.keys import group_key, is_parent, key_of, values_of
 from airflow_mlops.ml.fleet.partition import divide, present, shard_count
+from airflow_mlops.ml.fleet.prepare import prepare
 from airflow_mlops.ml.fleet.result import sentence
 from airflow_mlops.ml.fleet.training import Asked, Chunk, Settings, labels, train_chunk
 from airflow_mlops.ml.fleet.verdict import judge
@@ -277,3 +278,17 @@ def _rows(p_values: np.ndarray) -> list[dict[str, Any]]:
 def test_the_sentence_tells_what_counts() -> None:
     assert sentence({"failed": 7, "promoted": 15_982, "rejected": 11}) == "15,982 promoted, 11 rejected, 7 failed"
     assert sentence({}) == "nothing to do"
+
+
+def test_why_a_column_of_the_key_is_no_feature_is_told() -> None:
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"route": ["a", "b"] * 20, "line": "x", "note": "n", "hour": rng.normal(size=40)})
+    frame["y"] = frame["hour"] + rng.normal(size=40)
+    data = Data(source="x.parquet", target="y", exclude=["note"])
+    train = Train(estimator="sklearn.linear_model.Ridge")
+    schema, _, _ = prepare(frame, [*frame.columns], data, Fleet(key="route", parent="line"), train, ())
+    assert dict(schema.excluded) == {
+        "route": "makes the key (fleet.key)",
+        "line": "names the group of the key (fleet.parent)",
+        "note": "in data.exclude",
+    }

@@ -25,6 +25,8 @@ def test_ages_are_judged_by_their_own_limits() -> None:
     assert report.ages == {"model": 40.0, "data": 0.208, "outcomes": 33.0}
     assert check_staleness(3, ages, {"model": 40 * DAY}).verdict == "fresh"
     assert check_staleness(3, ages, {"model": 90 * DAY, "data": timedelta(hours=4)}).stale == ("data",)
+    assert "row is less than a minute older" in check_staleness(3, {"data": timedelta(0)}, {}).sentence
+    assert "row is 1 minute older" in check_staleness(3, {"data": timedelta(seconds=70)}, {}).sentence
     assert check_staleness(3, ages | {"outcomes": 900 * DAY}, {"model": 90 * DAY}).verdict == "fresh"
 
 

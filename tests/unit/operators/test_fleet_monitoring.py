@@ -310,7 +310,7 @@ def test_keys_whose_predictions_became_worse_are_asked_for(
         small.setattr(performance_module, "_GROUP_ROWS", 700)
         assert check() == result
     assert "r2 has fallen in 2 of 11 keys: " in result["sentence"]
-    assert "1 keys wait for labels" in result["sentence"]
+    assert "1 key waits for labels" in result["sentence"]
     assert read_alarms(store, result["alarms"]) == {"r04": (1, ()), "r09": (1, ())}
     assert (result["keys"], result["worse_keys"]) == (11, 2)
     assert result["value"] == pytest.approx(result["baseline"], abs=0.1)
