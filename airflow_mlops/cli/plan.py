@@ -24,6 +24,7 @@ from airflow_mlops.factory.outline import DagOutline, outline
 _OF_A_FLEET = {
     (1, "promotion"): "gates decide key by key; approval is optional",
     (1, "monitoring"): "data, drift, performance, staleness, key by key",
+    (2, "start"): "as at level 1; a change of the pipeline by a commit, which `airflow mlops ci` tries with some keys",
     (2, "promotion"): "as at level 1: a fleet has no shadow and no canary",
 }
 

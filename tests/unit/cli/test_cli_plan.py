@@ -252,6 +252,7 @@ def test_a_fleet_is_not_told_of_steps_that_it_cannot_have(tmp_path: Path, capsys
     (tmp_path / "churn.yaml").write_text(LEVEL_1 + "fleet: {key: plan}\n")
     told = " ".join(_run(capsys, tmp_path / "churn.yaml", "2").split())
     assert "promotion gates decide key by key; approval is optional → as at level 1: a fleet has no shadow" in told
+    assert "a change of the pipeline by a commit, which `airflow mlops ci` tries with some keys" in told
     assert "rollout" not in told
     data = json.loads(_run(capsys, tmp_path / "churn.yaml", "2", "json"))
     assert (data["missing"], data["optional"], data["fleet"]) == ([], [], True)
