@@ -135,7 +135,8 @@ def begin_fleet(
         _wear(store, registry.pipeline, snapshot.fingerprint, of, settings, compared=bool(champions)),
         partial=due is not None,
     ).save(store)
-    log("%s models to train in %d shards", f"{plan.keys:,}", len(shards))
+    models, parts = "model" if plan.keys == 1 else "models", "shard" if len(shards) == 1 else "shards"
+    log("%s %s to train in %d %s", f"{plan.keys:,}", models, len(shards), parts)
     return plan
 
 
