@@ -88,7 +88,7 @@ def _reading(request: dict[str, Any], config: PipelineConfig) -> dict[str, Any]:
         files = MLOpsHook().files(config.data.source, root)
         files.root = root
     window = {"start": request["start"], "end": request["end"]}
-    return {"files": files, "sql": _sql, "database": _database, "sample": request["sample"], **window}
+    return {"files": files, "sql": _sql, "sample": request["sample"], **window}
 
 
 def _sql(conn_id: str, query: str) -> Any:
@@ -105,7 +105,7 @@ def _database(conn_id: str) -> Any:
 
 def _train(request: dict[str, Any]) -> dict[str, Any]:
     config, folder = _config(request)
-    given = _reading(request, config) | _rights(request) | {"say": partial(print, flush=True)}
+    given = _reading(request, config) | _rights(request) | {"say": partial(print, flush=True), "database": _database}
     if config.fleet is not None:
         return fleet_trial.train(config, folder, _store(request), **given)
     return trial.train(config, folder, _store(request), **given, allow_commands=request["allow_commands"])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from airflow_mlops.ml.evaluation import Evaluation
+    from airflow_mlops.ml.expectations_sql import Database
     from airflow_mlops.ml.files import Files
     from airflow_mlops.ml.fleet.plan import Plan
     from airflow_mlops.ml.reading import Sql
@@ -44,6 +45,7 @@ def train(
     *,
     files: Files,
     sql: Sql | None,
+    database: Database | None = None,
     sample: int,
     start: str | None,
     end: str | None,
@@ -73,6 +75,7 @@ def train(
         register=True,
         say=say,
         sql=sql,
+        database=database,
         trusted_types=trusted_types,
         files=files,
     )

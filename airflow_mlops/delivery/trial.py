@@ -17,6 +17,7 @@ from airflow_mlops.pipeline import Pipeline, Say
 if TYPE_CHECKING:
     import pandas as pd
 
+    from airflow_mlops.ml.expectations_sql import Database
     from airflow_mlops.ml.files import Files
     from airflow_mlops.ml.reading import Sql
     from airflow_mlops.registry.registry import Version
@@ -35,6 +36,7 @@ def train(
     *,
     files: Files,
     sql: Sql | None,
+    database: Database | None = None,
     sample: int,
     start: str | None,
     end: str | None,
@@ -61,6 +63,7 @@ def train(
         register=True,
         say=say,
         sql=sql,
+        database=database,
         trusted_types=trusted_types,
         allow_commands=allow_commands,
         files=files,

@@ -13,8 +13,11 @@ import sqlalchemy as sa
 from airflow_mlops.config.models import Validate
 from airflow_mlops.exceptions import DataUnavailable
 from airflow_mlops.hooks.mlops import MLOpsHook
+from airflow_mlops.ml.data import read_batches, take_snapshot
+from airflow_mlops.ml.files import Files
 from airflow_mlops.ml.validation import validate
 from airflow_mlops.store import LocalStore
+from airflow_mlops.window import Window
 from tests.integration.services import postgres, read_compose
 from tests.unit.ml import sql_cases
 from tests.unit.ml.sql_cases import assert_as_a_frame, data, fill
@@ -79,6 +82,30 @@ def test_it_only_reads_and_sees_one_state(lake: sa.Engine, tmp_path: Path) -> No
         assert connection.execute(sa.text("SELECT count(*) FROM pg_class")).scalar() == before
         sessions = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
         assert connection.execute(sessions).scalar() <= 3
+
+
+def test_the_window_is_applied_there_and_nan_is_told(lake: sa.Engine, tmp_path: Path) -> None:
+    hook, store = MLOpsHook(), LocalStore(tmp_path)
+    with lake.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE IF NOT EXISTS odd AS SELECT * FROM cases"))
+        connection.execute(sa.text("UPDATE odd SET n = 'NaN' WHERE i < 2"))
+    section = data(sql={"conn_id": "lake", "query": "SELECT * FROM odd"}, timestamp="t")
+    window = Window.of("2024-01-01", "2024-01-02")
+    batches = read_batches(section, files=Files(""), window=window, sql=hook.sql)
+    taken = take_snapshot(store, "cases", batches, data=section, window=window, gaps=True)
+    assert 0 < taken.rows < 60
+    expectations = [
+        {"expect_column_values_to_be_between": {"column": "n", "max_value": 9}},
+        {"expect_table_row_count_to_equal": {"value": taken.rows}},
+    ]
+    config = Validate.model_validate({"engine": "sql", "schema": "off", "expectations": expectations})
+    found = validate(taken, store, config, section, database=hook.database)
+    said = {check.expectation: check for check in found.checks}
+    assert said["rows are those of the snapshot"].success
+    assert said["expect_table_row_count_to_equal"].success
+    # To PostgreSQL NaN is larger than any number, where pandas has a missing value.
+    assert said["expect_column_values_to_be_between"].unexpected_count == 2
+    assert (said["no NaN among numbers"].observed[:5], said["no NaN among numbers"].severity) == ("2 NaN", "warning")
 
 
 def test_a_database_that_cannot_be_reached_may_come_back(

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from airflow_mlops.ml.fleet.keys import is_parent
+from airflow_mlops.ml.fleet.parents import is_parent
 from airflow_mlops.ml.fleet.result import read_newest, read_table
 from airflow_mlops.store import put_blob
 from airflow_mlops.store.base import Store

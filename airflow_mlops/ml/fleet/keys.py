@@ -12,21 +12,16 @@ import numpy as np
 import pandas as pd
 
 from airflow_mlops.exceptions import DataError
+from airflow_mlops.ml.fleet.parents import ALL, GROUP, is_parent
 
-ALL = "*"
-"""Key of the model of all rows."""
-_GROUP = "/*"
+__all__ = ["ALL", "group_key", "is_parent", "key_of", "values_of"]
+
 _ENCODED = {"%": "%25", "/": "%2F", "*": "%2A"}
 
 
 def group_key(value: Any) -> str:
     """The key of a group's model."""
-    return _text(value) + _GROUP
-
-
-def is_parent(key: str) -> bool:
-    """Whether a key names the model of a group, or of all rows."""
-    return key == ALL or key.endswith(_GROUP)
+    return _text(value) + GROUP
 
 
 def key_of(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
