@@ -199,7 +199,9 @@ def validate(
             note = f"; without the rows at fault {left} are left, and {least} are needed"
         else:
             good, quarantined = _set_aside(snapshot, store, positions, data, target_optional)
-            note = f"; {broken.sentence or f'{len(positions):,} rows quarantined'}, {left:,} go on"
+            bad = len(positions) - len(broken.rows)
+            told = [broken.sentence, f"{bad:,} rows quarantined" if bad else ""]
+            note = f"; {', '.join(filter(None, told))}, {left:,} go on"
     if config.engine == "sql" and elsewhere:
         note += "; evaluated here, not in a database, as these rows are not its own"
     if left_out:

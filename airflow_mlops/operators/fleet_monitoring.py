@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_mlops.config.models import Validate, length
-from airflow_mlops.links.reports import DriftReportLink, ValidationReportLink
-from airflow_mlops.operators.base import RunScope, section
-from airflow_mlops.operators.monitoring import CheckOperator, PerformanceCheckOperator
+from airflow_mlops.config.models import length
+from airflow_mlops.links.reports import DriftReportLink
+from airflow_mlops.operators.base import RunScope
+from airflow_mlops.operators.monitoring import CheckOperator, PerformanceCheckOperator, QualityCheckOperator
 from airflow_mlops.operators.retrain import UNDECIDED, RequestRetrainOperator
 from airflow_mlops.window import Window
 
@@ -20,17 +20,8 @@ if TYPE_CHECKING:
     from airflow_mlops.ml.retrain_state import Checked
 
 
-class FleetQualityCheckOperator(CheckOperator):
-    """Check the scored inputs of each key against the pipeline's expectations: ``passed`` or ``failed``, with a report.
-
-    :param validate: the ``validate`` section as in YAML.
-    """
-
-    operator_extra_links = (ValidationReportLink(),)
-
-    def __init__(self, *, validate: Validate | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.validate = section(Validate, validate)
+class FleetQualityCheckOperator(QualityCheckOperator):
+    """Check the scored inputs of each key against the expectations: ``passed`` or ``failed``, with a report."""
 
     def work(self, scope: RunScope, context: Context) -> dict[str, Any]:
         """Run the expectations on the window's inputs."""

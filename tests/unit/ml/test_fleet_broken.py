@@ -189,6 +189,7 @@ def test_quarantine_takes_rows_and_unlabelled_keys(tmp_path: Path) -> None:
     found.check()
     assert [*found.broken] == ["o"]
     assert found.snapshot.rows == 77
+    assert found.sentence.endswith("(o) with 40 rows, 3 rows quarantined, 77 go on")
     warned = checked(frame, tmp_path, entry, on_failure="warn")
     warned.check()
     assert not warned.broken
